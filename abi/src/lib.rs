@@ -1,0 +1,1 @@
+//! What two Headgate processes agree on: shared segments, control frames, the CUDA and NVML symbol table.

@@ -1,0 +1,2 @@
+//! Headgate.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Structs and slot numbers shared by the kernel programs and their loader.

@@ -1,0 +1,1 @@
+//! Loader and aggregation for the kernel programs that witness what the hook cannot see.

@@ -1,0 +1,1 @@
+//! Metric families, collection and the HTTP endpoint that Prometheus scrapes.

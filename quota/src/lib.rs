@@ -1,0 +1,1 @@
+//! Quota policy: ledgers, token buckets with debt, windows and classes. Pure: no IO, no clock.

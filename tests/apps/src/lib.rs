@@ -1,0 +1,1 @@
+//! Small real CUDA programs that know nothing of Headgate.

@@ -1,0 +1,1 @@
+//! Starts simulated devices, daemons and programs for tests, benches and the demo.

@@ -1,0 +1,2 @@
+//! Device server.
+fn main() {}
