@@ -1,0 +1,39 @@
+//! Every bound two processes rely on, with its reason.
+
+/// Devices one tenant can see on a node. Sixteen is the most NVIDIA ships in one host (HGX/DGX class).
+pub const DEVICES_MAX: usize = 16;
+
+/// Processes of one tenant that may hold a seat at once. 300 starting together is a reported real load; a
+/// thousand leaves room and keeps the ledger segment at 4 MiB of sparse memory.
+pub const SEATS_MAX: usize = 1024;
+
+/// Streams of one process whose progress the daemon follows on their own. Further streams share the last
+/// slot, which only makes the drain test stricter for them.
+pub const STREAMS_MAX: usize = 64;
+
+/// Tenants of one node, equal to the cap on metric label sets.
+pub const TENANTS_MAX: usize = 4096;
+
+/// Largest control frame, header included. A hello with sixteen devices needs less than 600 bytes.
+pub const FRAME_BYTES_MAX: usize = 4096;
+
+/// Longest text inside a frame (a refusal's reason, a tenant's name), in bytes.
+pub const FRAME_TEXT_BYTES_MAX: usize = 1024;
+
+/// Longest a hook waits for the daemon's answer when it asks for a seat. Start-up of a CUDA context takes
+/// tens of milliseconds, so this bound is not what a user feels; a hung daemon must not hang a tenant.
+pub const SESSION_WAIT_MS_MAX: u64 = 2_000;
+
+/// A heartbeat older than this opens every gate whose policy is fail-open.
+pub const HEARTBEAT_STALE_US: u64 = 100_000;
+
+/// How often a live daemon renews the heartbeat. Five renewals fit in the stale limit, so one late tick on a
+/// loaded node opens nothing.
+pub const HEARTBEAT_PERIOD_US: u64 = 20_000;
+
+/// Longest single sleep at a closed gate before the heartbeat is looked at again.
+pub const GATE_WAIT_US_MAX: u64 = 10_000;
+
+const _: () = assert!(HEARTBEAT_PERIOD_US * 5 <= HEARTBEAT_STALE_US);
+const _: () = assert!(GATE_WAIT_US_MAX < HEARTBEAT_STALE_US);
+const _: () = assert!(FRAME_TEXT_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,229 @@
+//! Binary layout of both segments.
+//!
+//! ```text
+//! limits segment (4 KiB, tenant: read only)       ledger segment (4 KiB + 1024 x 4 KiB, sparse)
+//! 0     LimitsHeader  64 B                         0      LedgerHeader  64 B
+//! 64    reserved                                   64     reserved
+//! 128   DeviceLimits  128 B x 16                   128    DeviceTotals  64 B x 16
+//! 2176  reserved to 4096                           1152   reserved to 4096
+//!                                                  4096   Seat          4096 B x 1024
+//! ```
+//!
+//! All integers are little-endian in native atomics; both sides run on one host. A seat fills one page so
+//! that a process can register just its own page with the driver for the GPU to write completions into.
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+use crate::limits::{DEVICES_MAX, SEATS_MAX, STREAMS_MAX};
+
+/// Layout version; both sides refuse any other.
+pub const ABI_VERSION: u32 = 1;
+/// `HGLIMIT1`.
+pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
+/// `HGLEDGR1`.
+pub const LEDGER_MAGIC: u64 = u64::from_le_bytes(*b"HGLEDGR1");
+
+/// Value of a limit that does not limit.
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// Bytes of a limits segment.
+pub const LIMITS_BYTES: usize = 4096;
+/// Bytes of a ledger segment.
+pub const LEDGER_BYTES: usize = 4096 + SEATS_MAX * SEAT_BYTES;
+/// Bytes of one seat: a page.
+pub const SEAT_BYTES: usize = 4096;
+
+/// Head of the limits segment. Writer: the daemon. Readers: the tenant's processes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct LimitsHeader {
+    /// [`LIMITS_MAGIC`].
+    pub magic: AtomicU64,
+    /// [`ABI_VERSION`].
+    pub abi_version: AtomicU32,
+    /// [`LIMITS_BYTES`].
+    pub bytes: AtomicU32,
+    /// Which daemon run this is; a hook that reconnects sees whether it is another.
+    pub epoch: AtomicU64,
+    /// `CLOCK_MONOTONIC` in microseconds of the daemon's last sign of life.
+    pub heartbeat_us: AtomicU64,
+    /// Index of the tenant in the daemon's table.
+    pub tenant: AtomicU32,
+    /// [`FAIL_OPEN`] or [`FAIL_LAST_KNOWN`]: what a gate does when the heartbeat is stale.
+    pub fail_policy: AtomicU32,
+    /// Not used yet.
+    pub reserved: [AtomicU64; 2],
+}
+
+/// A stale heartbeat opens the gate.
+pub const FAIL_OPEN: u32 = 0;
+/// A stale heartbeat leaves the gate as it was.
+pub const FAIL_LAST_KNOWN: u32 = 1;
+
+/// Limits of one device. Writer: the daemon. Readers: the tenant's processes.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct DeviceLimits {
+    /// UUID, low half first. All zero: the row is unused.
+    pub uuid: [AtomicU64; 2],
+    /// Most bytes the tenant may have on the device, [`UNLIMITED`] for no limit.
+    pub memory_bytes_max: AtomicU64,
+    /// [`GATE_UNGOVERNED`] or [`GATE_HOST`].
+    pub gate_mode: AtomicU32,
+    /// The gate word: bit 0 says open, the rest counts openings. A futex in host mode.
+    pub gate: AtomicU32,
+    /// Work a batch should hold, in microseconds of device time.
+    pub batch_us: AtomicU32,
+    /// Most launches in a batch.
+    pub batch_launches_max: AtomicU32,
+    /// Most batches a stream may have under way in host mode.
+    pub batches_ahead_max: AtomicU32,
+    /// Nominal SM quota in parts per million of the device, for display.
+    pub sm_ppm: AtomicU32,
+    /// Not used yet.
+    pub reserved: [AtomicU64; 8],
+}
+
+/// Launches pass without batches or gates: the tenant has no compute quota on the device.
+pub const GATE_UNGOVERNED: u32 = 0;
+/// Launches wait on the host for the gate word, and batches report completion.
+pub const GATE_HOST: u32 = 1;
+/// Bit of the gate word that says open.
+pub const GATE_OPEN_BIT: u32 = 1;
+
+/// Head of the ledger segment. Written once by the daemon, readable and writable by the tenant: the daemon
+/// checks it again whenever it adopts a segment.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct LedgerHeader {
+    /// [`LEDGER_MAGIC`].
+    pub magic: AtomicU64,
+    /// [`ABI_VERSION`].
+    pub abi_version: AtomicU32,
+    /// [`LEDGER_BYTES`].
+    pub bytes: AtomicU32,
+    /// Seats below this index have been handed out at least once; those above are untouched, sparse pages.
+    pub seats_high: AtomicU32,
+    /// Not used yet.
+    pub reserved0: AtomicU32,
+    /// Not used yet.
+    pub reserved: [AtomicU64; 5],
+}
+
+/// A tenant's total on one device. Writers: all of the tenant's processes (by compare-and-swap), and the
+/// daemon when it takes back what a dead process held.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct DeviceTotals {
+    /// Bytes charged now.
+    pub used_bytes: AtomicU64,
+    /// Most bytes ever charged at once.
+    pub peak_bytes: AtomicU64,
+    /// Allocations refused for quota since the segment was made.
+    pub denied: AtomicU64,
+    /// Not used yet.
+    pub reserved: [AtomicU64; 5],
+}
+
+/// One process. Writers: its threads, the GPU (`completed`), and the daemon (`state` and `generation` when it
+/// hands the seat out or takes it back).
+///
+/// ```text
+/// 0     identity and update counters     64    charged bytes per device   192  counters per device
+/// 704   waiting threads per device       768   gate-wait histogram        1024 stream rows
+/// 1536  reserved                         3072  completed words, written by the GPU
+/// ```
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct Seat {
+    /// [`SEAT_FREE`], [`SEAT_TAKEN`] or [`SEAT_DEAD`].
+    pub state: AtomicU32,
+    /// Process id as the daemon sees it.
+    pub pid: AtomicU32,
+    /// Which taking of the seat this is.
+    pub generation: AtomicU64,
+    /// Ledger updates begun; an update is two or three atomic adds, never a driver call.
+    pub updates_begun: AtomicU64,
+    /// Ledger updates finished. Equal to `updates_begun` whenever the seat's sums are at rest.
+    pub updates_finished: AtomicU64,
+    /// Frees of addresses this process never charged (imported, allocated before the hook, or a bug of ours).
+    pub untracked_frees: AtomicU64,
+    /// Times Headgate itself failed inside a call (a panic caught at the boundary).
+    pub faults: AtomicU64,
+    /// Not used yet.
+    pub reserved0: [AtomicU64; 2],
+    /// Bytes this process has charged, per device row.
+    pub charged_bytes: [AtomicU64; DEVICES_MAX],
+    /// Counters, per device row.
+    pub counters: [SeatCounters; DEVICES_MAX],
+    /// Threads waiting at a closed gate now, per device row.
+    pub waiting: [AtomicU32; DEVICES_MAX],
+    /// How long launches waited for the gate: bucket `i` counts waits below `2^(i+1)` microseconds, the last
+    /// one all longer.
+    pub gate_wait_buckets: [AtomicU64; GATE_WAIT_BUCKETS],
+    /// Not used yet.
+    pub reserved1: [AtomicU64; 32 - GATE_WAIT_BUCKETS],
+    /// What the host submitted, per followed stream.
+    pub streams: [StreamRow; STREAMS_MAX],
+    /// Not used yet.
+    pub reserved2: [AtomicU64; 192],
+    /// Last batch the GPU finished, per followed stream. Writer: the GPU.
+    pub completed: [AtomicU32; STREAMS_MAX],
+    /// Not used yet.
+    pub reserved3: [AtomicU32; 256 - STREAMS_MAX],
+}
+
+/// Buckets of the gate-wait histogram.
+pub const GATE_WAIT_BUCKETS: usize = 24;
+
+/// Per-device counters of a seat.
+#[repr(C)]
+#[derive(Debug)]
+pub struct SeatCounters {
+    /// Kernel launches that reached the driver.
+    pub launches: AtomicU64,
+    /// Batches closed.
+    pub batches: AtomicU64,
+    /// Microseconds launches waited for the gate, summed.
+    pub gate_wait_us: AtomicU64,
+    /// Allocations refused for quota.
+    pub denied: AtomicU64,
+}
+
+/// Progress of one followed stream: the host's half.
+#[repr(C)]
+#[derive(Debug)]
+pub struct StreamRow {
+    /// Number of the last batch submitted; compared with `completed` modulo 2^32.
+    pub submitted: AtomicU32,
+    /// Device row plus one, 0 when the stream row is unused.
+    pub device: AtomicU32,
+}
+
+/// Nobody sits here.
+pub const SEAT_FREE: u32 = 0;
+/// A live process sits here.
+pub const SEAT_TAKEN: u32 = 1;
+/// The process died and its charges are being taken back.
+pub const SEAT_DEAD: u32 = 2;
+
+/// Offset of the first device row, in either segment.
+pub const DEVICE_ROWS_OFFSET: usize = 128;
+/// Offset of the first seat.
+pub const SEATS_OFFSET: usize = 4096;
+
+const _: () = {
+    assert!(size_of::<LimitsHeader>() == 64);
+    assert!(size_of::<DeviceLimits>() == 128);
+    assert!(DEVICE_ROWS_OFFSET + DEVICES_MAX * size_of::<DeviceLimits>() <= LIMITS_BYTES);
+    assert!(size_of::<LedgerHeader>() == 64);
+    assert!(size_of::<DeviceTotals>() == 64);
+    assert!(DEVICE_ROWS_OFFSET + DEVICES_MAX * size_of::<DeviceTotals>() <= SEATS_OFFSET);
+    assert!(size_of::<Seat>() == SEAT_BYTES);
+    assert!(core::mem::offset_of!(Seat, charged_bytes) == 64);
+    assert!(core::mem::offset_of!(Seat, counters) == 192);
+    assert!(core::mem::offset_of!(Seat, waiting) == 704);
+    assert!(core::mem::offset_of!(Seat, gate_wait_buckets) == 768);
+    assert!(core::mem::offset_of!(Seat, streams) == 1024);
+    assert!(core::mem::offset_of!(Seat, completed) == 3072);
+};

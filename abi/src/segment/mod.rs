@@ -1,0 +1,17 @@
+//! The memory a daemon and a tenant's processes share.
+//!
+//! Two segments per tenant, both sealed memfds made by the daemon:
+//! * the **limits** segment, which only the daemon can write: limits, gate words, heartbeat;
+//! * the **ledger** segment, which the tenant's processes write: totals, and one seat per process.
+//!
+//! Neither side trusts what it reads from the other: each word is read once, range-checked and converted.
+//! There are no locks, no pointers, no bool and no enum in shared memory.
+//!
+//! Read in this order: [`layout`], [`ledger`] (the protocol of a charge), [`map`] (the one unsafe room).
+
+pub mod layout;
+pub mod ledger;
+pub mod map;
+
+pub use ledger::{Charge, Ledger, Refusal, SeatIndex};
+pub use map::{Mapping, SegmentError};
