@@ -1,0 +1,142 @@
+//! GPU wait: how long a tenant's threads sit in the driver's synchronous calls.
+//!
+//! # Why
+//! A sync call is where a host program waits for its GPU. Its duration is what the tenant feels; it needs no CUPTI, no
+//! library in the tenant and no sampling.
+//!
+//! # How
+//! A thread's record follows its outermost sync call by stack pointer:
+//!
+//! ```text
+//!                 enter, sp = S                     leave, sp - 8 = S: observe
+//!   idle (0) ------------------------> waiting(S) ---------------------------> idle
+//!                                        |    ^
+//!                    enter, sp < S: nested,   | leave, sp - 8 < S: the nested call is back; nothing
+//!                    already inside this wait |
+//!                                        |
+//!                                        | enter, sp = S: same frame; start again (a tail call, or the same call
+//!                                        |                repeated after a jump out of it), counted
+//!                                        | enter or leave above S: the frame is gone without returning; counted
+//! ```
+//! A copy that synchronises inside therefore counts once, and a thread that leaves a call by `longjmp`, an exception
+//! or a missed return heals at its next call. Depth counters do not.
+//!
+//! # Known drift
+//! A wait under way is invisible until it returns. A thread killed while it waits leaves no duration.
+
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{btf_map, uprobe, uretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use headgate_ebpf_programs::{
+    attribution::{current_cgroup, current_row},
+    count::{count, observe},
+    storage::TaskStorage,
+};
+use headgate_ebpf_records::{counters::Counter, events::Waiting, histogram::Histogram, slots::ROWS_MAX};
+
+/// See [`headgate_ebpf_records::maps::EPOCH`].
+#[btf_map]
+static EPOCH: Array<u32, 1> = Array::new();
+
+#[btf_map]
+static WAITING: TaskStorage<Waiting> = TaskStorage::new();
+
+#[btf_map]
+static WAITS: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+/// What x86-64's `call` pushed and `ret` has popped by the time the return probe runs.
+const RETURN_ADDRESS_BYTES: u64 = 8;
+
+#[uprobe]
+pub fn wait_enter(context: ProbeContext) -> u32 {
+    let waiting = WAITING.of_current_or_new();
+    if waiting.is_null() {
+        count(Counter::WaitStartLost);
+        return 0;
+    }
+    // SAFETY: the kernel passes the registers of the probed thread.
+    let stack_pointer = unsafe { (*context.regs).rsp };
+    // SAFETY: not null, and only the current thread touches its own record.
+    let outermost = unsafe { (*waiting).stack_pointer };
+    if outermost != 0 {
+        if stack_pointer < outermost {
+            return 0;
+        }
+        count(if stack_pointer == outermost { Counter::WaitRestarted } else { Counter::WaitAbandoned });
+    }
+    // SAFETY: as above.
+    unsafe { (*waiting).stack_pointer = stack_pointer };
+    // SAFETY: as above; the helper takes nothing.
+    unsafe { (*waiting).started_ns = bpf_ktime_get_ns() };
+    0
+}
+
+#[uretprobe]
+pub fn wait_leave(context: RetProbeContext) -> u32 {
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let waiting = WAITING.of_current();
+    if waiting.is_null() {
+        count(Counter::WaitUnmatched);
+        return 0;
+    }
+    // SAFETY: the kernel passes the registers of the probed thread.
+    let frame = unsafe { (*context.regs).rsp }.wrapping_sub(RETURN_ADDRESS_BYTES);
+    // SAFETY: not null, and only the current thread touches its own record.
+    let outermost = unsafe { (*waiting).stack_pointer };
+    if outermost == 0 {
+        count(Counter::WaitUnmatched);
+        return 0;
+    }
+    if frame < outermost {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*waiting).stack_pointer = 0 };
+    if frame > outermost {
+        count(Counter::WaitAbandoned);
+        return 0;
+    }
+    // SAFETY: as above.
+    let started_ns = unsafe { (*waiting).started_ns };
+    // SAFETY: as above.
+    let row = unsafe { row_of(waiting) };
+    observe(&WAITS, row, now_ns.wrapping_sub(started_ns));
+    0
+}
+
+/// The tenant row of the current thread, from its record if neither its cgroup nor the table has changed since.
+///
+/// The epoch is read before the table: a change that comes in between leaves an old epoch in the record, and the next
+/// call looks again. A cached row can thus be stale for the calls already running, never longer.
+///
+/// # Safety
+/// `waiting` is the current thread's own record.
+#[inline(always)]
+unsafe fn row_of(waiting: *mut Waiting) -> u32 {
+    let epoch = match EPOCH.get_ptr(0) {
+        // SAFETY: a 32-bit number in a map value just looked up; one load.
+        Some(epoch) => unsafe { epoch.read_volatile() },
+        None => 0,
+    };
+    let cgroup_id = current_cgroup();
+    // SAFETY: the caller's promise.
+    let cached = unsafe { *waiting };
+    if cached.epoch == epoch && cached.cgroup_id == cgroup_id {
+        return cached.row;
+    }
+    let row = current_row();
+    // SAFETY: the caller's promise.
+    unsafe { (*waiting).cgroup_id = cgroup_id };
+    // SAFETY: the caller's promise.
+    unsafe { (*waiting).epoch = epoch };
+    // SAFETY: the caller's promise.
+    unsafe { (*waiting).row = row };
+    row
+}

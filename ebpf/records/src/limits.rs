@@ -1,0 +1,19 @@
+//! Sizes of everything the kernel side can hold, each with its reason.
+
+/// Most tenants one node may have; the size of the control plane's own tenant table.
+pub const TENANTS_MAX: u32 = 4096;
+
+/// Most cgroups that may name a tenant. Four per tenant: a pod has one cgroup and rarely more than a few containers
+/// that are listed one by one. An insert past it is refused by the kernel (`E2BIG`) and reported by the loader.
+pub const CGROUPS_MAX: u32 = 4 * TENANTS_MAX;
+
+/// Deepest level below the cgroup root at which a tenant's cgroup is recognised. Kubernetes nests five to eight deep,
+/// a container inside a container twice that. It bounds the walk that a probe makes on a cache miss.
+pub const CGROUP_LEVELS_MAX: u32 = 16;
+
+/// Bytes of the ring buffer for process exits: 2,048 events of 32 bytes (8 of them the kernel's header), two seconds of a fork
+/// bomb that ends a thousand processes a second. A full buffer loses events, and counts them.
+pub const EXITS_RING_BYTES: u32 = 64 * 1024;
+
+const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
+const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);
