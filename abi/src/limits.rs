@@ -7,9 +7,9 @@ pub const DEVICES_MAX: usize = 16;
 /// thousand leaves room and keeps the ledger segment at 4 MiB of sparse memory.
 pub const SEATS_MAX: usize = 1024;
 
-/// Streams of one process whose progress the daemon follows on their own. Further streams share the last
-/// slot, which only makes the drain test stricter for them.
-pub const STREAMS_MAX: usize = 64;
+/// Lanes of one process: pairs of a thread and a stream whose progress the daemon follows. Each lane has one
+/// writer thread, so completions can never be written out of order. As many as fit a seat's page.
+pub const LANES_MAX: usize = 256;
 
 /// Tenants of one node, equal to the cap on metric label sets.
 pub const TENANTS_MAX: usize = 4096;

@@ -1,1 +1,27 @@
-//! Quota policy: ledgers, token buckets with debt, windows and classes. Pure: no IO, no clock.
+//! Quota policy: what a tenant may use, whose turn it is, and what it owes.
+//!
+//! Pure and deterministic. It reads no clock (`now` is an argument), does no IO, has no dependency, uses
+//! integers only and forbids unsafe code, so that the very code the daemon runs can be driven by seeds through
+//! simulated hours.
+//!
+//! It never talks to a device, a socket or a file, and it knows nothing of shared memory: the daemon observes,
+//! calls [`window::WindowScheduler::tick`], and carries the decisions out.
+//!
+//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`status`].
+
+#![forbid(unsafe_code)]
+#![deny(clippy::float_arithmetic)]
+
+pub mod units;
+pub mod tenant;
+pub mod memory;
+pub mod bucket;
+pub mod window;
+pub mod status;
+
+pub use bucket::Bucket;
+pub use memory::{MemoryAccount, MemoryView};
+pub use status::Status;
+pub use tenant::{Class, ComputeQuota, MemoryQuota, Mode};
+pub use units::{Bytes, Micros, Ppm};
+pub use window::{Observation, WindowScheduler, WindowSettings};

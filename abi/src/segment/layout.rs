@@ -14,7 +14,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
-use crate::limits::{DEVICES_MAX, SEATS_MAX, STREAMS_MAX};
+use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
 pub const ABI_VERSION: u32 = 1;
@@ -130,8 +130,8 @@ pub struct DeviceTotals {
 ///
 /// ```text
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
-/// 704   waiting threads per device       768   gate-wait histogram        1024 stream rows
-/// 1536  reserved                         3072  completed words, written by the GPU
+/// 704   waiting threads per device       768   gate-wait histogram        1024 lanes, the host's half
+/// 3072  completed words, written by the GPU
 /// ```
 #[repr(C, align(4096))]
 #[derive(Debug)]
@@ -150,8 +150,12 @@ pub struct Seat {
     pub untracked_frees: AtomicU64,
     /// Times Headgate itself failed inside a call (a panic caught at the boundary).
     pub faults: AtomicU64,
-    /// Not used yet.
-    pub reserved0: [AtomicU64; 2],
+    /// Lanes below this index have been used; those above are all zero.
+    pub lanes_high: AtomicU32,
+    /// How completions are measured: [`BACKEND_NONE`] or [`BACKEND_MEMOPS`].
+    pub gate_backend: AtomicU32,
+    /// Lanes refused because all [`LANES_MAX`] were in use; their work is gated but not followed.
+    pub lanes_refused: AtomicU64,
     /// Bytes this process has charged, per device row.
     pub charged_bytes: [AtomicU64; DEVICES_MAX],
     /// Counters, per device row.
@@ -163,15 +167,16 @@ pub struct Seat {
     pub gate_wait_buckets: [AtomicU64; GATE_WAIT_BUCKETS],
     /// Not used yet.
     pub reserved1: [AtomicU64; 32 - GATE_WAIT_BUCKETS],
-    /// What the host submitted, per followed stream.
-    pub streams: [StreamRow; STREAMS_MAX],
-    /// Not used yet.
-    pub reserved2: [AtomicU64; 192],
-    /// Last batch the GPU finished, per followed stream. Writer: the GPU.
-    pub completed: [AtomicU32; STREAMS_MAX],
-    /// Not used yet.
-    pub reserved3: [AtomicU32; 256 - STREAMS_MAX],
+    /// What the host submitted, per lane.
+    pub lanes: [Lane; LANES_MAX],
+    /// Number of the last batch the GPU finished, per lane. Writer: the GPU.
+    pub completed: [AtomicU32; LANES_MAX],
 }
+
+/// Nothing measures completion: no gate-governed launch yet, or the driver lacks stream memory operations.
+pub const BACKEND_NONE: u32 = 0;
+/// The GPU writes completions by stream memory operations.
+pub const BACKEND_MEMOPS: u32 = 1;
 
 /// Buckets of the gate-wait histogram.
 pub const GATE_WAIT_BUCKETS: usize = 24;
@@ -190,13 +195,13 @@ pub struct SeatCounters {
     pub denied: AtomicU64,
 }
 
-/// Progress of one followed stream: the host's half.
+/// Progress of one lane (one thread's work in one stream): the host's half. Writer: that thread.
 #[repr(C)]
 #[derive(Debug)]
-pub struct StreamRow {
+pub struct Lane {
     /// Number of the last batch submitted; compared with `completed` modulo 2^32.
     pub submitted: AtomicU32,
-    /// Device row plus one, 0 when the stream row is unused.
+    /// Device row plus one, 0 when the lane is unused.
     pub device: AtomicU32,
 }
 
@@ -224,6 +229,6 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, counters) == 192);
     assert!(core::mem::offset_of!(Seat, waiting) == 704);
     assert!(core::mem::offset_of!(Seat, gate_wait_buckets) == 768);
-    assert!(core::mem::offset_of!(Seat, streams) == 1024);
+    assert!(core::mem::offset_of!(Seat, lanes) == 1024);
     assert!(core::mem::offset_of!(Seat, completed) == 3072);
 };

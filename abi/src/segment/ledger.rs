@@ -255,6 +255,9 @@ fn clear(seat: &Seat) {
     seat.updates_finished.store(0, Relaxed);
     seat.untracked_frees.store(0, Relaxed);
     seat.faults.store(0, Relaxed);
+    seat.lanes_high.store(0, Relaxed);
+    seat.gate_backend.store(0, Relaxed);
+    seat.lanes_refused.store(0, Relaxed);
     for device in 0..DEVICES_MAX {
         seat.charged_bytes[device].store(0, Relaxed);
         let counters = &seat.counters[device];
@@ -266,7 +269,7 @@ fn clear(seat: &Seat) {
     for word in &seat.gate_wait_buckets {
         word.store(0, Relaxed);
     }
-    for (row, completed) in seat.streams.iter().zip(&seat.completed) {
+    for (row, completed) in seat.lanes.iter().zip(&seat.completed) {
         row.device.store(0, Relaxed);
         row.submitted.store(0, Relaxed);
         completed.store(0, Relaxed);

@@ -11,6 +11,7 @@
 
 pub mod layout;
 pub mod ledger;
+pub mod progress;
 pub mod map;
 
 pub use ledger::{Charge, Ledger, Refusal, SeatIndex};
