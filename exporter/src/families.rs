@@ -1,0 +1,371 @@
+//! The table: every metric family Headgate exposes, once.
+//!
+//! A row is the whole truth about a family: name, type, unit, labels, help, and how its samples follow from a
+//! snapshot. Adding a metric is adding a row.
+
+use headgate_quota::{Micros, Status};
+
+use crate::snapshot::{Account, Histogram, Snapshot, Tenant, seconds};
+
+/// What all names start with.
+pub const PREFIX: &str = "headgate";
+
+/// A metric family.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Name without prefix, unit and the `_total`, `_info` that the type adds.
+    pub name: &'static str,
+    /// Type.
+    pub kind: Kind,
+    /// Base unit, part of the exposed name.
+    pub unit: Option<&'static str>,
+    /// Label names, in the order of the values of each sample.
+    pub labels: &'static [&'static str],
+    /// One sentence.
+    pub help: &'static str,
+    /// The samples.
+    pub samples: fn(&Snapshot, &mut Sink<'_>),
+}
+
+impl Family {
+    /// The name as it stands on the page.
+    #[must_use]
+    pub fn exposed_name(&self) -> String {
+        let unit = self.unit.map(|unit| format!("_{unit}")).unwrap_or_default();
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        format!("{PREFIX}_{}{unit}{suffix}", self.name)
+    }
+}
+
+/// Type of a family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// Only goes up.
+    Counter,
+    /// Distribution.
+    Histogram,
+    /// Always 1; the labels are what it says.
+    Info,
+}
+
+impl Kind {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gauge => "gauge",
+            Self::Counter => "counter",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+}
+
+/// A value of one sample.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// A whole number.
+    Whole(u64),
+    /// A measured number.
+    Real(f64),
+    /// A distribution.
+    Histogram(&'a Histogram),
+    /// Labels only.
+    Info,
+}
+
+/// Takes label values, in the order of the family's names, and the value.
+pub type Sink<'s> = dyn FnMut(&[&str], Value<'_>) + 's;
+
+const PER_GPU: &[&str] = &["tenant", "district", "gpu"];
+const PER_TENANT: &[&str] = &["tenant", "district"];
+
+fn accounts(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Account) -> Value<'static>) {
+    for tenant in &snapshot.tenants {
+        for account in &tenant.gpus {
+            sink(&[&tenant.tenant, &tenant.district, &account.gpu], value(account));
+        }
+    }
+}
+
+fn tenants(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Tenant) -> Value<'_>) {
+    for tenant in &snapshot.tenants {
+        sink(&[&tenant.tenant, &tenant.district], value(tenant));
+    }
+}
+
+fn flag(up: bool) -> Value<'static> {
+    Value::Whole(u64::from(up))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "token levels are bounded by an hour of microseconds")]
+fn tokens(us: i64) -> f64 {
+    us as f64 / 1e6
+}
+
+/// All of them, in the order of the page.
+pub const FAMILIES: &[Family] = &[
+    Family {
+        name: "build",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["version", "node", "district"],
+        help: "Version of the daemon, and the node and district it serves.",
+        samples: |s, sink| sink(&[&s.version, &s.node, &s.district], Value::Info),
+    },
+    Family {
+        name: "config",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["hash"],
+        help: "Identifies the content of the configuration in force.",
+        samples: |s, sink| sink(&[&s.config.hash], Value::Info),
+    },
+    Family {
+        name: "config_last_reload_successful",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Whether the last attempt to read the configuration succeeded; 0 means the last good one is kept.",
+        samples: |s, sink| sink(&[], flag(s.config.last_reload_successful)),
+    },
+    Family {
+        name: "config_last_reload_success_timestamp",
+        kind: Kind::Gauge,
+        unit: Some("seconds"),
+        labels: &[],
+        help: "Time of the last successful read of the configuration, since 1970.",
+        samples: |s, sink| sink(&[], Value::Whole(s.config.last_success_unix_seconds)),
+    },
+    Family {
+        name: "gate_backend",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["backend"],
+        help: "1 for the mechanism that gates launches on this node.",
+        samples: |s, sink| sink(&[s.gate_backend], flag(true)),
+    },
+    Family {
+        name: "probe_up",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["probe"],
+        help: "Whether a kernel probe is attached; `headgate status` gives the reason for a 0.",
+        samples: |s, sink| s.probes.iter().for_each(|probe| sink(&[&probe.probe], flag(probe.up))),
+    },
+    Family {
+        name: "sessions_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["reason"],
+        help: "Processes that asked for a seat and got none, by reason.",
+        samples: |s, sink| s.refused.iter().for_each(|(reason, count)| sink(&[reason], Value::Whole(*count))),
+    },
+    Family {
+        name: "gpu_device",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["gpu", "name"],
+        help: "Devices on this node.",
+        samples: |s, sink| {
+            s.devices.iter().for_each(|device| sink(&[&device.gpu, &device.name], Value::Info))
+        },
+    },
+    Family {
+        name: "gpu_memory_total",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: &["gpu"],
+        help: "Memory of a device.",
+        samples: |s, sink| {
+            s.devices.iter().for_each(|device| sink(&[&device.gpu], Value::Whole(device.memory.0)));
+        },
+    },
+    Family {
+        name: "tenant_status",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["tenant", "district", "status"],
+        help: "1 for the word that says how a tenant stands, 0 for the others.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                for status in Status::ALL {
+                    let held = tenant.status == status;
+                    sink(&[&tenant.tenant, &tenant.district, status.word()], flag(held));
+                }
+            }
+        },
+    },
+    Family {
+        name: "seats",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Processes that hold a seat now.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.seats)),
+    },
+    Family {
+        name: "gpu_memory_quota",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_GPU,
+        help: "Most device memory a tenant may use; the whole device's when it has no quota.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.memory_quota.0)),
+    },
+    Family {
+        name: "gpu_memory_used",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_GPU,
+        help: "Device memory charged to a tenant now, by the hook's ledger.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.memory_used.0)),
+    },
+    Family {
+        name: "gpu_memory_peak",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_GPU,
+        help: "Most device memory ever charged to a tenant at once, since its ledger was made.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.memory_peak.0)),
+    },
+    Family {
+        name: "gpu_allocations_denied",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_GPU,
+        help: "Allocations refused because they did not fit the quota.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.denied)),
+    },
+    Family {
+        name: "gpu_sm_quota",
+        kind: Kind::Gauge,
+        unit: Some("ratio"),
+        labels: PER_GPU,
+        help: "Share of a device's SM time a tenant owns; 1 when it has no quota.",
+        samples: |s, sink| {
+            accounts(s, sink, |account| Value::Real(f64::from(account.sm_quota.get()) / 1e6));
+        },
+    },
+    Family {
+        name: "gpu_time",
+        kind: Kind::Counter,
+        unit: Some("seconds"),
+        labels: PER_GPU,
+        help: "Device time charged to a tenant; its rate is the tenant's share of the device.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Real(seconds(account.charged))),
+    },
+    Family {
+        name: "gpu_tokens",
+        kind: Kind::Gauge,
+        unit: Some("seconds"),
+        labels: PER_GPU,
+        help: "Device time a tenant may still use at once; below 0 it is in debt and waits.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Real(tokens(account.tokens_us))),
+    },
+    Family {
+        name: "launches",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_GPU,
+        help: "Kernel launches that reached the driver.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.launches)),
+    },
+    Family {
+        name: "batches",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_GPU,
+        help: "Batches of launches closed.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.batches)),
+    },
+    Family {
+        name: "gate_wait",
+        kind: Kind::Histogram,
+        unit: Some("seconds"),
+        labels: PER_TENANT,
+        help: "How long launches waited for the gate.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Histogram(&tenant.gate_wait)),
+    },
+    Family {
+        name: "untracked_frees",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Frees of memory that no process of the tenant had charged; they are always forwarded.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.untracked_frees)),
+    },
+    Family {
+        name: "hook_faults",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Times the hook failed inside a call; anything but 0 is a bug of Headgate.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.hook_faults)),
+    },
+    Family {
+        name: "gpu_wait",
+        kind: Kind::Histogram,
+        unit: Some("seconds"),
+        labels: &["tenant", "district", "op"],
+        help: "How long the driver's synchronising calls took, as the kernel saw them.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                for (op, histogram) in &tenant.gpu_wait {
+                    sink(&[&tenant.tenant, &tenant.district, op], Value::Histogram(histogram));
+                }
+            }
+        },
+    },
+    Family {
+        name: "network_rtt",
+        kind: Kind::Histogram,
+        unit: Some("seconds"),
+        labels: &["tenant", "district", "peer_district"],
+        help: "Smoothed TCP round trips of a tenant's connections, by the peer's district.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                for (peer, histogram) in &tenant.rtt {
+                    sink(&[&tenant.tenant, &tenant.district, peer], Value::Histogram(histogram));
+                }
+            }
+        },
+    },
+    Family {
+        name: "process_exits",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Processes of a tenant that exited, as the kernel saw them.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.process_exits)),
+    },
+    Family {
+        name: "probe_unattributed",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Kernel probe events of processes that belong to no tenant.",
+        samples: |s, sink| sink(&[], Value::Whole(s.unattributed)),
+    },
+];
+
+/// Time the last page took to make, which is known only to the endpoint itself.
+pub const SCRAPE_DURATION: Family = Family {
+    name: "scrape_duration",
+    kind: Kind::Gauge,
+    unit: Some("seconds"),
+    labels: &[],
+    help: "How long the previous page took to make.",
+    samples: |_, _| {},
+};
+
+/// The previous page's duration as a value.
+#[must_use]
+pub fn scrape_duration(span: Micros) -> Value<'static> {
+    Value::Real(seconds(span))
+}

@@ -1,0 +1,154 @@
+//! What the daemon hands over at each scrape.
+
+use headgate_quota::{Bytes, Micros, Ppm, Status};
+
+/// Everything on the page, taken at one moment.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Snapshot {
+    /// Version of the daemon.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// The node's district.
+    pub district: String,
+    /// How the configuration stands.
+    pub config: ConfigState,
+    /// Devices present.
+    pub devices: Vec<Device>,
+    /// What gates launches.
+    pub gate_backend: &'static str,
+    /// The tenants, each once.
+    pub tenants: Vec<Tenant>,
+    /// Hellos refused, by reason. Every reason is listed, zero or not.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Kernel probes.
+    pub probes: Vec<Probe>,
+    /// Kernel probe events that no tenant could be found for.
+    pub unattributed: u64,
+}
+
+/// How the configuration stands.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ConfigState {
+    /// Whether the last attempt to read the file succeeded.
+    pub last_reload_successful: bool,
+    /// Seconds since 1970 of the last success.
+    pub last_success_unix_seconds: u64,
+    /// Identifies the content in force.
+    pub hash: String,
+}
+
+/// A device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Device {
+    /// UUID, as the driver prints it.
+    pub gpu: String,
+    /// Product name.
+    pub name: String,
+    /// Bytes of memory.
+    pub memory: Bytes,
+}
+
+/// A tenant.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub tenant: String,
+    /// Its district.
+    pub district: String,
+    /// How it stands.
+    pub status: Status,
+    /// Processes seated now.
+    pub seats: u64,
+    /// Frees of addresses no process of it had charged.
+    pub untracked_frees: u64,
+    /// Times the hook failed inside a call and the call went on without it.
+    pub hook_faults: u64,
+    /// Processes that exited, as the kernel probe saw them.
+    pub process_exits: u64,
+    /// How long launches waited for the gate.
+    pub gate_wait: Histogram,
+    /// How long the driver's synchronising calls took, by operation.
+    pub gpu_wait: Vec<(&'static str, Histogram)>,
+    /// Network round trips, by peer district.
+    pub rtt: Vec<(String, Histogram)>,
+    /// Its accounts, one for each device.
+    pub gpus: Vec<Account>,
+}
+
+/// A tenant's account on one device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Account {
+    /// UUID of the device.
+    pub gpu: String,
+    /// Most bytes it may use; the whole device's when it has no quota.
+    pub memory_quota: Bytes,
+    /// Bytes charged now.
+    pub memory_used: Bytes,
+    /// Most bytes ever charged at once.
+    pub memory_peak: Bytes,
+    /// Allocations refused for quota.
+    pub denied: u64,
+    /// Owned share of SM time; the whole when it has no quota.
+    pub sm_quota: Ppm,
+    /// Device time charged.
+    pub charged: Micros,
+    /// Tokens left, in microseconds; negative is debt.
+    pub tokens_us: i64,
+    /// Kernel launches that reached the driver.
+    pub launches: u64,
+    /// Batches closed.
+    pub batches: u64,
+}
+
+/// A kernel probe.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Probe {
+    /// Its name.
+    pub probe: String,
+    /// Whether it is attached.
+    pub up: bool,
+}
+
+/// A histogram whose counts are ready.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Histogram {
+    /// Upper bound in seconds and count, not cumulative, in rising order. What lies above the last bound is
+    /// `above`.
+    pub buckets: Vec<(f64, u64)>,
+    /// Count above the last bound.
+    pub above: u64,
+    /// Sum of all observations in seconds.
+    pub sum_seconds: f64,
+}
+
+impl Histogram {
+    /// A histogram over powers of two of microseconds: `counts[i]` observations below `2^(i+1)` us, the last
+    /// one for all longer.
+    #[must_use]
+    pub fn of_doubling_micros(counts: &[u64], sum: Micros) -> Self {
+        let (above, bounded) = counts.split_last().map_or((0, counts), |(last, rest)| (*last, rest));
+        let mut bound = 1e-6;
+        let buckets = bounded
+            .iter()
+            .map(|&count| {
+                bound *= 2.0;
+                (bound, count)
+            })
+            .collect();
+        Self { buckets, above, sum_seconds: seconds(sum) }
+    }
+
+    /// Number of observations.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().fold(self.above, |sum, (_, count)| sum.saturating_add(*count))
+    }
+}
+
+/// Microseconds as seconds.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 285 years of microseconds")]
+pub fn seconds(span: Micros) -> f64 {
+    span.0 as f64 / 1e6
+}

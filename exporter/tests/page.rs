@@ -1,0 +1,140 @@
+//! The page and the document, against golden files. `UPDATE=1` writes them.
+
+use std::path::{Path, PathBuf};
+
+use headgate_exporter::document::document;
+use headgate_exporter::page;
+use headgate_exporter::snapshot::{Account, ConfigState, Device, Histogram, Probe, Snapshot, Tenant};
+use headgate_quota::{Bytes, Micros, Ppm, Status};
+
+fn check(path: &Path, found: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, found).unwrap();
+    }
+    let golden = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(golden == found, "{} is behind; run again with UPDATE=1 and look at the diff", path.display());
+}
+
+fn here(rest: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(rest)
+}
+
+fn account(gpu: &str) -> Account {
+    Account {
+        gpu: gpu.to_owned(),
+        memory_quota: Bytes(8 << 30),
+        memory_used: Bytes(3 << 30),
+        memory_peak: Bytes(4 << 30),
+        denied: 2,
+        sm_quota: Ppm::from_percent(70).unwrap(),
+        charged: Micros(1_500_000),
+        tokens_us: -250_000,
+        launches: 1000,
+        batches: 20,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let histogram = Histogram::of_doubling_micros(&[1, 2, 0, 3], Micros(40));
+    let tenant = |name: &str, status| Tenant {
+        tenant: name.to_owned(),
+        district: "north".to_owned(),
+        status,
+        seats: 2,
+        untracked_frees: 0,
+        hook_faults: 0,
+        process_exits: 4,
+        gate_wait: histogram.clone(),
+        gpu_wait: vec![("stream_sync", histogram.clone())],
+        rtt: vec![("south".to_owned(), histogram.clone())],
+        gpus: vec![account("GPU-0")],
+    };
+    Snapshot {
+        version: "0.1.0".to_owned(),
+        node: "node-a".to_owned(),
+        district: "north".to_owned(),
+        config: ConfigState {
+            last_reload_successful: true,
+            last_success_unix_seconds: 1_700_000_000,
+            hash: "0123456789abcdef".to_owned(),
+        },
+        devices: vec![Device { gpu: "GPU-0".to_owned(), name: "H100".to_owned(), memory: Bytes(80 << 30) }],
+        gate_backend: "host",
+        tenants: vec![tenant("alerts", Status::Nominal), tenant("review", Status::Throttled)],
+        refused: vec![("no_tenant", 1), ("seats_full", 0)],
+        probes: vec![
+            Probe { probe: "gpu_wait".to_owned(), up: true },
+            Probe { probe: "network_rtt".to_owned(), up: false },
+        ],
+        unattributed: 7,
+    }
+}
+
+#[test]
+fn the_page_is_as_agreed() {
+    check(&here("tests/golden/page.txt"), &page(snapshot(), Micros(1_200)).unwrap());
+}
+
+#[test]
+fn the_document_follows_the_table() {
+    check(&here("../docs/metrics.md"), &document());
+}
+
+#[test]
+fn hostile_label_values_stay_inside_their_quotes() {
+    let mut snapshot = snapshot();
+    snapshot.devices[0].name = "a\"} 1\nheadgate_seats{tenant=\"forged\",district=\"\\".to_owned();
+    let page = page(snapshot, Micros::ZERO).unwrap();
+    assert!(
+        page.contains(r#"name="a\"} 1\nheadgate_seats{tenant=\"forged\",district=\"\\""#),
+        "quotes, backslashes and newlines are escaped"
+    );
+    assert!(!page.lines().any(|line| line.starts_with("headgate_seats{tenant=\"forged\"")));
+}
+
+#[test]
+fn a_tenant_that_leaves_takes_its_series_along() {
+    let mut snapshot = snapshot();
+    assert!(page(snapshot.clone(), Micros::ZERO).unwrap().contains("review"));
+    snapshot.tenants.pop();
+    assert!(!page(snapshot, Micros::ZERO).unwrap().contains("review"));
+}
+
+#[test]
+fn histograms_are_cumulative_and_complete() {
+    let page = page(snapshot(), Micros::ZERO).unwrap();
+    let buckets: Vec<u64> = page
+        .lines()
+        .filter(|line| line.starts_with("headgate_gate_wait_seconds_bucket") && line.contains("\"alerts\""))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+        .collect();
+    assert_eq!(buckets, [1, 3, 3, 6]);
+    assert!(page.ends_with("# EOF\n"));
+}
+
+#[test]
+fn names_are_prometheus_names() {
+    for family in headgate_exporter::families::FAMILIES {
+        let name = family.exposed_name();
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+        assert!(family.help.ends_with('.'), "{name}: help is a sentence");
+        for label in family.labels {
+            let known = [
+                "tenant",
+                "district",
+                "gpu",
+                "op",
+                "peer_district",
+                "status",
+                "probe",
+                "reason",
+                "backend",
+                "version",
+                "node",
+                "hash",
+                "name",
+            ];
+            assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
+        }
+    }
+}
