@@ -77,7 +77,9 @@ fn without_tools(check: bool, objects: &Path, sources: u64, missing: &Missing) -
         println!("ebpf: not rebuilt (tool chain absent); the sources are those the committed objects name");
         return Ok(ExitCode::from(EXIT_TOOLS_ABSENT));
     }
-    println!("ebpf: the sources changed after the committed objects were built: run `cargo xtask ebpf` and commit");
+    println!(
+        "ebpf: the sources changed after the committed objects were built: run `cargo xtask ebpf` and commit"
+    );
     Ok(ExitCode::FAILURE)
 }
 
@@ -103,12 +105,15 @@ fn compare(objects: &Path, built: &BTreeMap<String, Vec<u8>>, note: &str) -> Res
     for difference in &differences {
         println!("ebpf: {difference}");
     }
-    println!("ebpf: committed objects differ from their sources: run `cargo xtask ebpf` and commit ebpf/object");
+    println!(
+        "ebpf: committed objects differ from their sources: run `cargo xtask ebpf` and commit ebpf/object"
+    );
     Ok(ExitCode::FAILURE)
 }
 
 fn first_difference(committed: &[u8], built: &[u8]) -> String {
-    let at = committed.iter().zip(built).position(|(a, b)| a != b).unwrap_or(committed.len().min(built.len()));
+    let at =
+        committed.iter().zip(built).position(|(a, b)| a != b).unwrap_or(committed.len().min(built.len()));
     format!("{} bytes committed, {} rebuilt, first difference at byte {at}", committed.len(), built.len())
 }
 
@@ -135,7 +140,8 @@ fn build(root: &Path, tools: &Tools) -> Result<BTreeMap<String, Vec<u8>>> {
         if link.symlink_metadata().is_ok() {
             fs::remove_file(&link).with_context(|| format!("removing {}", link.display()))?;
         }
-        std::os::unix::fs::symlink(&tools.llvm, &link).with_context(|| format!("linking {}", link.display()))?;
+        std::os::unix::fs::symlink(&tools.llvm, &link)
+            .with_context(|| format!("linking {}", link.display()))?;
     }
 
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -161,7 +167,8 @@ fn build(root: &Path, tools: &Tools) -> Result<BTreeMap<String, Vec<u8>>> {
     for program in PROGRAMS {
         let path = target.join("bpfel-unknown-none/release").join(program);
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let bytes = without_debug_sections(&bytes).with_context(|| format!("stripping {}", path.display()))?;
+        let bytes =
+            without_debug_sections(&bytes).with_context(|| format!("stripping {}", path.display()))?;
         built.insert(format!("{program}.bpf.o"), bytes);
     }
     Ok(built)
@@ -171,7 +178,8 @@ fn build(root: &Path, tools: &Tools) -> Result<BTreeMap<String, Vec<u8>>> {
 fn rustflags(root: &Path, tools: &Tools) -> Result<Vec<String>> {
     let mut flags: Vec<String> =
         ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"].map(str::to_owned).to_vec();
-    let mut remap = |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    let mut remap =
+        |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     remap(&root.canonicalize()?, "headgate");
     remap(root, "headgate");
     let library = tools.sysroot.join("lib/rustlib/src/rust");
@@ -191,7 +199,8 @@ fn cargo_home() -> Result<PathBuf> {
     if let Some(home) = env::var_os("CARGO_HOME") {
         return Ok(home.into());
     }
-    let home = env::var_os("HOME").context("neither CARGO_HOME nor HOME is set: set one, so that crate paths can be remapped")?;
+    let home = env::var_os("HOME")
+        .context("neither CARGO_HOME nor HOME is set: set one, so that crate paths can be remapped")?;
     Ok(PathBuf::from(home).join(".cargo"))
 }
 
@@ -229,7 +238,8 @@ impl std::fmt::Display for Missing {
 impl Tools {
     fn find() -> Result<Self, Missing> {
         let mut missing = Vec::new();
-        let rustc = env::var_os("HEADGATE_BPF_RUSTC").map_or_else(|| PathBuf::from("/usr/bin/rustc"), PathBuf::from);
+        let rustc =
+            env::var_os("HEADGATE_BPF_RUSTC").map_or_else(|| PathBuf::from("/usr/bin/rustc"), PathBuf::from);
         let version = output_of(&rustc, &["-vV"]).unwrap_or_default();
         let field = |name: &str| {
             version.lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned())
@@ -245,7 +255,10 @@ impl Tools {
         let sysroot = PathBuf::from(output_of(&rustc, &["--print=sysroot"]).unwrap_or_default().trim());
         let library = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
         if !library.is_file() {
-            missing.push(format!("the standard library's source: no {} (Debian package rust-web-src)", library.display()));
+            missing.push(format!(
+                "the standard library's source: no {} (Debian package rust-web-src)",
+                library.display()
+            ));
         }
         let llvm_version = field("LLVM version:").unwrap_or_default();
         let llvm = find_llvm(&llvm_version);
@@ -257,7 +270,9 @@ impl Tools {
             missing.push(format!("bpf-linker {BPF_LINKER_VERSION} on PATH or in cargo's bin directory"));
         }
         match (llvm, linker) {
-            (Some(llvm), Some(linker)) if missing.is_empty() => Ok(Self { rustc, sysroot, llvm, llvm_version, linker }),
+            (Some(llvm), Some(linker)) if missing.is_empty() => {
+                Ok(Self { rustc, sysroot, llvm, llvm_version, linker })
+            }
             _ => Err(Missing(missing)),
         }
     }
@@ -273,14 +288,18 @@ fn find_llvm(version: &str) -> Option<PathBuf> {
         "/usr/lib64".to_owned(),
         "/usr/lib".to_owned(),
     ];
-    directories.iter().map(|directory| Path::new(directory).join(format!("libLLVM.so.{major}.{minor}"))).find(|p| p.is_file())
+    directories
+        .iter()
+        .map(|directory| Path::new(directory).join(format!("libLLVM.so.{major}.{minor}")))
+        .find(|p| p.is_file())
 }
 
 fn find_linker() -> Option<PathBuf> {
     let on_path = env::var_os("PATH").unwrap_or_default();
     let cargo_bin = cargo_home().ok().map(|home| home.join("bin"));
     env::split_paths(&on_path).chain(cargo_bin).map(|directory| directory.join("bpf-linker")).find(|path| {
-        output_of(path, &["--version"]).is_some_and(|text| text.split_whitespace().any(|word| word == BPF_LINKER_VERSION))
+        output_of(path, &["--version"])
+            .is_some_and(|text| text.split_whitespace().any(|word| word == BPF_LINKER_VERSION))
     })
 }
 
@@ -360,7 +379,10 @@ fn without_debug_sections(elf: &[u8]) -> Result<Vec<u8>> {
     const HEADER: usize = 64;
     const SECTION: usize = 64;
     const SHT_NOBITS: u64 = 8;
-    ensure!(elf.len() >= HEADER && elf.starts_with(b"\x7fELF\x02\x01"), "not a 64-bit little-endian ELF file");
+    ensure!(
+        elf.len() >= HEADER && elf.starts_with(b"\x7fELF\x02\x01"),
+        "not a 64-bit little-endian ELF file"
+    );
     let table = number(elf, 40, 8)?;
     let (count, names) = (number(elf, 60, 2)?, number(elf, 62, 2)?);
     ensure!(number(elf, 58, 2)? == SECTION, "unexpected section header size");

@@ -16,6 +16,11 @@
 #![no_std]
 #![no_main]
 
+#[expect(
+    deprecated,
+    reason = "its successor needs a cgroup pointer, which this program type cannot have without CO-RE"
+)]
+use aya_ebpf::btf_maps::CgroupStorage;
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RETRANS_CB,
@@ -25,8 +30,6 @@ use aya_ebpf::{
     macros::{btf_map, sock_ops},
     programs::SockOpsContext,
 };
-#[expect(deprecated, reason = "its successor needs a cgroup pointer, which this program type cannot have without CO-RE")]
-use aya_ebpf::btf_maps::CgroupStorage;
 use headgate_ebpf_programs::{
     count::{add, count, observe},
     storage::SocketStorage,
@@ -60,7 +63,8 @@ const CALLBACKS: u32 = BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_RETRANS_CB_FLAG;
 #[sock_ops]
 pub fn socket_event(context: SockOpsContext) -> u32 {
     let operation = context.op();
-    let established = matches!(operation, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB);
+    let established =
+        matches!(operation, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB);
     if !established && !matches!(operation, BPF_SOCK_OPS_RTT_CB | BPF_SOCK_OPS_RETRANS_CB) {
         return PROCEED;
     }

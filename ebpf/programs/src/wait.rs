@@ -8,18 +8,17 @@
 //! A thread's record follows its outermost sync call by stack pointer:
 //!
 //! ```text
-//!                 enter, sp = S                     leave, sp - 8 = S: observe
+//!                   enter at S                    leave at S: observe
 //!   idle (0) ------------------------> waiting(S) ---------------------------> idle
-//!                                        |    ^
-//!                    enter, sp < S: nested,   | leave, sp - 8 < S: the nested call is back; nothing
-//!                    already inside this wait |
-//!                                        |
-//!                                        | enter, sp = S: same frame; start again (a tail call, or the same call
-//!                                        |                repeated after a jump out of it), counted
-//!                                        | enter or leave above S: the frame is gone without returning; counted
+//!                                       |   |   ^
+//!        enter below S: nested, counted |   |   | leave below S: the nested call is back; nothing
+//!                                       +---+---+
+//!        enter at S again: the same frame; the wait starts again (a tail call, or the call repeated after a jump)
+//!        enter or leave above S, or nested too often: the frame is gone without returning; abandoned, start again
 //! ```
-//! A copy that synchronises inside therefore counts once, and a thread that leaves a call by `longjmp`, an exception
-//! or a missed return heals at its next call. Depth counters do not.
+//! "At S" for a return means S plus the return address that `ret` has popped. A copy that synchronises inside counts
+//! once, and a thread that leaves a call by `longjmp` or an exception heals within a bounded number of calls, counted.
+//! Depth counters do not.
 //!
 //! # Known drift
 //! A wait under way is invisible until it returns. A thread killed while it waits leaves no duration.
@@ -38,7 +37,9 @@ use headgate_ebpf_programs::{
     count::{count, observe},
     storage::TaskStorage,
 };
-use headgate_ebpf_records::{counters::Counter, events::Waiting, histogram::Histogram, slots::ROWS_MAX};
+use headgate_ebpf_records::{
+    counters::Counter, events::Waiting, histogram::Histogram, limits::NESTED_WAITS_MAX, slots::ROWS_MAX,
+};
 
 /// See [`headgate_ebpf_records::maps::EPOCH`].
 #[btf_map]
@@ -65,11 +66,18 @@ pub fn wait_enter(context: ProbeContext) -> u32 {
     // SAFETY: not null, and only the current thread touches its own record.
     let outermost = unsafe { (*waiting).stack_pointer };
     if outermost != 0 {
-        if stack_pointer < outermost {
+        // SAFETY: as above.
+        let nested = unsafe { (*waiting).nested };
+        if stack_pointer < outermost && nested < NESTED_WAITS_MAX {
+            // SAFETY: as above.
+            unsafe { (*waiting).nested = nested + 1 };
+            count(Counter::WaitNested);
             return 0;
         }
         count(if stack_pointer == outermost { Counter::WaitRestarted } else { Counter::WaitAbandoned });
     }
+    // SAFETY: as above.
+    unsafe { (*waiting).nested = 0 };
     // SAFETY: as above.
     unsafe { (*waiting).stack_pointer = stack_pointer };
     // SAFETY: as above; the helper takes nothing.

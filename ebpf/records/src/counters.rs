@@ -17,23 +17,26 @@ pub enum Counter {
     /// GPU wait: a start in the very stack frame of a start under way. Either a tail call (nothing lost: its twin return shows
     /// as unmatched) or a call repeated from the same place after being abandoned; the excess over unmatched is lost.
     WaitRestarted = 3,
+    /// GPU wait: a call inside another one; part of the outer wait, or, right after a wait was abandoned, lost with it.
+    WaitNested = 4,
     /// Round trips: a connection's callbacks or claim were refused by the kernel; (some of) its round trips are lost.
-    RttRefused = 4,
+    RttRefused = 5,
     /// Process exits: events that the daemon was sent.
-    ExitSent = 5,
+    ExitSent = 6,
     /// Process exits: events that did not fit into the ring buffer; lost.
-    ExitLost = 6,
+    ExitLost = 7,
     /// Process exits: processes that were in no tenant's cgroup; deliberately not sent.
-    ExitOutside = 7,
+    ExitOutside = 8,
 }
 
 impl Counter {
     /// Every counter, in row order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::WaitStartLost,
         Self::WaitAbandoned,
         Self::WaitUnmatched,
         Self::WaitRestarted,
+        Self::WaitNested,
         Self::RttRefused,
         Self::ExitSent,
         Self::ExitLost,
@@ -60,6 +63,7 @@ impl Counter {
             Self::WaitAbandoned => "wait_abandoned",
             Self::WaitUnmatched => "wait_unmatched",
             Self::WaitRestarted => "wait_restarted",
+            Self::WaitNested => "wait_nested",
             Self::RttRefused => "rtt_refused",
             Self::ExitSent => "exit_sent",
             Self::ExitLost => "exit_lost",
@@ -69,7 +73,7 @@ impl Counter {
 }
 
 /// Rows of the counter array.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
 
 /// What one tenant's sockets did, on one CPU.
 #[repr(C)]

@@ -23,8 +23,8 @@ pub struct Exit {
 /// it with the thread and no table can fill up.
 ///
 /// ```text
-/// 0              8              16             24       28       32
-/// | stack_pointer| started_ns   | cgroup_id    | epoch  | row    |
+/// 0              8              16             24       28       32       36         40
+/// | stack_pointer| started_ns   | cgroup_id    | epoch  | row    | nested | reserved |
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub struct Waiting {
     pub epoch: u32,
     /// The tenant's row.
     pub row: u32,
+    /// Sync calls begun inside the outermost one so far.
+    pub nested: u32,
+    /// Keeps the layout free of padding.
+    pub reserved: u32,
 }
 
 /// What an attachment to a cgroup's sockets knows about itself. Written by the loader after attaching, as a whole: the
@@ -66,4 +70,4 @@ pub struct Claim {
 const _: () = assert!(size_of::<Attached>() == 16 && align_of::<Attached>() == 8);
 const _: () = assert!(size_of::<Claim>() == 8);
 const _: () = assert!(size_of::<Exit>() == 24 && align_of::<Exit>() == 8);
-const _: () = assert!(size_of::<Waiting>() == 32 && align_of::<Waiting>() == 8);
+const _: () = assert!(size_of::<Waiting>() == 40 && align_of::<Waiting>() == 8);

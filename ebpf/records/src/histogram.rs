@@ -29,14 +29,29 @@ impl Histogram {
     pub const EMPTY: Self = Self { buckets: [0; BUCKETS], sum_ns: 0 };
 }
 
-/// The bucket that a duration falls into. Branch-free but for two clamps, so that the verifier sees its range.
+/// The bucket that a duration falls into: always less than [`BUCKETS`].
+///
+/// Halving steps instead of `leading_zeros`: BPF has no instruction for that, and what compilers put in its place is
+/// three times as long and hides the result's range from the verifier.
 #[inline(always)]
 #[must_use]
+#[expect(clippy::cast_possible_truncation, reason = "the halving steps leave zero or one")]
 pub const fn bucket_of(duration_ns: u64) -> usize {
-    // A bound belongs to the bucket below it (Prometheus' `le`), hence the subtraction before counting bits.
-    let above = duration_ns.saturating_sub(1) >> FIRST_BOUND_LOG2;
-    let bucket = (u64::BITS - above.leading_zeros()) as usize;
-    if bucket < BUCKETS { bucket } else { BUCKETS - 1 }
+    // A bound belongs to the bucket below it (Prometheus' `le`), hence the subtraction.
+    let mut above = duration_ns.saturating_sub(1) >> FIRST_BOUND_LOG2;
+    if above >> (BUCKETS - 2) != 0 {
+        return BUCKETS - 1;
+    }
+    let mut bits = 0;
+    let mut step = 16;
+    while step > 0 {
+        if above >> step != 0 {
+            above >>= step;
+            bits += step;
+        }
+        step /= 2;
+    }
+    bits + above as usize
 }
 
 /// Upper bound of a bucket in nanoseconds, inclusive; `None` for the overflow bucket.
@@ -48,6 +63,7 @@ pub const fn upper_bound_ns(bucket: usize) -> Option<u64> {
 const _: () = assert!(size_of::<Histogram>() == 8 * (BUCKETS + 1) && align_of::<Histogram>() == 8);
 const _: () = assert!(bucket_of(0) == 0 && bucket_of(4096) == 0 && bucket_of(4097) == 1);
 const _: () = assert!(bucket_of(u64::MAX) == BUCKETS - 1);
+const _: () = assert!(BUCKETS - 2 < 32, "what is left after the overflow test fits the halving steps");
 const _: () = assert!(upper_bound_ns(0).is_some() && upper_bound_ns(BUCKETS - 1).is_none());
 
 #[cfg(test)]

@@ -14,3 +14,5 @@ pub mod histogram;
 pub mod counters;
 pub mod events;
 pub mod maps;
+#[cfg(feature = "user")]
+mod user;

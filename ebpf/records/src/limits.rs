@@ -15,5 +15,9 @@ pub const CGROUP_LEVELS_MAX: u32 = 16;
 /// bomb that ends a thousand processes a second. A full buffer loses events, and counts them.
 pub const EXITS_RING_BYTES: u32 = 64 * 1024;
 
+/// Most sync calls believed to be made inside one sync call. A driver's copy synchronises once or a few times; a thread that shows
+/// more has left the outer call without returning and is calling from deeper in its stack.
+pub const NESTED_WAITS_MAX: u32 = 32;
+
 const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);

@@ -1,0 +1,224 @@
+//! Driver libraries: which file is which, and how one is attached.
+//!
+//! A uprobe belongs to an inode, not to a path or a process. A container that brings its own libcuda has another inode,
+//! so every (device, inode) is attached once, and however many names lead to it.
+
+use std::{
+    ffi::{CStr, CString},
+    fs::File,
+    os::{
+        fd::{AsRawFd as _, RawFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::Path,
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+    },
+};
+use headgate_ebpf_records::maps;
+
+use crate::{
+    error::{Error, chain},
+    multi::{MultiLinks, MultiPrograms},
+    site::{Site, sync_sites},
+    status::{Mode, Probe},
+};
+
+/// A file, whatever its names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LibraryId {
+    /// Device number of its file system.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+}
+
+/// What attaching a library came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Which file.
+    pub library: LibraryId,
+    /// By what means.
+    pub mode: Mode,
+    /// Distinct code addresses probed.
+    pub sites: usize,
+    /// Of those, how many the kernel must single-step (some ten times the cost of the others).
+    pub single_stepped: usize,
+    /// Exported names covered, sorted.
+    pub symbols: Vec<String>,
+    /// Whether it had been attached before, so that this call changed nothing.
+    pub already: bool,
+}
+
+/// An open library file.
+#[derive(Debug)]
+pub(crate) struct LibraryFile {
+    file: File,
+    id: LibraryId,
+}
+
+impl LibraryFile {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::Library { path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let id = LibraryId { device: metadata.dev(), inode: metadata.ino() };
+        Ok(Self { file, id })
+    }
+
+    pub(crate) const fn id(&self) -> LibraryId {
+        self.id
+    }
+
+    pub(crate) fn sites(&self, path: &Path) -> Result<Vec<Site>, Error> {
+        sync_sites(&self.file, path)
+    }
+
+    /// A path that leads to this very file even if its name now leads elsewhere.
+    fn stable_path(&self) -> String {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd())
+    }
+}
+
+/// What holds a library attached; dropping it detaches.
+#[derive(Debug)]
+enum Links {
+    Multi { _links: MultiLinks },
+    // Entries before returns, as in `MultiLinks`.
+    Perf { _links: Vec<UProbeLink> },
+}
+
+/// A library attached.
+#[derive(Debug)]
+pub(crate) struct Library {
+    _links: Links,
+    report: Attached,
+}
+
+impl Library {
+    pub(crate) fn report(&self, already: bool) -> Attached {
+        Attached { already, ..self.report.clone() }
+    }
+
+    pub(crate) const fn mode(&self) -> Mode {
+        self.report.mode
+    }
+}
+
+/// The ways this kernel offers to attach the wait programs, found out by using them.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    /// The programs for one link per library, or why they are not used.
+    multi: Result<MultiPrograms, String>,
+    /// Whether aya has loaded the programs for perf events.
+    perf_loaded: bool,
+}
+
+impl Engine {
+    /// Loads the programs for multi-uprobes, unless `perf_only`; else, or if refused, for perf events.
+    pub(crate) fn load(ebpf: &mut Ebpf, object: &[u8], perf_only: bool) -> Result<Self, String> {
+        let multi = if perf_only {
+            Err("perf events were asked for".to_owned())
+        } else {
+            MultiPrograms::load(object, |name| map_fd(ebpf, name))
+        };
+        let mut engine = Self { multi, perf_loaded: false };
+        if engine.multi.is_err() {
+            engine.load_perf(ebpf)?;
+        }
+        Ok(engine)
+    }
+
+    /// Why the cheaper way is not used; empty if it is.
+    pub(crate) fn fallback_reason(&self) -> &str {
+        self.multi.as_ref().err().map_or("", String::as_str)
+    }
+
+    fn load_perf(&mut self, ebpf: &mut Ebpf) -> Result<(), String> {
+        if self.perf_loaded {
+            return Ok(());
+        }
+        for name in [maps::WAIT_ENTER, maps::WAIT_LEAVE] {
+            uprobe(ebpf, name)?.load().map_err(|error| chain(&error))?;
+        }
+        self.perf_loaded = true;
+        Ok(())
+    }
+
+    /// Attaches a library by the best way that works. A kernel that loads the multi programs and then refuses their
+    /// link (before Linux 6.6 the attach type is not checked when loading) is remembered as one without.
+    pub(crate) fn attach(
+        &mut self,
+        ebpf: &mut Ebpf,
+        file: &LibraryFile,
+        sites: &[Site],
+    ) -> Result<Library, Error> {
+        let path = file.stable_path();
+        let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
+        let mut links = None;
+        if let Ok(programs) = &self.multi {
+            let c_path = c_string(&path);
+            match programs.attach(&c_path, &offsets) {
+                Ok(made) => links = Some((Links::Multi { _links: made }, Mode::UprobeMulti)),
+                Err(error) => {
+                    tracing::info!(%error, "one link for many uprobes was refused; using perf events from now on");
+                    self.multi = Err(format!("linking many uprobes: {error}"));
+                }
+            }
+        }
+        let (links, mode) = match links {
+            Some(made) => made,
+            None => {
+                let refused =
+                    |error: String| Error::kernel(Probe::GpuWait, "attaching to the driver library", error);
+                self.load_perf(ebpf).map_err(refused)?;
+                let made = attach_perf(ebpf, &path, &offsets).map_err(refused)?;
+                (Links::Perf { _links: made }, Mode::UprobePerf)
+            }
+        };
+        Ok(Library { _links: links, report: report(file.id(), mode, sites) })
+    }
+}
+
+fn report(library: LibraryId, mode: Mode, sites: &[Site]) -> Attached {
+    let mut symbols: Vec<String> = sites.iter().flat_map(|site| site.symbols.iter().cloned()).collect();
+    symbols.sort();
+    let single_stepped = sites.iter().filter(|site| !site.cheap).count();
+    Attached { library, mode, sites: sites.len(), single_stepped, symbols, already: false }
+}
+
+fn attach_perf(ebpf: &mut Ebpf, path: &str, offsets: &[u64]) -> Result<Vec<UProbeLink>, String> {
+    let mut links = Vec::with_capacity(2 * offsets.len());
+    // Returns first, as in `MultiPrograms::attach`; reversed below so that entries are detached first.
+    for name in [maps::WAIT_LEAVE, maps::WAIT_ENTER] {
+        for offset in offsets {
+            let program = uprobe(ebpf, name)?;
+            let location = UProbeAttachLocation::AbsoluteOffset(*offset);
+            let id = program
+                .attach(location, path, UProbeScope::AllProcesses)
+                .map_err(|error| format!("{name} at {offset:#x}: {}", chain(&error)))?;
+            links.push(program.take_link(id).map_err(|error| chain(&error))?);
+        }
+    }
+    links.reverse();
+    Ok(links)
+}
+
+fn uprobe<'ebpf>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<&'ebpf mut UProbe, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object holds no program {name}"))?;
+    program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))
+}
+
+fn map_fd(ebpf: &Ebpf, name: &str) -> Option<RawFd> {
+    crate::rows::fd_of(ebpf.map(name)?)
+}
+
+fn c_string(path: &str) -> CString {
+    // `/proc/self/fd/N` holds no zero byte; an empty path would be refused by the kernel, not misread.
+    CString::new(path).unwrap_or_else(|_| CStr::to_owned(c""))
+}

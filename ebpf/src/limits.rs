@@ -1,0 +1,22 @@
+//! Bounds on the loader's side, each with its reason. Those of the kernel side are in `headgate_ebpf_records::limits`.
+
+/// Rows for tenants when the daemon does not say: a row costs 416 bytes per CPU over all arrays, so 512 of them take
+/// 27 MiB on a node with 128 CPUs.
+pub const TENANTS_DEFAULT: u32 = 512;
+
+/// Most driver libraries attached at once. Every container with a libcuda of its own is one; a thousand is the seats of
+/// one tenant. Past it, a library is refused by name.
+pub const LIBRARIES_MAX: usize = 1024;
+
+/// Most sites attached in one library. The sync calls and all their variants are under forty.
+pub const SITES_MAX: usize = 256;
+
+/// Most exits handed out by one drain: everything the ring buffer can hold (64 KiB of 32-byte records), so that a fork
+/// storm cannot keep the caller in the loop.
+pub const EXITS_PER_DRAIN_MAX: usize = 2048;
+
+/// Bytes of a function looked at when choosing where to probe it. The longest skipped prologue is four short instructions.
+pub const PROLOGUE_BYTES: usize = 32;
+
+const _: () = assert!(TENANTS_DEFAULT <= headgate_ebpf_records::limits::TENANTS_MAX);
+const _: () = assert!(EXITS_PER_DRAIN_MAX * 32 >= headgate_ebpf_records::limits::EXITS_RING_BYTES as usize);

@@ -1,0 +1,542 @@
+//! The probes as the daemon holds them.
+//!
+//! ```text
+//!              load            attach_library / set_cgroup
+//!   (nothing) ------> Idle ------------------------------> Up
+//!       |                ^                                  |
+//!       | refused        +----------------------------------+
+//!       v                  detach_library / remove_cgroup of the last one
+//!    Missing(reason)
+//! ```
+//! Process exit has nothing to wait for and goes up when it is loaded.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, BorrowedFd},
+    path::Path,
+};
+
+#[expect(deprecated, reason = "the map that works without CO-RE; see the kernel program")]
+use aya::maps::cgroup_storage::{CgroupStorage, CgroupStorageKey};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
+    programs::{CgroupAttachMode, RawTracePoint, SockOps, sock_ops::SockOpsLink},
+};
+use aya_obj::generated::bpf_attach_type::BPF_CGROUP_SOCK_OPS;
+use headgate_ebpf_records::{
+    counters::{Counter, Sockets},
+    events,
+    histogram::Histogram,
+    limits::TENANTS_MAX,
+    maps,
+    slots::Slot,
+};
+
+use crate::{
+    cgroup::Cgroup,
+    error::{Error, chain},
+    figures::{Durations, Exit, SocketCounts},
+    library::{Attached, Engine, Library, LibraryFile, LibraryId},
+    limits::{EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, TENANTS_DEFAULT},
+    object::{COMMITTED, Objects},
+    rows,
+    status::{Mode, Probe, ProbeStatus, State},
+};
+
+/// The tracepoint of a thread's end.
+const EXIT_TRACEPOINT: &str = "sched_process_exit";
+
+/// How uprobes are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AttachPreference {
+    /// One link per library where the kernel has it, else perf events.
+    #[default]
+    Best,
+    /// Perf events only: for kernels whose links misbehave, and to compare the two.
+    PerfOnly,
+}
+
+/// What to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Tenants to make room for; at most [`TENANTS_MAX`], more is cut to that.
+    pub tenants: u32,
+    /// How uprobes are attached.
+    pub attach: AttachPreference,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { tenants: TENANTS_DEFAULT, attach: AttachPreference::Best }
+    }
+}
+
+/// Every probe that this kernel and this process' privileges allow. Dropping it detaches them all.
+#[derive(Debug)]
+pub struct Probes {
+    tenants: u32,
+    wait: Result<Wait, String>,
+    rtt: Result<Rtt, String>,
+    exit: Result<ExitProbe, String>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    // Before the programs and maps they use.
+    libraries: BTreeMap<LibraryId, Library>,
+    engine: Engine,
+    epoch: u32,
+    ebpf: Ebpf,
+    /// Why the last library was refused, until one is accepted.
+    trouble: Option<String>,
+}
+
+#[derive(Debug)]
+struct Rtt {
+    attachments: BTreeMap<u64, SockOpsLink>,
+    ebpf: Ebpf,
+    /// Why the last cgroup was refused, until one is accepted.
+    trouble: Option<String>,
+}
+
+struct ExitProbe {
+    ring: RingBuf<MapData>,
+    ebpf: Ebpf,
+}
+
+impl std::fmt::Debug for ExitProbe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExitProbe").field("ebpf", &self.ebpf).finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Loads what can be loaded. Never fails: [`Probes::status`] says what is missing and why.
+    #[must_use]
+    pub fn load(config: Config) -> Self {
+        Self::load_objects(config, COMMITTED)
+    }
+
+    pub(crate) fn load_objects(config: Config, objects: Objects) -> Self {
+        let tenants = config.tenants.min(TENANTS_MAX);
+        let probes = Self {
+            tenants,
+            wait: Wait::load(objects.wait, tenants, config.attach),
+            rtt: Rtt::load(objects.rtt, tenants),
+            exit: ExitProbe::load(objects.exit),
+        };
+        for status in probes.status() {
+            tracing::info!(probe = status.probe.name(), state = ?status.state, reason = status.reason, "kernel probe");
+        }
+        probes
+    }
+
+    /// Every probe's state.
+    #[must_use]
+    pub fn status(&self) -> Vec<ProbeStatus> {
+        vec![
+            status(Probe::GpuWait, &self.wait, Wait::status),
+            status(Probe::NetworkRtt, &self.rtt, Rtt::status),
+            status(Probe::ProcessExit, &self.exit, |_| ProbeStatus {
+                probe: Probe::ProcessExit,
+                state: State::Up,
+                mode: Some(Mode::RawTracepoint),
+                reason: String::new(),
+            }),
+        ]
+    }
+
+    /// How many tenants have rows.
+    #[must_use]
+    pub const fn tenants(&self) -> u32 {
+        self.tenants
+    }
+
+    /// Counts the processes in a cgroup and below it, and the sockets they make from now on, for a slot.
+    ///
+    /// The innermost named cgroup decides, so a tenant's cgroup may lie inside another's. Naming the same cgroup again
+    /// moves it to the new slot, live. Probes that are missing are passed over.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if a loaded probe could not take the cgroup (the
+    /// table is full, the cgroup is gone). The other probes have taken it nevertheless.
+    pub fn set_cgroup(&mut self, cgroup: &Cgroup, slot: Slot) -> Result<(), Error> {
+        self.check_row(slot)?;
+        let mut outcome = Ok(());
+        if let Ok(wait) = &mut self.wait {
+            outcome = outcome.and(wait.set(cgroup.id(), slot));
+        }
+        if let Ok(exit) = &mut self.exit {
+            outcome = outcome.and(set_row(&mut exit.ebpf, Probe::ProcessExit, cgroup.id(), slot));
+        }
+        if let Ok(rtt) = &mut self.rtt {
+            outcome = outcome.and(rtt.set(cgroup, slot));
+        }
+        outcome
+    }
+
+    /// Stops counting for a cgroup, by its number (it may be gone already). Its processes and those below it fall to the
+    /// next named cgroup above, or to [`Slot::UNKNOWN`]. A cgroup that was never named is no error.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses.
+    pub fn remove_cgroup(&mut self, cgroup_id: u64) -> Result<(), Error> {
+        let mut outcome = Ok(());
+        if let Ok(wait) = &mut self.wait {
+            outcome = outcome.and(wait.remove(cgroup_id));
+        }
+        if let Ok(exit) = &mut self.exit {
+            outcome = outcome.and(remove_row(&mut exit.ebpf, Probe::ProcessExit, cgroup_id));
+        }
+        if let Ok(rtt) = &mut self.rtt {
+            rtt.attachments.remove(&cgroup_id);
+        }
+        outcome
+    }
+
+    /// Sets everything counted for a slot to zero, for its next owner. Call it after the slot's last cgroup is removed; what
+    /// programs running at that instant still add is lost or kept, as it falls.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
+    pub fn clear(&mut self, slot: Slot) -> Result<(), Error> {
+        self.check_row(slot)?;
+        let refused =
+            |probe, error: MapError| Error::kernel(probe, "clearing a tenant's figures", chain(&error));
+        if let Ok(wait) = &mut self.wait {
+            rows::fill(&mut wait.ebpf, maps::WAITS, slot.row(), Histogram::EMPTY)
+                .map_err(|error| refused(Probe::GpuWait, error))?;
+        }
+        if let Ok(rtt) = &mut self.rtt {
+            rows::fill(&mut rtt.ebpf, maps::RTTS, slot.row(), Histogram::EMPTY)
+                .map_err(|error| refused(Probe::NetworkRtt, error))?;
+            rows::fill(&mut rtt.ebpf, maps::SOCKETS, slot.row(), Sockets::EMPTY)
+                .map_err(|error| refused(Probe::NetworkRtt, error))?;
+        }
+        Ok(())
+    }
+
+    /// Probes the synchronous calls of a driver library, for every process that has mapped it or will.
+    ///
+    /// The file is what counts, not its name: a second call for the same file changes nothing and says so. The path may
+    /// lead through `/proc/PID/root` into a container.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`], [`Error::Library`], [`Error::NotDriver`], [`Error::TooManyLibraries`], or
+    /// [`Error::Kernel`] if the kernel refuses every way of attaching.
+    pub fn attach_library(&mut self, path: &Path) -> Result<Attached, Error> {
+        let wait = self.wait.as_mut().map_err(|_| Error::NotLoaded(Probe::GpuWait))?;
+        let attached = wait.attach(path);
+        match &attached {
+            Ok(report) => {
+                wait.trouble = None;
+                if !report.already {
+                    tracing::info!(
+                        path = %path.display(),
+                        mode = report.mode.name(),
+                        sites = report.sites,
+                        single_stepped = report.single_stepped,
+                        "driver library probed"
+                    );
+                }
+            }
+            Err(error) => wait.trouble = Some(error.to_string()),
+        }
+        attached
+    }
+
+    /// Takes the probes out of a library. Answers whether it was attached.
+    pub fn detach_library(&mut self, library: LibraryId) -> bool {
+        self.wait.as_mut().is_ok_and(|wait| wait.libraries.remove(&library).is_some())
+    }
+
+    /// The libraries attached.
+    pub fn libraries(&self) -> impl Iterator<Item = LibraryId> {
+        self.wait.iter().flat_map(|wait| wait.libraries.keys().copied())
+    }
+
+    /// GPU waits of a slot; `None` if the probe is missing.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
+    pub fn gpu_waits(&self, slot: Slot) -> Result<Option<Durations>, Error> {
+        self.check_row(slot)?;
+        self.wait
+            .as_ref()
+            .ok()
+            .map(|wait| durations(&wait.ebpf, Probe::GpuWait, maps::WAITS, slot))
+            .transpose()
+    }
+
+    /// TCP round trips of a slot; `None` if the probe is missing.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
+    pub fn round_trips(&self, slot: Slot) -> Result<Option<Durations>, Error> {
+        self.check_row(slot)?;
+        self.rtt
+            .as_ref()
+            .ok()
+            .map(|rtt| durations(&rtt.ebpf, Probe::NetworkRtt, maps::RTTS, slot))
+            .transpose()
+    }
+
+    /// TCP connections and retransmits of a slot; `None` if the probe is missing.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
+    pub fn sockets(&self, slot: Slot) -> Result<Option<SocketCounts>, Error> {
+        self.check_row(slot)?;
+        let Ok(rtt) = &self.rtt else { return Ok(None) };
+        let values = rows::read::<Sockets>(&rtt.ebpf, maps::SOCKETS, slot.row())
+            .map_err(|error| Error::kernel(Probe::NetworkRtt, "reading a tenant's sockets", chain(&error)))?;
+        Ok(Some(values.iter().fold(SocketCounts::default(), |total, cpu| SocketCounts {
+            established: total.established.wrapping_add(cpu.established),
+            retransmits: total.retransmits.wrapping_add(cpu.retransmits),
+        })))
+    }
+
+    /// Every counter of the loaded probes: losses, and what was seen and deliberately not kept.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses.
+    pub fn counters(&self) -> Result<BTreeMap<Counter, u64>, Error> {
+        let mut counters: BTreeMap<Counter, u64> =
+            Counter::ALL.into_iter().map(|counter| (counter, 0)).collect();
+        let loaded = [
+            self.wait.as_ref().ok().map(|wait| (Probe::GpuWait, &wait.ebpf)),
+            self.rtt.as_ref().ok().map(|rtt| (Probe::NetworkRtt, &rtt.ebpf)),
+            self.exit.as_ref().ok().map(|exit| (Probe::ProcessExit, &exit.ebpf)),
+        ];
+        for (probe, ebpf) in loaded.into_iter().flatten() {
+            for (counter, total) in &mut counters {
+                let values = rows::read::<u64>(ebpf, maps::COUNTERS, counter.row())
+                    .map_err(|error| Error::kernel(probe, "reading counters", chain(&error)))?;
+                *total = values.iter().fold(*total, |sum, cpu| sum.wrapping_add(*cpu));
+            }
+        }
+        Ok(counters)
+    }
+
+    /// Readable when an exit waits to be drained; `None` if the probe is missing.
+    #[must_use]
+    pub fn exits_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.exit.as_ref().ok().map(|exit| exit.ring.as_fd())
+    }
+
+    /// Hands out the exits that have come in, oldest first, and answers how many. Never blocks. A full batch
+    /// (`EXITS_PER_DRAIN_MAX`) means that there may be more.
+    pub fn drain_exits(&mut self, mut each: impl FnMut(Exit)) -> usize {
+        let Ok(exit) = &mut self.exit else { return 0 };
+        let mut drained = 0;
+        while drained < EXITS_PER_DRAIN_MAX {
+            let Some(record) = exit.ring.next() else { break };
+            drained += 1;
+            match Exit::from_bytes(&record) {
+                Some(exit) => each(exit),
+                None => tracing::warn!(bytes = record.len(), "malformed exit record; is the object current?"),
+            }
+        }
+        drained
+    }
+
+    /// Takes every probe off the node. Afterwards nothing is counted and figures read as missing.
+    pub fn detach_all(&mut self) {
+        let gone = || "detached".to_owned();
+        self.wait = Err(gone());
+        self.rtt = Err(gone());
+        self.exit = Err(gone());
+    }
+
+    fn check_row(&self, slot: Slot) -> Result<(), Error> {
+        match slot.tenant() {
+            Some(tenant) if tenant >= self.tenants => Err(Error::NoRow { tenant, rows: self.tenants }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn status<T>(probe: Probe, loaded: &Result<T, String>, of_loaded: impl Fn(&T) -> ProbeStatus) -> ProbeStatus {
+    match loaded {
+        Ok(loaded) => of_loaded(loaded),
+        Err(reason) => ProbeStatus { probe, state: State::Missing, mode: None, reason: reason.clone() },
+    }
+}
+
+/// Creates an object's maps, the per-tenant ones with rows for `tenants` and the unknown slot.
+fn load_object(object: &[u8], arrays: &[&'static str], tenants: u32) -> Result<Ebpf, String> {
+    let mut loader = EbpfLoader::new();
+    // Task storage is a map that aya creates but offers no handle for; none is needed.
+    loader.allow_unsupported_maps();
+    for array in arrays {
+        loader.map_max_entries(array, tenants + 1);
+    }
+    loader.load(object).map_err(|error| chain(&error))
+}
+
+fn program<'ebpf, P>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<P, String>
+where
+    P: TryFrom<&'ebpf mut aya::programs::Program, Error = aya::programs::ProgramError>,
+{
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object holds no program {name}"))?;
+    program.try_into().map_err(|error| chain(&error))
+}
+
+fn durations(ebpf: &Ebpf, probe: Probe, map: &str, slot: Slot) -> Result<Durations, Error> {
+    let values = rows::read::<Histogram>(ebpf, map, slot.row())
+        .map_err(|error| Error::kernel(probe, "reading a tenant's durations", chain(&error)))?;
+    let mut durations = Durations::default();
+    for cpu in values.iter() {
+        durations.add(cpu);
+    }
+    Ok(durations)
+}
+
+fn cgroup_rows(ebpf: &mut Ebpf) -> Result<HashMap<&mut MapData, u64, u32>, MapError> {
+    ebpf.map_mut(maps::CGROUPS)
+        .ok_or_else(|| MapError::InvalidName { name: maps::CGROUPS.to_owned() })?
+        .try_into()
+}
+
+fn set_row(ebpf: &mut Ebpf, probe: Probe, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
+    cgroup_rows(ebpf)
+        .and_then(|mut table| table.insert(cgroup_id, slot.row(), 0))
+        .map_err(|error| Error::kernel(probe, "naming a cgroup's tenant", chain(&error)))
+}
+
+fn remove_row(ebpf: &mut Ebpf, probe: Probe, cgroup_id: u64) -> Result<(), Error> {
+    match cgroup_rows(ebpf).and_then(|mut table| table.remove(&cgroup_id)) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(Error::kernel(probe, "removing a cgroup's tenant", chain(&error))),
+    }
+}
+
+impl Wait {
+    fn load(object: &[u8], tenants: u32, attach: AttachPreference) -> Result<Self, String> {
+        let mut ebpf = load_object(object, &[maps::WAITS], tenants)?;
+        let engine = Engine::load(&mut ebpf, object, attach == AttachPreference::PerfOnly)?;
+        let mut wait = Self { libraries: BTreeMap::new(), engine, epoch: 0, ebpf, trouble: None };
+        wait.next_epoch().map_err(|error| error.to_string())?;
+        Ok(wait)
+    }
+
+    fn status(&self) -> ProbeStatus {
+        let mode = self.libraries.values().map(Library::mode).max();
+        let mut reasons: Vec<&str> = self.trouble.as_deref().into_iter().collect();
+        if self.libraries.is_empty() && reasons.is_empty() {
+            reasons.push("no driver library has been found yet");
+        }
+        if mode == Some(Mode::UprobePerf) {
+            reasons.push(self.engine.fallback_reason());
+        }
+        let state = if self.libraries.is_empty() { State::Idle } else { State::Up };
+        ProbeStatus { probe: Probe::GpuWait, state, mode, reason: reasons.join("; ") }
+    }
+
+    fn attach(&mut self, path: &Path) -> Result<Attached, Error> {
+        let file = LibraryFile::open(path)?;
+        if let Some(library) = self.libraries.get(&file.id()) {
+            return Ok(library.report(true));
+        }
+        if self.libraries.len() >= LIBRARIES_MAX {
+            return Err(Error::TooManyLibraries { path: path.to_owned(), limit: LIBRARIES_MAX });
+        }
+        let sites = file.sites(path)?;
+        let library = self.engine.attach(&mut self.ebpf, &file, &sites)?;
+        let report = library.report(false);
+        self.libraries.insert(file.id(), library);
+        Ok(report)
+    }
+
+    fn set(&mut self, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
+        set_row(&mut self.ebpf, Probe::GpuWait, cgroup_id, slot)?;
+        self.next_epoch()
+    }
+
+    fn remove(&mut self, cgroup_id: u64) -> Result<(), Error> {
+        remove_row(&mut self.ebpf, Probe::GpuWait, cgroup_id)?;
+        self.next_epoch()
+    }
+
+    /// Makes every thread look its tenant up again. After the table has changed, never before.
+    fn next_epoch(&mut self) -> Result<(), Error> {
+        // Zero is what a thread that never looked has; skipping it costs one comparison in four billion changes.
+        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+        let refused = |error: MapError| Error::kernel(Probe::GpuWait, "starting a new epoch", chain(&error));
+        let map = self.ebpf.map_mut(maps::EPOCH).ok_or_else(|| Error::NotLoaded(Probe::GpuWait))?;
+        let mut epoch: Array<&mut MapData, u32> = map.try_into().map_err(refused)?;
+        epoch.set(0, self.epoch, 0).map_err(refused)
+    }
+}
+
+impl Rtt {
+    fn load(object: &[u8], tenants: u32) -> Result<Self, String> {
+        let mut ebpf = load_object(object, &[maps::RTTS, maps::SOCKETS], tenants)?;
+        program::<&mut SockOps>(&mut ebpf, maps::SOCKET_EVENT)?.load().map_err(|error| chain(&error))?;
+        Ok(Self { attachments: BTreeMap::new(), ebpf, trouble: None })
+    }
+
+    fn status(&self) -> ProbeStatus {
+        let idle = self.attachments.is_empty();
+        let reason = match &self.trouble {
+            Some(trouble) => trouble.clone(),
+            None if idle => "no tenant has a cgroup yet".to_owned(),
+            None => String::new(),
+        };
+        ProbeStatus {
+            probe: Probe::NetworkRtt,
+            state: if idle { State::Idle } else { State::Up },
+            mode: (!idle).then_some(Mode::CgroupLink),
+            reason,
+        }
+    }
+
+    fn set(&mut self, cgroup: &Cgroup, slot: Slot) -> Result<(), Error> {
+        let outcome = self.attach(cgroup).and_then(|()| self.name(cgroup, slot)).map_err(|reason| {
+            self.attachments.remove(&cgroup.id());
+            Error::kernel(Probe::NetworkRtt, "attaching to a cgroup's sockets", reason)
+        });
+        self.trouble = outcome.as_ref().err().map(ToString::to_string);
+        outcome
+    }
+
+    fn attach(&mut self, cgroup: &Cgroup) -> Result<(), String> {
+        if self.attachments.contains_key(&cgroup.id()) {
+            return Ok(());
+        }
+        let program: &mut SockOps = program(&mut self.ebpf, maps::SOCKET_EVENT)?;
+        // A link is always one of several on its cgroup, whatever the mode; `Single` sends no flags, which links want.
+        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
+        let link = program.take_link(id).map_err(|error| chain(&error))?;
+        self.attachments.insert(cgroup.id(), link);
+        Ok(())
+    }
+
+    /// Tells the attachment whose it is.
+    #[expect(deprecated, reason = "the map that works without CO-RE; see the kernel program")]
+    fn name(&mut self, cgroup: &Cgroup, slot: Slot) -> Result<(), String> {
+        let map = self
+            .ebpf
+            .map_mut(maps::ATTACHED)
+            .ok_or_else(|| "the object holds no attachment storage".to_owned())?;
+        let mut storage: CgroupStorage<&mut MapData, events::Attached> =
+            map.try_into().map_err(|error: MapError| chain(&error))?;
+        let key = CgroupStorageKey::new(cgroup.id(), BPF_CGROUP_SOCK_OPS as u32);
+        let attached = events::Attached { cgroup_id: cgroup.id(), row: slot.row(), reserved: 0 };
+        storage.insert(key, attached, 0).map_err(|error| chain(&error))
+    }
+}
+
+impl ExitProbe {
+    fn load(object: &[u8]) -> Result<Self, String> {
+        let mut ebpf = load_object(object, &[], 0)?;
+        let map = ebpf.take_map(maps::EXITS).ok_or_else(|| "the object holds no ring buffer".to_owned())?;
+        let ring = RingBuf::try_from(map).map_err(|error| chain(&error))?;
+        let program: &mut RawTracePoint = program(&mut ebpf, maps::PROCESS_EXIT)?;
+        program.load().map_err(|error| chain(&error))?;
+        program.attach(EXIT_TRACEPOINT).map_err(|error| chain(&error))?;
+        Ok(Self { ring, ebpf })
+    }
+}

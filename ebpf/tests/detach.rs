@@ -1,0 +1,43 @@
+//! Taking the probes off a node.
+
+mod support;
+
+use headgate_ebpf::{AttachPreference, Config, Mode, Probe, State};
+use support::{bench, now, skip};
+
+#[test]
+fn detaching_takes_everything_off_the_node_and_is_quick_by_link() {
+    let mut seconds = Vec::new();
+    for (attach, mode) in
+        [(AttachPreference::Best, Mode::UprobeMulti), (AttachPreference::PerfOnly, Mode::UprobePerf)]
+    {
+        let mut bench = match bench(&[Probe::GpuWait], Config { attach, ..Config::default() }) {
+            Ok(bench) => bench,
+            Err(why) => skip!("{why}"),
+        };
+        let library = bench.library.clone();
+        let start = now();
+        let attached = bench.probes.attach_library(&library).expect("the library exports sync calls");
+        let attach_time = start.elapsed();
+        if attached.mode != mode {
+            skip!("{mode:?} is not to be had here: {}", bench.probes.status()[0]);
+        }
+        let mut client = bench.client(&bench.root);
+        client.call("cuCtxSynchronize", 0, 2);
+        let start = now();
+        bench.probes.detach_all();
+        let detach_time = start.elapsed();
+        println!(
+            "{}: {} sites attached in {attach_time:?}, detached in {detach_time:?}",
+            mode.name(),
+            attached.sites
+        );
+        seconds.push(detach_time.as_secs_f64());
+        client.call("cuCtxSynchronize", 0, 2);
+        for status in bench.probes.status() {
+            assert_eq!((status.state, status.reason.as_str()), (State::Missing, "detached"));
+        }
+    }
+    let [link, perf] = seconds[..] else { panic!("two ways were tried") };
+    assert!(link < perf, "one link must detach faster than many perf events: {link} s against {perf} s");
+}
