@@ -1,1 +1,28 @@
-//! The library preloaded into tenants: memory and launch enforcement at the CUDA driver API.
+//! `libheadgate_hook.so`: the library preloaded into every process of a tenant.
+//!
+//! It stands between a program and NVIDIA's driver library. Calls that take, give back or report device
+//! memory are held against the tenant's quota; launches are gathered into batches that report their completion
+//! and wait at a gate while it is another tenant's turn. Who the tenant is and what it owns the daemon says;
+//! nothing in the program's environment can change it.
+//!
+//! What it never does in a stranger's process: exit, abort, let a panic cross the boundary, install a signal
+//! handler, change the umask, start a thread, take a lock across a driver call, wait without a bound, or refuse
+//! to give memory back.
+//!
+//! The way of a call: an exported shell ([`exports`]) enters the boundary ([`boundary`]: re-entrance guard,
+//! panic guard), asks for the meaning of the call ([`intercept`]), gets a [`verdict::Verdict`], and acts on it
+//! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`pace`].
+
+mod exports;
+mod boundary;
+mod verdict;
+mod intercept;
+mod resolve;
+mod driver;
+mod session;
+mod ledger;
+mod pace;
+mod lanes;
+mod config;
+mod log;
+mod sys;

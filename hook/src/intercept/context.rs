@@ -1,0 +1,85 @@
+//! Calls that start CUDA and that make, switch and end contexts.
+
+use headgate_abi::cuda::CUresult;
+use headgate_abi::cuda::types::{CUcontext, CUdevice};
+
+use crate::verdict::{Denial, NoSettlement, Verdict};
+use crate::{driver, lanes, ledger, pace, session};
+
+/// `cuInit`: the driver first, then a seat. Without a seat CUDA does not start.
+pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    Verdict::ForwardThen(|status: CUresult| {
+        if !status.is_success() {
+            return status;
+        }
+        session::require_anew().err().unwrap_or(status)
+    })
+}
+
+/// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. Context overhead is not charged yet.
+pub(crate) fn create() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    match session::require() {
+        Err(status) => Verdict::Deny(status, Denial::NoSeat),
+        Ok(_) => Verdict::ForwardThen(|status| {
+            pace::context_switched();
+            status
+        }),
+    }
+}
+
+/// `cuCtxSetCurrent`, `cuCtxPushCurrent`, `cuCtxPopCurrent`.
+pub(crate) fn switch() -> Verdict<NoSettlement> {
+    pace::context_switched();
+    Verdict::Forward
+}
+
+/// `cuCtxDestroy`: everything inside is gone with it.
+pub(crate) fn destroy(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    Verdict::ForwardThen(move |status: CUresult| {
+        if status.is_success() {
+            ended(context);
+        }
+        status
+    })
+}
+
+/// `cuDevicePrimaryCtxRelease`, `cuDevicePrimaryCtxReset`: the context is gone if the driver then says it is
+/// not active.
+pub(crate) fn end_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    let context = primary(device);
+    Verdict::ForwardThen(move |status: CUresult| {
+        if status.is_success()
+            && driver::primary_context_active(device) == Some(false)
+            && let Some(context) = context
+        {
+            ended(context);
+        }
+        status
+    })
+}
+
+/// The primary context of a device without retaining it for good.
+fn primary(device: CUdevice) -> Option<CUcontext> {
+    (driver::primary_context_active(device)? && session::seated().is_some())
+        .then(|| driver::primary_context(device))
+        .flatten()
+}
+
+fn ended(context: CUcontext) {
+    ledger::end_context(context);
+    if let Some(session) = session::seated() {
+        lanes::end_context(session, context);
+    }
+    session::invalidate();
+}
+
+/// `cuStreamDestroy`: the handle may soon name another stream.
+pub(crate) fn stream_destroyed() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    Verdict::ForwardThen(|status| {
+        session::invalidate();
+        status
+    })
+}

@@ -1,0 +1,28 @@
+//! Launches, and the calls before which a batch must end.
+
+use headgate_abi::cuda::CUresult;
+use headgate_abi::cuda::types::CUstream;
+
+use crate::pace::{self, Admission};
+use crate::verdict::{Denial, NoSettlement, Verdict};
+
+/// Every way to start kernels in a stream.
+#[inline]
+pub(crate) fn launch(stream: CUstream, per_thread: bool) -> Verdict<fn(CUresult) -> CUresult> {
+    match pace::admit(stream, per_thread) {
+        Admission::Go => Verdict::Forward,
+        Admission::GoThenEdge => Verdict::ForwardThen(|status| {
+            pace::after_last();
+            status
+        }),
+        Admission::Refuse(status) => Verdict::Deny(status, Denial::NoSeat),
+    }
+}
+
+/// Calls that wait for the device, ask how far it is, or mark a point in a stream: work before them is reported
+/// first, or the daemon would take the tenant for idle.
+#[inline]
+pub(crate) fn observe() -> Verdict<NoSettlement> {
+    pace::flush();
+    Verdict::Forward
+}

@@ -1,0 +1,93 @@
+//! What a tenant sees of device memory: its quota, by the driver API and by NVML alike.
+
+use headgate_abi::cuda::CUresult;
+use headgate_abi::cuda::types::CUdevice;
+use headgate_abi::nvml::{NvmlDevice, NvmlMemory, NvmlMemoryV2, NvmlReturn};
+use headgate_abi::segment::layout::UNLIMITED;
+use headgate_quota::{Bytes, MemoryView};
+
+use crate::driver::{self, Out};
+use crate::session::{self, Session};
+use crate::verdict::Verdict;
+
+/// `cuMemGetInfo`: free and total of the current device.
+pub(crate) fn memory_info(free: Out<usize>, total: Out<usize>) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    Verdict::ForwardThen(move |status: CUresult| {
+        if let (true, Some(device_free), Some(device_total), Some((session, row))) =
+            (status.is_success(), free.get(), total.get(), current_row())
+        {
+            let view = view(session, row, device_total as u64, device_free as u64);
+            free.set(to_usize(view.free));
+            total.set(to_usize(view.total));
+        }
+        status
+    })
+}
+
+/// `cuDeviceTotalMem`.
+pub(crate) fn total_memory(
+    total: Out<usize>,
+    device: CUdevice,
+) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    Verdict::ForwardThen(move |status: CUresult| {
+        if let (true, Some(device_total), Ok(session)) =
+            (status.is_success(), total.get(), session::require())
+            && let Some(row) = session.row(device)
+        {
+            let bytes = device_total as u64;
+            total.set(to_usize(view(session, row, bytes, bytes).total));
+        }
+        status
+    })
+}
+
+/// `nvmlDeviceGetMemoryInfo`.
+pub(crate) fn nvml_memory(device: NvmlDevice, memory: &Out<NvmlMemory>, status: NvmlReturn) -> NvmlReturn {
+    if let (NvmlReturn::SUCCESS, Some(real), Some((session, row))) = (status, memory.get(), nvml_row(device))
+    {
+        let view = view(session, row, real.total, real.free);
+        memory.set(NvmlMemory { total: view.total.0, free: view.free.0, used: view.used().0 });
+    }
+    status
+}
+
+/// `nvmlDeviceGetMemoryInfo_v2`. The driver's own share is not the tenant's to see.
+pub(crate) fn nvml_memory_v2(
+    device: NvmlDevice,
+    memory: &Out<NvmlMemoryV2>,
+    status: NvmlReturn,
+) -> NvmlReturn {
+    if let (NvmlReturn::SUCCESS, Some(real), Some((session, row))) = (status, memory.get(), nvml_row(device))
+        && session.memory_limit(row) != UNLIMITED
+    {
+        let view = view(session, row, real.total, real.free);
+        let (total, free, used) = (view.total.0, view.free.0, view.used().0);
+        memory.set(NvmlMemoryV2 { total, free, used, reserved: 0, ..real });
+    }
+    status
+}
+
+fn current_row() -> Option<(&'static Session, usize)> {
+    let session = session::require().ok()?;
+    let (_, device) = driver::current_context()?;
+    Some((session, session.row(device)?))
+}
+
+fn nvml_row(device: NvmlDevice) -> Option<(&'static Session, usize)> {
+    let session = session::require().ok()?;
+    Some((session, session.row_by_uuid(&driver::nvml_uuid(device)?)?))
+}
+
+fn view(session: &Session, row: usize, total: u64, free: u64) -> MemoryView {
+    let limit = match session.memory_limit(row) {
+        UNLIMITED => None,
+        _ if session.is_off() => None,
+        bytes => Some(Bytes(bytes)),
+    };
+    let device = MemoryView { total: Bytes(total), free: Bytes(free.min(total)) };
+    MemoryView::under(limit, Bytes(session.used_bytes(row)), device)
+}
+
+fn to_usize(bytes: Bytes) -> usize {
+    usize::try_from(bytes.0).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,118 @@
+//! Lanes of this process: who may write which row of the seat.
+//!
+//! A lane belongs to one thread and one stream. Its thread numbers the batches and enqueues the writes that
+//! report them, so reports arrive in order. A lane that is given up while work is under way is an orphan until
+//! the GPU has reported its last batch.
+
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use headgate_abi::cuda::types::{CUcontext, CUdeviceptr};
+use headgate_abi::limits::LANES_MAX;
+use headgate_abi::segment::layout::{BACKEND_MEMOPS, SEAT_BYTES, Seat};
+
+use crate::session::Session;
+use crate::{driver, log};
+
+const FREE: u8 = 0;
+const HELD: u8 = 1;
+const ORPHAN: u8 = 2;
+
+static OWNERS: [AtomicU8; LANES_MAX] = [const { AtomicU8::new(FREE) }; LANES_MAX];
+static CONTEXTS: [AtomicU64; LANES_MAX] = [const { AtomicU64::new(0) }; LANES_MAX];
+
+/// Address the GPU knows the seat's page by, and for which taking of the seat; zero when not registered.
+static PAGE_ADDRESS: AtomicU64 = AtomicU64::new(0);
+static PAGE_GENERATION: AtomicU64 = AtomicU64::new(0);
+static REGISTERING: AtomicBool = AtomicBool::new(false);
+
+/// Takes a lane for work on a device row in a context. `None` when all are in use.
+pub(crate) fn take(session: &Session, row: usize, context: CUcontext) -> Option<usize> {
+    let seat = session.seat();
+    for (index, owner) in OWNERS.iter().enumerate() {
+        let state = owner.load(Acquire);
+        if state == HELD || (state == ORPHAN && !at_rest(seat, index)) {
+            continue;
+        }
+        if owner.compare_exchange(state, HELD, AcqRel, Acquire).is_ok() {
+            CONTEXTS[index].store(context.addr() as u64, Release);
+            seat.lanes[index].device.store(u32::try_from(row + 1).unwrap_or(0), Release);
+            seat.lanes_high.fetch_max(u32::try_from(index + 1).unwrap_or(0), AcqRel);
+            return Some(index);
+        }
+    }
+    seat.lanes_refused.fetch_add(1, Relaxed);
+    None
+}
+
+/// Gives a lane up. It can be taken again once its last batch has been reported.
+pub(crate) fn give_up(lane: usize) {
+    OWNERS[lane].store(ORPHAN, Release);
+}
+
+fn at_rest(seat: &Seat, lane: usize) -> bool {
+    seat.lanes[lane].submitted.load(Acquire) == seat.completed[lane].load(Acquire)
+}
+
+/// A context is gone, and with it every report it still owed.
+pub(crate) fn end_context(session: &Session, context: CUcontext) {
+    let seat = session.seat();
+    for (lane, owner) in CONTEXTS.iter().enumerate() {
+        if owner.load(Acquire) == context.addr() as u64 {
+            settle(seat, lane);
+        }
+    }
+    // The page may have been registered in that context.
+    PAGE_ADDRESS.store(0, Release);
+}
+
+/// Counts a lane's submitted work as done although the GPU never said so: it failed, or its context is gone.
+pub(crate) fn settle(seat: &Seat, lane: usize) {
+    seat.completed[lane].store(seat.lanes[lane].submitted.load(Acquire), Release);
+}
+
+/// The address the GPU knows a lane's completion word by; registers the seat's page when that has not
+/// happened yet. `None` when the driver will not have it.
+pub(crate) fn completion_address(session: &Session, lane: usize) -> Option<CUdeviceptr> {
+    let offset = std::mem::offset_of!(Seat, completed) + lane * size_of::<u32>();
+    let base = match PAGE_ADDRESS.load(Acquire) {
+        0 => register(session)?,
+        _ if PAGE_GENERATION.load(Acquire) != session.generation() => register(session)?,
+        base => base,
+    };
+    Some(base + offset as u64)
+}
+
+#[cold]
+fn register(session: &Session) -> Option<CUdeviceptr> {
+    // Whoever loses this race goes without a report once; the next batch finds the page registered.
+    if REGISTERING.compare_exchange(false, true, AcqRel, Acquire).is_err() {
+        return None;
+    }
+    let page = std::ptr::from_ref(session.seat()).cast::<u8>().cast_mut();
+    let address = driver::register_page(page, SEAT_BYTES);
+    REGISTERING.store(false, Release);
+    match address {
+        Ok(address) => {
+            PAGE_GENERATION.store(session.generation(), Release);
+            PAGE_ADDRESS.store(address, Release);
+            session.seat().gate_backend.store(BACKEND_MEMOPS, Release);
+            Some(address)
+        }
+        Err(status) => {
+            log::event(format_args!("the driver will not register the seat's page: {status:?}"));
+            None
+        }
+    }
+}
+
+/// All lanes are free again, in the child of a fork.
+pub(crate) fn forget() {
+    for owner in &OWNERS {
+        owner.store(FREE, Release);
+    }
+    PAGE_ADDRESS.store(0, Release);
+    REGISTERING.store(false, Release);
+}
