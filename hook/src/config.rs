@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::sync::OnceLock;
 
 /// Where a daemon listens unless told otherwise.
-const SOCKET_DEFAULT: &str = "/run/headgate/headgate.sock";
+const SOCKET_DEFAULT: &str = "/run/headgate/control.sock";
 
 /// The environment, as far as it concerns the hook.
 #[derive(Debug)]

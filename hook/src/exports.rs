@@ -340,5 +340,5 @@ pub unsafe extern "C" fn dlvsym(
 
 /// First and last address of this library's code in the process, for the daemon's bypass witness.
 pub(crate) fn text_range() -> (u64, u64) {
-    resolve::text_range(pick as *const () as usize)
+    crate::elf::text_range(pick as *const () as usize)
 }

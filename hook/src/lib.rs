@@ -18,6 +18,7 @@ mod boundary;
 mod verdict;
 mod intercept;
 mod resolve;
+mod elf;
 mod driver;
 mod session;
 mod ledger;

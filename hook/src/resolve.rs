@@ -2,7 +2,7 @@
 //! driver pointer to the shell that stands in front of it.
 #![expect(unsafe_code, reason = "walks the loader's tables and calls the real dlsym")]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicPtr, AtomicUsize,
@@ -12,7 +12,7 @@ use std::sync::atomic::{
 use headgate_abi::cuda::{self, Disposition, Symbol};
 use headgate_abi::nvml;
 
-use crate::exports;
+use crate::{elf, exports};
 
 type Dlsym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 type Dlvsym = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char) -> *mut c_void;
@@ -191,8 +191,8 @@ pub(crate) fn shell_in_front_of(real: *mut c_void) -> Option<*mut c_void> {
 fn real_dlsym() -> Option<Dlsym> {
     let mut found = REAL_DLSYM.load(Acquire);
     if found.is_null() {
-        found = find_in_c_library(b"dlsym");
-        REAL_DLVSYM.store(find_in_c_library(b"dlvsym"), Release);
+        found = elf::find_in_c_library(b"dlsym");
+        REAL_DLVSYM.store(elf::find_in_c_library(b"dlvsym"), Release);
         REAL_DLSYM.store(found, Release);
     }
     // SAFETY: the C library's dlsym has this signature; null becomes None.
@@ -224,192 +224,4 @@ pub(crate) fn route_versioned(handle: *mut c_void, name: &CStr, version: *const 
 /// Makes sure the trampolines have somewhere to jump.
 pub(crate) fn prepare() {
     let _ready = real_dlsym();
-}
-
-struct Search<'a> {
-    name: &'a [u8],
-    found: *mut c_void,
-}
-
-fn find_in_c_library(name: &[u8]) -> *mut c_void {
-    let mut search = Search { name, found: std::ptr::null_mut() };
-    // SAFETY: the callback only reads the loader's records and writes `search`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(visit_object), (&raw mut search).cast()) };
-    search.found
-}
-
-/// Looks at one loaded object; stops at the first C library that defines the name.
-///
-/// # Safety
-/// Called by `dl_iterate_phdr` with a valid record and the `Search` it was given.
-unsafe extern "C" fn visit_object(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
-    // SAFETY: the pointer `find_in_c_library` passed, not shared with anyone.
-    let search = unsafe { &mut *data.cast::<Search<'_>>() };
-    // SAFETY: a valid record for the length of the callback.
-    let info = unsafe { &*info };
-    if info.dlpi_name.is_null() {
-        return 0;
-    }
-    // SAFETY: the loader's own NUL-terminated path.
-    let path = unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes();
-    let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or(path);
-    // glibc since 2.34 has dlsym in libc.so.6, before that in libdl.so.2; musl is ld-musl or libc.musl.
-    let c_library = [&b"libc.so"[..], b"libdl.so", b"ld-musl", b"libc.musl"];
-    if !c_library.iter().any(|prefix| file.starts_with(prefix)) {
-        return 0;
-    }
-    // SAFETY: the record describes a loaded object.
-    if let Some(found) = unsafe { elf::find(info, search.name) } {
-        search.found = found;
-        return 1;
-    }
-    0
-}
-
-/// Just enough of the ELF format to find a function in a loaded object's dynamic symbol table.
-mod elf {
-    use std::ffi::{CStr, c_char, c_void};
-
-    const DT_NULL: i64 = 0;
-    const DT_STRTAB: i64 = 5;
-    const DT_SYMTAB: i64 = 6;
-    const DT_GNU_HASH: i64 = 0x6fff_fef5;
-    const STT_FUNC: u8 = 2;
-    /// Longest hash chain looked at. A damaged table must not hang a program.
-    const CHAIN_MAX: u32 = 100_000;
-
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Dynamic {
-        tag: i64,
-        value: usize,
-    }
-
-    /// The function `name` of a loaded object, if it defines one.
-    ///
-    /// # Safety
-    /// `info` describes a loaded object.
-    pub(super) unsafe fn find(info: &libc::dl_phdr_info, name: &[u8]) -> Option<*mut c_void> {
-        let base = usize::try_from(info.dlpi_addr).ok()?;
-        let (mut strings, mut symbols, mut hash) = (0usize, 0usize, 0usize);
-        for index in 0..usize::from(info.dlpi_phnum) {
-            // SAFETY: the record holds `dlpi_phnum` program headers.
-            let header = unsafe { *info.dlpi_phdr.add(index) };
-            if header.p_type != libc::PT_DYNAMIC {
-                continue;
-            }
-            let mut entry: *const Dynamic =
-                std::ptr::with_exposed_provenance(base + usize::try_from(header.p_vaddr).ok()?);
-            loop {
-                // SAFETY: the dynamic section is an array that ends with DT_NULL.
-                let Dynamic { tag, value } = unsafe { *entry };
-                // glibc has relocated these addresses in place, musl has not.
-                let address = if value < base { base + value } else { value };
-                match tag {
-                    DT_NULL => break,
-                    DT_STRTAB => strings = address,
-                    DT_SYMTAB => symbols = address,
-                    DT_GNU_HASH => hash = address,
-                    _ => {}
-                }
-                // SAFETY: not the last entry yet.
-                entry = unsafe { entry.add(1) };
-            }
-        }
-        if strings == 0 || symbols == 0 || hash == 0 {
-            return None;
-        }
-        // SAFETY: the three tables of one loaded object.
-        unsafe { look_up(base, strings, symbols, hash, name) }
-    }
-
-    /// # Safety
-    /// The addresses are the tables of one loaded object.
-    unsafe fn look_up(
-        base: usize,
-        strings: usize,
-        symbols: usize,
-        hash: usize,
-        name: &[u8],
-    ) -> Option<*mut c_void> {
-        let words: *const u32 = std::ptr::with_exposed_provenance(hash);
-        // Header of a GNU hash table: buckets, first symbol, words of the bloom filter, its shift.
-        // SAFETY: the header has four words.
-        let (buckets, first, bloom) = unsafe { (words.read(), words.add(1).read(), words.add(2).read()) };
-        if buckets == 0 {
-            return None;
-        }
-        // SAFETY: the bloom filter of 64-bit words follows the header, then the buckets.
-        let bucket_table = unsafe { words.add(4 + 2 * bloom as usize) };
-        // SAFETY: the chains follow the buckets.
-        let chains = unsafe { bucket_table.add(buckets as usize) };
-        let wanted = gnu_hash(name);
-        // SAFETY: an index below the number of buckets.
-        let mut index = unsafe { bucket_table.add((wanted % buckets) as usize).read() };
-        if index < first {
-            return None;
-        }
-        for _ in 0..CHAIN_MAX {
-            // SAFETY: chains are indexed by symbol number less the first hashed one and end with bit 0 set.
-            let link = unsafe { chains.add((index - first) as usize).read() };
-            if link | 1 == wanted | 1 {
-                let symbol: *const libc::Elf64_Sym = std::ptr::with_exposed_provenance(symbols);
-                // SAFETY: a symbol number from the hash table.
-                let symbol = unsafe { *symbol.add(index as usize) };
-                let text: *const c_char =
-                    std::ptr::with_exposed_provenance(strings + symbol.st_name as usize);
-                // SAFETY: an offset into the object's string table.
-                let text = unsafe { CStr::from_ptr(text) };
-                if text.to_bytes() == name && symbol.st_info & 0xf == STT_FUNC && symbol.st_value != 0 {
-                    let address = base + usize::try_from(symbol.st_value).ok()?;
-                    return Some(std::ptr::with_exposed_provenance_mut(address));
-                }
-            }
-            if link & 1 == 1 {
-                return None;
-            }
-            index += 1;
-        }
-        None
-    }
-
-    fn gnu_hash(name: &[u8]) -> u32 {
-        name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
-    }
-}
-
-/// The executable segment of the loaded object that contains `address`.
-pub(crate) fn text_range(address: usize) -> (u64, u64) {
-    struct Wanted {
-        address: u64,
-        range: (u64, u64),
-    }
-
-    /// # Safety
-    /// Called by `dl_iterate_phdr` with a valid record and the `Wanted` it was given.
-    unsafe extern "C" fn visit(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
-        // SAFETY: the pointer passed below, not shared with anyone.
-        let wanted = unsafe { &mut *data.cast::<Wanted>() };
-        // SAFETY: a valid record for the length of the callback.
-        let info = unsafe { &*info };
-        for index in 0..usize::from(info.dlpi_phnum) {
-            // SAFETY: the record holds `dlpi_phnum` program headers.
-            let header = unsafe { *info.dlpi_phdr.add(index) };
-            let start = info.dlpi_addr.wrapping_add(header.p_vaddr);
-            let range = start..start.wrapping_add(header.p_memsz);
-            if header.p_type == libc::PT_LOAD
-                && header.p_flags & libc::PF_X != 0
-                && range.contains(&wanted.address)
-            {
-                wanted.range = (range.start, range.end);
-                return 1;
-            }
-        }
-        0
-    }
-
-    let mut wanted = Wanted { address: address as u64, range: (0, 0) };
-    // SAFETY: the callback only reads the loader's records and writes `wanted`, which outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut wanted).cast()) };
-    wanted.range
 }
