@@ -66,6 +66,24 @@ fn connections_are_counted_for_the_innermost_tenant() {
 }
 
 #[test]
+fn segments_sent_again_are_counted() {
+    let mut bench = match bench(&[Probe::NetworkRtt], Config::default()) {
+        Ok(bench) => bench,
+        Err(why) => skip!("{why}"),
+    };
+    if let Err(why) = bench.probes.set_cgroup(&bench.root.cgroup, slot(0)) {
+        skip!("{why}");
+    }
+    let retransmits = |bench: &Bench| {
+        bench.probes.sockets(slot(0)).expect("the row exists").expect("the probe is loaded").retransmits
+    };
+    ping(&bench, &bench.root);
+    assert_eq!(retransmits(&bench), 0);
+    bench.client(&bench.root).run("lossy");
+    assert!(retransmits(&bench) >= 1, "the receiver dropped the first one");
+}
+
+#[test]
 fn a_cgroup_that_is_gone_is_refused_and_leaves_no_trace() {
     let mut bench = match bench(&[Probe::NetworkRtt], Config::default()) {
         Ok(bench) => bench,

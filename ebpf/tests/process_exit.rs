@@ -67,15 +67,8 @@ fn exits_that_nobody_drains_are_lost_by_count() {
     if let Err(error) = bench.probes.set_cgroup(&bench.root.cgroup, slot) {
         println!("another probe refused the cgroup: {error}");
     }
-    // More exits than the ring holds, in one subshell that forks and reaps.
-    let mut shell = std::process::Command::new("sh")
-        .args(["-c", "read go; i=0; while [ $i -lt 2300 ]; do (:); i=$((i+1)); done"])
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .expect("sh is everywhere");
-    bench.root.adopt(shell.id());
-    drop(shell.stdin.take());
-    shell.wait().expect("our child");
+    // More than the ring holds.
+    bench.root.run_forks(2300);
     let mut drained = 0;
     let mut batches = 0;
     loop {

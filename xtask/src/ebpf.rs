@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// The objects, by the name of the binary target that makes them.
-const PROGRAMS: [&str; 3] = ["exit", "rtt", "wait"];
+const PROGRAMS: [&str; 4] = ["exit", "rival", "rtt", "wait"];
 
 /// The one compiler whose output is committed: Debian's, because it builds for BPF without rustup components.
 const RUSTC_RELEASE: &str = "1.96.0";
@@ -33,7 +33,7 @@ const EXIT_TOOLS_ABSENT: u8 = 3;
 const USAGE: &str = "usage: cargo xtask ebpf [--check]";
 
 /// Runs the chore. See the module's text for the exit codes.
-pub fn run(args: &[String]) -> Result<ExitCode> {
+pub(crate) fn run(args: &[String]) -> Result<ExitCode> {
     let check = match args {
         [] => false,
         [flag] if flag == "--check" => true,

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <setjmp.h>
@@ -59,27 +60,60 @@ static long jump(const char *name, int deeper, long count)
     return now() - start;
 }
 
-/* Round trips over loopback between two sockets of this process. */
-static long round_trips(long count)
+/* Two connected sockets of this process: pair[0] and pair[1]. */
+static int connected(int pair[2])
 {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t length = sizeof address;
-    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0), here = socket(AF_INET, SOCK_STREAM, 0);
+    int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    pair[0] = socket(AF_INET, SOCK_STREAM, 0);
     if (bind(listener, (void *)&address, length) || listen(listener, 1)
-        || getsockname(listener, (void *)&address, &length) || connect(here, (void *)&address, length))
+        || getsockname(listener, (void *)&address, &length) || connect(pair[0], (void *)&address, length))
         return -1;
-    int there = accept(listener, 0, 0);
-    setsockopt(here, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(there, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    pair[1] = accept(listener, 0, 0);
+    close(listener);
+    setsockopt(pair[0], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return setsockopt(pair[1], IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+/* Round trips over loopback. */
+static long round_trips(long count)
+{
+    int pair[2];
     char byte = 'x';
+    if (connected(pair))
+        return -1;
     long start = now();
     for (long i = 0; i < count; i++)
-        if (write(here, &byte, 1) != 1 || read(there, &byte, 1) != 1 || write(there, &byte, 1) != 1
-            || read(here, &byte, 1) != 1)
+        if (write(pair[0], &byte, 1) != 1 || read(pair[1], &byte, 1) != 1 || write(pair[1], &byte, 1) != 1
+            || read(pair[0], &byte, 1) != 1)
             return -1;
     long elapsed = now() - start;
-    close(here), close(there), close(listener);
+    close(pair[0]), close(pair[1]);
     return elapsed;
+}
+
+/* One byte whose receiver drops it until it has been sent again. */
+static long lossy(void)
+{
+    int pair[2];
+    char byte = 'x';
+    struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
+    struct sock_fprog program = { 1, &drop };
+    struct tcp_info info = { 0 };
+    socklen_t length = sizeof info;
+    if (connected(pair) || setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program))
+        return -1;
+    long start = now();
+    if (write(pair[0], &byte, 1) != 1)
+        return -1;
+    while (!info.tcpi_total_retrans && now() - start < 5000000000L)
+        if (getsockopt(pair[0], IPPROTO_TCP, TCP_INFO, &info, &length))
+            return -1;
+    if (setsockopt(pair[1], SOL_SOCKET, SO_DETACH_FILTER, &program, sizeof program) || read(pair[1], &byte, 1) != 1)
+        return -1;
+    close(pair[0]), close(pair[1]);
+    return now() - start;
 }
 
 int main(int argc, char **argv)
@@ -97,6 +131,8 @@ int main(int argc, char **argv)
             elapsed = jump(name, ns != 0, count);
         else if (sscanf(line, "tcp %ld", &count) == 1)
             elapsed = round_trips(count);
+        else if (!strcmp(line, "lossy\n"))
+            elapsed = lossy();
         if (elapsed < 0)
             puts("error");
         else

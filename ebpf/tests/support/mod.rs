@@ -86,8 +86,7 @@ fn programs() -> Result<&'static Programs, String> {
     static PROGRAMS: OnceLock<Result<Programs, String>> = OnceLock::new();
     PROGRAMS
         .get_or_init(|| {
-            let directory =
-                PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("probes-{}", std::process::id()));
+            let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("headgate-ebpf");
             fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
             let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
             let (library, client) = (directory.join("driver.so"), directory.join("client"));
@@ -100,13 +99,19 @@ fn programs() -> Result<&'static Programs, String> {
 }
 
 fn compile(flags: &[&str], source: &Path, output: &Path) -> Result<(), String> {
+    // Test binaries run side by side: each makes its own and moves it into the one place.
+    let own = output.with_extension(std::process::id().to_string());
     let mut command = Command::new("cc");
-    command.args(["-O1", "-o"]).arg(output).args(flags).arg(source).arg("-ldl");
+    command.args(["-O1", "-o"]).arg(&own).args(flags).arg(source).arg("-ldl");
     let result = command.output().map_err(|error| format!("no C compiler: {error}"))?;
-    if result.status.success() {
-        return Ok(());
+    if !result.status.success() {
+        return Err(format!(
+            "cc failed on {}: {}",
+            source.display(),
+            String::from_utf8_lossy(&result.stderr)
+        ));
     }
-    Err(format!("cc failed on {}: {}", source.display(), String::from_utf8_lossy(&result.stderr)))
+    fs::rename(&own, output).map_err(|error| format!("{}: {error}", output.display()))
 }
 
 /// A cgroup that is removed with its value.
@@ -129,6 +134,18 @@ impl TestCgroup {
     /// A cgroup inside this one.
     pub(crate) fn child(&self, name: &str) -> Self {
         Self::make(self.path.join(name)).expect("a cgroup can be made inside one we made")
+    }
+
+    /// Ends `count` short-lived processes in here, and the shell that forked them.
+    pub(crate) fn run_forks(&self, count: u64) {
+        let mut shell = Command::new("sh")
+            .args(["-c", &format!("read go; i=0; while [ $i -lt {count} ]; do (:); i=$((i+1)); done")])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("sh is everywhere");
+        self.adopt(shell.id());
+        drop(shell.stdin.take());
+        shell.wait().expect("our child");
     }
 
     /// Moves a process in.
