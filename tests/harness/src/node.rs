@@ -1,0 +1,401 @@
+//! A node: a device, a daemon with a configuration, and programs in tenants.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::device::Device;
+use crate::process::Program;
+use crate::prometheus::Page;
+use crate::{wait_for, workspace};
+
+/// How long a daemon may take to come up on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A tenant of the configuration.
+#[derive(Clone, Debug)]
+pub struct TenantSpec {
+    /// Its name.
+    pub name: String,
+    /// Its district.
+    pub district: String,
+    /// Nominal SM share in percent.
+    pub sm: Option<u32>,
+    /// Memory quota, as the configuration writes it (`8Gi`).
+    pub memory: Option<String>,
+    /// Further lines of the tenant, `key: value`.
+    pub more: Vec<String>,
+}
+
+impl TenantSpec {
+    /// A tenant with a district of its own name and no quota yet.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), district: name.to_owned(), sm: None, memory: None, more: Vec::new() }
+    }
+
+    /// With a district.
+    #[must_use]
+    pub fn district(mut self, district: &str) -> Self {
+        self.district = district.to_owned();
+        self
+    }
+
+    /// With an SM share in percent.
+    #[must_use]
+    pub fn sm(mut self, percent: u32) -> Self {
+        self.sm = Some(percent);
+        self
+    }
+
+    /// With a memory quota.
+    #[must_use]
+    pub fn memory(mut self, quantity: &str) -> Self {
+        self.memory = Some(quantity.to_owned());
+        self
+    }
+
+    /// With one more line, such as `mode: hard`.
+    #[must_use]
+    pub fn with(mut self, line: &str) -> Self {
+        self.more.push(line.to_owned());
+        self
+    }
+}
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// The simulated device's configuration; `None` uses the machine's own driver.
+    pub device: Option<Value>,
+    /// The tenants.
+    pub tenants: Vec<TenantSpec>,
+    /// Tenant of processes in no tenant's cgroup.
+    pub default_tenant: Option<String>,
+}
+
+impl NodeOptions {
+    /// One simulated 132-SM, 80 GiB device and these tenants.
+    #[must_use]
+    pub fn simulated(tenants: Vec<TenantSpec>) -> Self {
+        Self { device: Some(json!({})), tenants, default_tenant: None }
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    daemon: Option<Program>,
+    device: Option<Device>,
+    options: NodeOptions,
+    http: u16,
+    cgroup: String,
+    directory: TempDir,
+}
+
+impl Node {
+    /// Starts device and daemon and waits until the daemon is ready.
+    ///
+    /// # Errors
+    /// When either does not come up. The daemon's log is in the error.
+    pub fn start(options: NodeOptions) -> Result<Self> {
+        static NODES: AtomicU32 = AtomicU32::new(0);
+        let device = options.device.as_ref().map(Device::simulated).transpose()?;
+        let directory = tempfile::Builder::new().prefix("headgate-node-").tempdir()?;
+        let cgroup = format!("/headgate-test-{}-{}", std::process::id(), NODES.fetch_add(1, Relaxed));
+        let mut node = Self { daemon: None, device, options, http: free_port()?, cgroup, directory };
+        node.write_config()?;
+        node.start_daemon()?;
+        Ok(node)
+    }
+
+    /// The simulated device.
+    ///
+    /// # Panics
+    /// On a node with the machine's own driver.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        self.device.as_ref().expect("the node was started with a simulated device")
+    }
+
+    /// Changes the tenants and writes the configuration; the daemon sees it by itself.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_tenants(&mut self, tenants: Vec<TenantSpec>) -> Result<()> {
+        self.options.tenants = tenants;
+        self.write_config()
+    }
+
+    /// Path of the configuration file.
+    #[must_use]
+    pub fn config_file(&self) -> PathBuf {
+        self.path("config/config.yaml")
+    }
+
+    /// The running daemon.
+    ///
+    /// # Panics
+    /// While none runs.
+    pub fn daemon(&mut self) -> &mut Program {
+        self.daemon.as_mut().expect("the daemon was started and not stopped")
+    }
+
+    /// Kills the daemon as `kill -9` does.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn kill_daemon(&mut self) -> Result<()> {
+        match self.daemon.take() {
+            Some(mut daemon) => daemon.kill(),
+            None => Ok(()),
+        }
+    }
+
+    /// Asks the daemon to stop and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not, or ends with a failure.
+    pub fn stop_daemon(&mut self) -> Result<()> {
+        let Some(daemon) = self.daemon.take() else { return Ok(()) };
+        daemon.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let outcome = daemon.finish(Duration::from_secs(20))?;
+        ensure!(outcome.status.success(), "the daemon ended with {}\n{}", outcome.status, self.log());
+        Ok(())
+    }
+
+    /// Starts the daemon (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn start_daemon(&mut self) -> Result<()> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
+        let mut command = Command::new(workspace::program("headgate")?);
+        command.args(["daemon", "--config"]).arg(self.config_file());
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        if let Some(device) = &self.device {
+            device.add_to(&mut command);
+        }
+        let mut daemon = Program::start_as_is("the daemon", &mut command)?;
+        let ready = wait_for(START_PATIENCE, || match self.get("/readyz") {
+            Ok((200, _)) => Some(true),
+            _ if daemon.is_running() => None,
+            _ => Some(false),
+        });
+        if ready != Some(true) {
+            bail!("the daemon did not become ready ({ready:?})\n{}", self.log());
+        }
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// What the daemon has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// A command that runs in a tenant under the hook, by way of `headgate run`.
+    ///
+    /// # Errors
+    /// When the build failed.
+    pub fn command(&self, tenant: &str, program: &Path) -> Result<Command> {
+        let mut command = Command::new(workspace::program("headgate")?);
+        command.args(["run", "--tenant", tenant, "--admin-socket"]).arg(self.path("admin.sock"));
+        command.arg("--hook").arg(workspace::hook()?).arg("--").arg(program);
+        self.environment(&mut command);
+        Ok(command)
+    }
+
+    /// A command on this node's device with the hook preloaded but outside any tenant.
+    ///
+    /// # Errors
+    /// When the build failed.
+    pub fn stray_command(&self, program: &Path) -> Result<Command> {
+        let mut command = Command::new(program);
+        self.environment(&mut command);
+        command.env("LD_PRELOAD", workspace::hook()?).env("HEADGATE_SOCKET", self.path("control.sock"));
+        Ok(command)
+    }
+
+    /// A command on this node's device that Headgate has no part in.
+    #[must_use]
+    pub fn native_command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        self.environment(&mut command);
+        command
+    }
+
+    fn environment(&self, command: &mut Command) {
+        if let Some(device) = &self.device {
+            device.add_to(command);
+        }
+    }
+
+    /// Starts one of the sample programs in a tenant.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, tenant: &str, app: &str, arguments: &[&str]) -> Result<Program> {
+        let mut command = self.command(tenant, &workspace::program(app)?)?;
+        command.args(arguments);
+        Program::start(app, &mut command)
+    }
+
+    /// The daemon's status, as `headgate status --json` prints it.
+    ///
+    /// # Errors
+    /// When no daemon answers.
+    pub fn status(&self) -> Result<Value> {
+        let mut stream =
+            UnixStream::connect(self.path("admin.sock")).context("connecting to the admin socket")?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"{\"op\":\"status\"}\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        serde_json::from_str(&line).with_context(|| format!("the admin socket answered {line:?}"))
+    }
+
+    /// The metrics page, read strictly.
+    ///
+    /// # Errors
+    /// When it cannot be fetched or does not parse.
+    pub fn metrics(&self) -> Result<Page> {
+        let (status, body) = self.get("/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Page::parse(&body)
+    }
+
+    /// One HTTP request to the daemon: status and body.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.http))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP head")?;
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            unchunk(body)?
+        } else {
+            body.to_owned()
+        };
+        Ok((status, body))
+    }
+
+    /// A path in the node's own directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let file = self.config_file();
+        let fresh = file.with_extension("tmp");
+        if let Some(directory) = file.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::fs::write(&fresh, self.config()?)?;
+        std::fs::rename(&fresh, &file)?;
+        Ok(())
+    }
+
+    fn config(&self) -> Result<String> {
+        let mut text = format!(
+            "apiVersion: headgate.dev/v1alpha1\nkind: NodeConfig\nmetadata:\n  name: test\nspec:\n  \
+             district: north\n  sockets:\n    control: {}\n    admin: {}\n  http:\n    listen: 127.0.0.1:{}\n  \
+             stateDir: {}\n",
+            self.path("control.sock").display(),
+            self.path("admin.sock").display(),
+            self.http,
+            self.path("state").display(),
+        );
+        if let Some(device) = &self.device {
+            writeln!(text, "  probes:\n    libraries:\n      - {}", device.libcuda().display())?;
+        }
+        if let Some(default) = &self.options.default_tenant {
+            writeln!(text, "  defaultTenant: {default}")?;
+        }
+        writeln!(text, "  tenants:")?;
+        for tenant in &self.options.tenants {
+            writeln!(text, "    - name: {}\n      district: {}", tenant.name, tenant.district)?;
+            writeln!(text, "      cgroup: {}/{}", self.cgroup, tenant.name)?;
+            for line in &tenant.more {
+                writeln!(text, "      {line}")?;
+            }
+            if tenant.sm.is_some() || tenant.memory.is_some() {
+                writeln!(text, "      quota:\n        \"*\":")?;
+            }
+            if let Some(percent) = tenant.sm {
+                writeln!(text, "          sm: {percent}%")?;
+            }
+            if let Some(memory) = &tenant.memory {
+                writeln!(text, "          memory: {memory}")?;
+            }
+        }
+        Ok(text)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.daemon = None;
+        self.device = None;
+        remove_cgroups(&self.cgroup);
+    }
+}
+
+/// Removes the cgroups a test made. Processes in them have been killed; the kernel may need a moment to see.
+fn remove_cgroups(path: &str) {
+    let Some(root) = cgroup_root() else { return };
+    let top = root.join(path.trim_start_matches('/'));
+    let _removed = wait_for(Duration::from_secs(5), || {
+        for entry in std::fs::read_dir(&top).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                // Looked at again by the loop: a cgroup with a dying process in it is busy for a while.
+                let _busy = std::fs::remove_dir(entry.path());
+            }
+        }
+        (std::fs::remove_dir(&top).is_ok() || !top.exists()).then_some(())
+    });
+}
+
+/// Where cgroup v2 is mounted.
+#[must_use]
+pub fn cgroup_root() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut fields = line.split(' ');
+        let (_device, path, kind) = (fields.next()?, fields.next()?, fields.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(path))
+    })
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn unchunk(mut body: &str) -> Result<String> {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n").context("a chunk without a length")?;
+        let length = usize::from_str_radix(length.trim(), 16).context("a chunk's length")?;
+        if length == 0 {
+            return Ok(whole);
+        }
+        whole.push_str(rest.get(..length).context("a chunk cut short")?);
+        body = rest.get(length + 2..).context("a chunk cut short")?;
+    }
+}

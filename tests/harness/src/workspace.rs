@@ -1,0 +1,117 @@
+//! Where the workspace is and where its built things are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, ensure};
+
+/// Packages whose binaries and libraries tests start.
+const PACKAGES: [&str; 6] = [
+    "headgate",
+    "headgate-hook",
+    "headgate-simgpu",
+    "headgate-simgpu-libcuda",
+    "headgate-simgpu-libnvml",
+    "headgate-apps",
+];
+
+/// The root of the checkout.
+#[must_use]
+pub fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        here.ancestors().nth(2).unwrap_or(here).to_path_buf()
+    })
+}
+
+/// Where built things lie, after making sure they are built.
+///
+/// Cargo builds a package's shared libraries and binaries for that package's own tests only, so whoever needs
+/// those of another asks cargo once more; when nothing changed that takes a fraction of a second.
+///
+/// # Errors
+/// When the build fails; cargo's own output says why.
+pub fn built() -> Result<&'static Path> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    match BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
+        Ok(directory) => Ok(directory),
+        Err(error) => Err(anyhow::anyhow!("{error}")),
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    let directory = profile_directory()?;
+    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
+    cargo.current_dir(root()).args(["build", "--quiet"]);
+    if directory.ends_with("release") {
+        cargo.arg("--release");
+    }
+    for package in PACKAGES {
+        cargo.args(["--package", package]);
+    }
+    if let Some(target) = directory.parent() {
+        cargo.arg("--target-dir").arg(target);
+    }
+    let status = cargo.status().context("running cargo")?;
+    ensure!(status.success(), "cargo build of {PACKAGES:?} failed: {status}");
+    Ok(directory)
+}
+
+/// The directory of the profile this very program was built in: `target/debug` or `target/release`.
+fn profile_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("asking where this program is")?;
+    let found = program
+        .ancestors()
+        .find(|directory| directory.ends_with("debug") || directory.ends_with("release"))
+        .with_context(|| format!("{} is not in a cargo target directory", program.display()))?;
+    Ok(found.to_path_buf())
+}
+
+/// A built program.
+///
+/// # Errors
+/// When the build failed or made no such program.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = built()?.join(name);
+    ensure!(path.exists(), "{} was not built; is it a binary of one of {PACKAGES:?}?", path.display());
+    Ok(path)
+}
+
+/// The hook's library.
+///
+/// # Errors
+/// When the build failed.
+pub fn hook() -> Result<PathBuf> {
+    program("libheadgate_hook.so")
+}
+
+/// A directory that holds the simulated driver libraries under the names programs look for.
+///
+/// # Errors
+/// When the build failed or the directory cannot be made.
+pub fn driver_directory() -> Result<PathBuf> {
+    let built = built()?;
+    let directory = built.join("simulated-driver");
+    std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    for (library, names) in [
+        ("libheadgate_simcuda.so", ["libcuda.so.1", "libcuda.so"]),
+        ("libheadgate_simnvml.so", ["libnvidia-ml.so.1", "libnvidia-ml.so"]),
+    ] {
+        for name in names {
+            link(&built.join(library), &directory.join(name))?;
+        }
+    }
+    Ok(directory)
+}
+
+/// Makes `link` point at `library`, replacing what was there in one step: other tests may be loading it.
+fn link(library: &Path, link: &Path) -> Result<()> {
+    if std::fs::read_link(link).is_ok_and(|target| target == library) {
+        return Ok(());
+    }
+    let fresh = link.with_extension(format!("{}.tmp", std::process::id()));
+    std::os::unix::fs::symlink(library, &fresh).with_context(|| format!("linking {}", fresh.display()))?;
+    std::fs::rename(&fresh, link).with_context(|| format!("linking {}", link.display()))
+}
