@@ -1,0 +1,579 @@
+//! The device model: what runs when, on devices that several processes share. Pure: no clock, no IO, integers only.
+//!
+//! Time is an argument, in nanoseconds. The caller brings the model up to a moment with [`Model::advance`], hands in
+//! work with [`Model::submit`], and sleeps until [`Model::next_event`]. What an operation *does* (run a kernel, move
+//! bytes, read a word) is the caller's [`World`]; the model only decides the order and the moments. A virtual clock
+//! drives the same code as a real one, and a late wake-up changes no moment: a kernel starts when its predecessor
+//! ended or when it was submitted, whichever is later.
+//!
+//! ```text
+//! stream (FIFO) --head--> Fresh --deps met--> Engine  (kernel: its context's ready list; copy: the copy engine)
+//!                                        \--> Waiting (memory wait, asked again after every step and by poll)
+//!                                        \--> Host    (host function, until finish_host)
+//!                                        \--> done    (marks, writes, frees: no device time)
+//! device:  Idle --work of the resident context--> Running --its work ends or is blocked--> Idle
+//!          Idle --work of another context--> Switching (switch_ns) --> Running --slice over, others want it--> Idle
+//! ```
+//!
+//! What is simplified, so that no figure is read for more than it is: contexts share the compute engine in round robin
+//! whatever their priority; kernels of one context run beside each other only while their blocks fit on the SMs together,
+//! and each takes its nominal time; the two copy engines serve contexts in order of arrival and are not sliced; memory
+//! operations, marks and frees take no device time and need no turn of their context.
+
+mod compare;
+mod device;
+mod meter;
+mod stream;
+mod timing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use compare::{Condition, Width, holds};
+pub use meter::{ContextMeter, DeviceMeter};
+pub use timing::{CopySpeed, KernelRule, KernelTimes};
+
+use device::Device;
+use stream::{Head, Pending, Stream};
+
+/// A moment or a span, in nanoseconds.
+pub type Nanos = u64;
+
+/// A kernel duration that never ends by itself.
+pub const FOREVER: Nanos = Nanos::MAX;
+
+/// One context: one process's work on one device.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ContextId(u64);
+
+/// One stream of a context. Never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(u64);
+
+/// A point in a stream: everything up to and including the operation of that number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mark {
+    /// The stream.
+    pub stream: StreamId,
+    /// The operation, counted from 1 (or from where [`Model::open_stream`] was told to go on).
+    pub seq: u64,
+}
+
+/// How a stream orders itself with the context's legacy default stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamKind {
+    /// The legacy default stream: waits for all blocking streams, and they for it.
+    Legacy,
+    /// An ordinary stream, or a thread's own default stream.
+    Blocking,
+    /// `CU_STREAM_NON_BLOCKING`: takes no part in that order.
+    NonBlocking,
+}
+
+/// Which of a device's copy engines a copy needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyEngine {
+    /// Host to device.
+    ToDevice,
+    /// Device to host.
+    FromDevice,
+}
+
+/// What an operation asks of the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    /// A kernel, or a fill or on-device copy that is run as one.
+    Kernel {
+        /// Time it takes on the SMs it holds; [`FOREVER`] for one that never ends.
+        duration: Nanos,
+        /// SMs it holds, at least 1.
+        sms: u32,
+    },
+    /// A copy between host and device.
+    Copy {
+        /// Direction.
+        engine: CopyEngine,
+        /// Time on the engine.
+        duration: Nanos,
+    },
+    /// Takes no device time: marks, writes, frees, waits for other streams.
+    Instant,
+    /// Blocks the stream until [`World::satisfied`].
+    Wait,
+    /// Runs on the host; blocks the stream until [`Model::finish_host`].
+    Host,
+}
+
+/// An operation handed to a stream.
+#[derive(Clone, Debug)]
+pub struct Op<P> {
+    /// What it asks of the device.
+    pub work: Work,
+    /// Points of other streams that must be reached first. Streams that no longer exist count as reached.
+    pub after: Vec<Mark>,
+    /// What it does; for the [`World`].
+    pub payload: P,
+}
+
+/// An execution fault: the `CUresult` that sticks to the context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault(pub u32);
+
+/// Effects of the model on everything else.
+pub trait World<P> {
+    /// An operation reached its moment: a kernel or copy ended, an instant operation or host function is due.
+    ///
+    /// # Errors
+    /// The fault that the operation caused; the context is dead from then on.
+    fn perform(&mut self, at: Nanos, context: ContextId, payload: P) -> Result<(), Fault>;
+
+    /// Whether a wait's condition holds now.
+    ///
+    /// # Errors
+    /// The fault that reading the word caused.
+    fn satisfied(&mut self, at: Nanos, context: ContextId, payload: &P) -> Result<bool, Fault>;
+
+    /// A stream has completed everything up to `mark`.
+    fn completed(&mut self, at: Nanos, mark: Mark);
+
+    /// A context died of a fault; told before its streams are reported as completed.
+    fn faulted(&mut self, at: Nanos, context: ContextId, fault: Fault);
+}
+
+/// What a device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceSpec {
+    /// Streaming multiprocessors.
+    pub sms: u32,
+    /// Longest turn of a context while others want the device.
+    pub slice_ns: Nanos,
+    /// Time to bring another context in; nothing runs meanwhile.
+    pub switch_ns: Nanos,
+}
+
+#[derive(Debug)]
+struct Context {
+    device: usize,
+    streams: Vec<StreamId>,
+    legacy: Option<StreamId>,
+    /// Streams whose head is a kernel that may start, in the order they became so.
+    ready: VecDeque<StreamId>,
+    active: Vec<Active>,
+    fault: Option<Fault>,
+    meter: ContextMeter,
+}
+
+/// A kernel on the device, or paused when its context's turn ended.
+#[derive(Debug)]
+struct Active {
+    stream: StreamId,
+    left: Nanos,
+    sms: u32,
+}
+
+/// All devices of a node, the contexts on them and the work in their streams.
+#[derive(Debug)]
+pub struct Model<P> {
+    now: Nanos,
+    devices: Vec<Device>,
+    contexts: BTreeMap<ContextId, Context>,
+    streams: BTreeMap<StreamId, Stream<P>>,
+    next_id: u64,
+    /// Streams whose head is a memory wait.
+    waiting: BTreeSet<StreamId>,
+    /// Streams whose head must be looked at.
+    examine: VecDeque<StreamId>,
+}
+
+impl<P> Model<P> {
+    /// Idle devices at the moment `now`.
+    #[must_use]
+    pub fn new(now: Nanos, devices: &[DeviceSpec]) -> Self {
+        Self {
+            now,
+            devices: devices.iter().map(|&spec| Device::new(spec)).collect(),
+            contexts: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            next_id: 1,
+            waiting: BTreeSet::new(),
+            examine: VecDeque::new(),
+        }
+    }
+
+    /// The moment the model has been brought up to.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// When something will happen by itself; `None` while nothing can.
+    #[must_use]
+    pub fn next_event(&self) -> Option<Nanos> {
+        self.devices.iter().filter_map(|device| device.next_event(self.now, &self.contexts)).min()
+    }
+
+    /// Whether a stream is blocked on a word of memory, so that [`Self::poll`] is needed.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Lets everything happen that is due at `now` or before. A `now` in the past changes nothing.
+    pub fn advance(&mut self, now: Nanos, world: &mut impl World<P>) {
+        while let Some(at) = self.next_event().filter(|&at| at <= now) {
+            self.settle(at);
+            for device in 0..self.devices.len() {
+                self.finish_due(device, world);
+            }
+            self.run(world);
+        }
+        self.settle(now);
+    }
+
+    /// Asks all memory waits again, after something outside the model may have changed memory.
+    pub fn poll(&mut self, world: &mut impl World<P>) {
+        self.run(world);
+    }
+
+    /// Makes a context on a device.
+    ///
+    /// # Panics
+    /// When the model has no such device.
+    pub fn open_context(&mut self, device: usize) -> ContextId {
+        assert!(device < self.devices.len(), "no device {device}");
+        let id = ContextId(self.fresh_id());
+        let context = Context {
+            device,
+            streams: Vec::new(),
+            legacy: None,
+            ready: VecDeque::new(),
+            active: Vec::new(),
+            fault: None,
+            meter: ContextMeter::default(),
+        };
+        self.contexts.insert(id, context);
+        id
+    }
+
+    /// Ends a context at once: running kernels stop, queued work is dropped. Returns what it had used.
+    pub fn close_context(&mut self, id: ContextId, world: &mut impl World<P>) -> Option<ContextMeter> {
+        let context = self.contexts.remove(&id)?;
+        self.devices[context.device].forget(id, &context.streams);
+        for stream in context.streams {
+            self.waiting.remove(&stream);
+            if let Some(stream) = self.streams.remove(&stream) {
+                self.examine.extend(stream.watchers);
+            }
+        }
+        self.run(world);
+        Some(context.meter)
+    }
+
+    /// Makes a stream. Its operations are numbered from `completed + 1`. A lower `priority` goes first.
+    ///
+    /// Returns `None` when there is no such context.
+    pub fn open_stream(
+        &mut self,
+        context: ContextId,
+        kind: StreamKind,
+        priority: i32,
+        completed: u64,
+    ) -> Option<StreamId> {
+        let id = StreamId(self.fresh_id());
+        let owner = self.contexts.get_mut(&context)?;
+        owner.streams.push(id);
+        if kind == StreamKind::Legacy {
+            owner.legacy = Some(id);
+        }
+        self.streams.insert(id, Stream::new(context, kind, priority, completed));
+        Some(id)
+    }
+
+    /// Ends a stream once all its work is done.
+    pub fn close_stream(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.closing = true;
+            if stream.queue.is_empty() {
+                self.drop_stream(id);
+            }
+        }
+    }
+
+    /// Hands an operation to a stream, at the moment the model is at. Returns its number.
+    ///
+    /// In a context that has faulted the operation counts as completed and does nothing. `None` when there is no
+    /// such stream.
+    pub fn submit(&mut self, id: StreamId, mut op: Op<P>, world: &mut impl World<P>) -> Option<u64> {
+        self.add_default_stream_order(id, &mut op.after)?;
+        let stream = self.streams.get_mut(&id)?;
+        stream.submitted += 1;
+        let seq = stream.submitted;
+        stream.queue.push_back(Pending { work: op.work, after: op.after, payload: Some(op.payload) });
+        if stream.queue.len() == 1 {
+            self.examine.push_back(id);
+            self.run(world);
+        }
+        Some(seq)
+    }
+
+    /// Reports that the host function at the head of a stream has returned.
+    pub fn finish_host(&mut self, mark: Mark, world: &mut impl World<P>) {
+        let due = self
+            .streams
+            .get(&mark.stream)
+            .is_some_and(|stream| stream.head == Head::Host && stream.completed + 1 == mark.seq);
+        if due {
+            self.complete_head(mark.stream, world);
+            self.run(world);
+        }
+    }
+
+    /// Kills a context as an execution fault would.
+    pub fn fault(&mut self, id: ContextId, fault: Fault, world: &mut impl World<P>) {
+        self.mark_faulted(id, fault, world);
+        self.run(world);
+    }
+
+    /// How far a stream has come; `None` when it no longer exists.
+    #[must_use]
+    pub fn completed(&self, id: StreamId) -> Option<u64> {
+        self.streams.get(&id).map(|stream| stream.completed)
+    }
+
+    /// Number of operations handed to a stream and not completed.
+    #[must_use]
+    pub fn backlog(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, |stream| stream.queue.len())
+    }
+
+    /// What a device has done since the model began.
+    #[must_use]
+    pub fn device_meter(&self, device: usize) -> Option<DeviceMeter> {
+        self.devices.get(device).map(|device| device.meter)
+    }
+
+    /// What a context has used since it was made.
+    #[must_use]
+    pub fn context_meter(&self, id: ContextId) -> Option<ContextMeter> {
+        self.contexts.get(&id).map(|context| context.meter)
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// The order between the legacy default stream and the blocking streams of its context (CUDA driver API, "Stream
+    /// synchronization behavior"): each waits for what the other had been given before.
+    fn add_default_stream_order(&self, id: StreamId, after: &mut Vec<Mark>) -> Option<()> {
+        let stream = self.streams.get(&id)?;
+        let context = self.contexts.get(&stream.context)?;
+        let mut wait_for = |other: StreamId| {
+            if let Some(pending) = self.streams.get(&other).filter(|other| !other.queue.is_empty()) {
+                after.push(Mark { stream: other, seq: pending.submitted });
+            }
+        };
+        match stream.kind {
+            StreamKind::NonBlocking => {}
+            StreamKind::Blocking => context.legacy.into_iter().for_each(&mut wait_for),
+            StreamKind::Legacy => {
+                let is_blocking = |other: &StreamId| {
+                    self.streams.get(other).is_some_and(|other| other.kind == StreamKind::Blocking)
+                };
+                context.streams.iter().copied().filter(is_blocking).for_each(&mut wait_for);
+            }
+        }
+        Some(())
+    }
+
+    /// Lets time pass up to `to` without anything happening.
+    fn settle(&mut self, to: Nanos) {
+        let span = to.saturating_sub(self.now);
+        if span == 0 {
+            return;
+        }
+        for device in &mut self.devices {
+            device.pass(span, &mut self.contexts);
+        }
+        self.now = to;
+    }
+
+    /// Completes what is due on one device at this very moment.
+    fn finish_due(&mut self, device: usize, world: &mut impl World<P>) {
+        let now = self.now;
+        for stream in self.devices[device].take_due(now, &mut self.contexts) {
+            self.complete_head(stream, world);
+        }
+    }
+
+    /// Looks at stream heads, asks waits and gives the engines work until nothing more can happen at this moment.
+    fn run(&mut self, world: &mut impl World<P>) {
+        loop {
+            while let Some(id) = self.examine.pop_front() {
+                self.examine_head(id, world);
+            }
+            let waiting: Vec<_> = self.waiting.iter().copied().collect();
+            for id in waiting {
+                self.ask_wait(id, world);
+            }
+            if self.examine.is_empty() {
+                break;
+            }
+        }
+        for device in &mut self.devices {
+            device.dispatch(self.now, &mut self.contexts, &self.streams);
+        }
+    }
+
+    fn examine_head(&mut self, id: StreamId, world: &mut impl World<P>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.head != Head::Fresh {
+            return;
+        }
+        let context_id = stream.context;
+        if self.contexts.get(&context_id).is_none_or(|context| context.fault.is_some()) {
+            self.drain(id, world);
+            return;
+        }
+        if let Some(blocker) = self.unreached(id) {
+            if let Some(other) = self.streams.get_mut(&blocker) {
+                other.watchers.push(id);
+            }
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(pending) = stream.queue.front_mut() else { return };
+        match pending.work {
+            Work::Kernel { .. } => {
+                stream.head = Head::Engine;
+                if let Some(context) = self.contexts.get_mut(&context_id) {
+                    context.ready.push_back(id);
+                    self.devices[context.device].want(context_id, self.now);
+                }
+            }
+            Work::Copy { engine, .. } => {
+                stream.head = Head::Engine;
+                if let Some(context) = self.contexts.get(&context_id) {
+                    self.devices[context.device].queue_copy(engine, id);
+                }
+            }
+            Work::Wait => {
+                stream.head = Head::Waiting;
+                self.waiting.insert(id);
+            }
+            Work::Instant => self.complete_head(id, world),
+            Work::Host => {
+                stream.head = Head::Host;
+                if let Some(payload) = pending.payload.take()
+                    && let Err(fault) = world.perform(self.now, context_id, payload)
+                {
+                    self.mark_faulted(context_id, fault, world);
+                }
+            }
+        }
+    }
+
+    /// A stream that the head still has to wait for.
+    fn unreached(&mut self, id: StreamId) -> Option<StreamId> {
+        let mut after = match self.streams.get_mut(&id)?.queue.front_mut() {
+            Some(head) => std::mem::take(&mut head.after),
+            None => return None,
+        };
+        after.retain(|mark| self.streams.get(&mark.stream).is_some_and(|other| other.completed < mark.seq));
+        let blocker = after.first().map(|mark| mark.stream);
+        if let Some(head) = self.streams.get_mut(&id)?.queue.front_mut() {
+            head.after = after;
+        }
+        blocker
+    }
+
+    fn ask_wait(&mut self, id: StreamId, world: &mut impl World<P>) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let context = stream.context;
+        let Some(payload) = stream.queue.front().and_then(|head| head.payload.as_ref()) else { return };
+        match world.satisfied(self.now, context, payload) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.waiting.remove(&id);
+                self.complete_head(id, world);
+            }
+            Err(fault) => self.mark_faulted(context, fault, world),
+        }
+    }
+
+    /// Performs the head of a stream and takes it out.
+    fn complete_head(&mut self, id: StreamId, world: &mut impl World<P>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(pending) = stream.queue.pop_front() else { return };
+        stream.head = Head::Fresh;
+        let context = stream.context;
+        if matches!(pending.work, Work::Kernel { .. })
+            && let Some(owner) = self.contexts.get_mut(&context)
+        {
+            owner.meter.kernels += 1;
+        }
+        let performed = match pending.payload {
+            Some(payload) => world.perform(self.now, context, payload),
+            None => Ok(()),
+        };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.completed += 1;
+        let mark = Mark { stream: id, seq: stream.completed };
+        let watchers = std::mem::take(&mut stream.watchers);
+        let ended = stream.closing && stream.queue.is_empty();
+        if let Err(fault) = performed {
+            self.mark_faulted(context, fault, world);
+        }
+        world.completed(self.now, mark);
+        self.examine.push_back(id);
+        self.examine.extend(watchers);
+        if ended {
+            self.drop_stream(id);
+        }
+    }
+
+    fn mark_faulted(&mut self, id: ContextId, fault: Fault, world: &mut impl World<P>) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        if context.fault.is_some() {
+            return;
+        }
+        context.fault = Some(fault);
+        context.ready.clear();
+        context.active.clear();
+        let streams = context.streams.clone();
+        self.devices[context.device].forget(id, &streams);
+        world.faulted(self.now, id, fault);
+        for stream in streams {
+            self.waiting.remove(&stream);
+            if let Some(stream) = self.streams.get_mut(&stream) {
+                stream.head = Head::Fresh;
+            }
+            self.examine.push_back(stream);
+        }
+    }
+
+    /// Completes everything in a stream of a dead context without doing it.
+    fn drain(&mut self, id: StreamId, world: &mut impl World<P>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !stream.queue.is_empty() {
+            stream.queue.clear();
+            stream.completed = stream.submitted;
+            world.completed(self.now, Mark { stream: id, seq: stream.completed });
+        }
+        self.examine.extend(std::mem::take(&mut stream.watchers));
+        if stream.closing {
+            self.drop_stream(id);
+        }
+    }
+
+    fn drop_stream(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.remove(&id) {
+            if let Some(context) = self.contexts.get_mut(&stream.context) {
+                context.streams.retain(|&other| other != id);
+            }
+            self.examine.extend(stream.watchers);
+        }
+    }
+}

@@ -1,0 +1,615 @@
+//! The node's books: who has what, and what requests do to it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use headgate_abi::cuda::CUresult;
+
+use super::effects::{Action, Payload};
+use super::journal::{Entry, Journal};
+use super::meter::Samples;
+use super::session::{Module, Session, SessionContext, read_process};
+use crate::code::{Image, PlacedVariable};
+use crate::config::{Config, DeviceInfo};
+use crate::limits::{BACKLOG_MAX, CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, PENDING_MAX, STREAMS_MAX};
+use crate::memory::AddressSpace;
+use crate::model::{
+    ContextId, CopyEngine, DeviceMeter, Fault, KernelTimes, Mark, Model, Nanos, Op, StreamId, StreamKind, Work,
+};
+use crate::page::StatusPage;
+use crate::protocol::{
+    Command, Launch, ModuleInfo, NodeInfo, PROTOCOL, Place, Remote, Reply, Request, Role, Rows, VariableInfo,
+};
+
+/// Number of a connection; never used twice.
+pub(crate) type SessionId = u64;
+
+/// Everything but the model.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) info: NodeInfo,
+    pub(crate) times: KernelTimes,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) devices: Vec<DeviceBook>,
+    pub(crate) context_owner: HashMap<ContextId, (SessionId, u32)>,
+    pub(crate) stream_owner: HashMap<StreamId, (SessionId, u32)>,
+    pub(crate) journal: Journal,
+    pub(crate) faults: Vec<InjectedFault>,
+    pub(crate) ended: VecDeque<super::admin::EndedProcess>,
+    pub(crate) marked_at: Nanos,
+    pub(crate) journal_all: bool,
+}
+
+/// A device's memory and what it measured at the mark.
+#[derive(Debug)]
+pub(crate) struct DeviceBook {
+    pub(crate) info: DeviceInfo,
+    pub(crate) used: u64,
+    pub(crate) peak: u64,
+    pub(crate) at_mark: DeviceMeter,
+    pub(crate) busy: Samples,
+    pub(crate) copying: Samples,
+}
+
+/// A failure that a test ordered.
+#[derive(Debug)]
+pub(crate) struct InjectedFault {
+    pub(crate) call: String,
+    pub(crate) status: u32,
+    pub(crate) count: u32,
+    pub(crate) pid: Option<u32>,
+}
+
+/// A request that is refused, with the status a driver would give.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: CUresult,
+    pub(crate) reason: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: CUresult, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into() }
+    }
+
+    fn value(reason: impl Into<String>) -> Self {
+        Self::new(CUresult::ERROR_INVALID_VALUE, reason)
+    }
+
+    fn handle(reason: impl Into<String>) -> Self {
+        Self::new(CUresult::ERROR_INVALID_HANDLE, reason)
+    }
+}
+
+type Answer = Result<Reply, Refusal>;
+
+impl Node {
+    pub(crate) fn new(config: Config, devices: &[DeviceInfo], now: Nanos) -> Self {
+        let book = |info: &DeviceInfo| DeviceBook {
+            info: info.clone(),
+            used: 0,
+            peak: 0,
+            at_mark: DeviceMeter::default(),
+            busy: Samples::new(now),
+            copying: Samples::new(now),
+        };
+        Self {
+            info: NodeInfo {
+                driver_version: config.driver_version,
+                devices: devices.to_vec(),
+                server_pid: std::process::id(),
+            },
+            times: KernelTimes { default: config.kernel_default, named: config.kernels.clone() },
+            sessions: BTreeMap::new(),
+            devices: devices.iter().map(book).collect(),
+            context_owner: HashMap::new(),
+            stream_owner: HashMap::new(),
+            journal: Journal::default(),
+            faults: Vec::new(),
+            ended: VecDeque::with_capacity(ENDED_MAX.min(64)),
+            marked_at: now,
+            journal_all: config.journal_all,
+            config,
+        }
+    }
+
+    /// Does what a client asks. `Err` is the client's to hear or, where it does not listen, the journal's.
+    pub(crate) fn handle(
+        &mut self,
+        model: &mut Model<Payload>,
+        id: SessionId,
+        request: Request,
+    ) -> (Answer, Option<std::os::fd::OwnedFd>) {
+        let introduced = self.sessions.get(&id).is_some_and(|session| session.role.is_some());
+        match request {
+            Request::Hello { protocol, role } => match self.welcome(id, protocol, role) {
+                Ok((reply, file)) => (Ok(reply), Some(file)),
+                Err(refusal) => (Err(refusal), None),
+            },
+            _ if !introduced => {
+                self.doom(id, "a request came before the introduction");
+                (Err(Refusal::value("introduce yourself first")), None)
+            }
+            request => (self.serve(model, id, request), None),
+        }
+    }
+
+    fn serve(&mut self, model: &mut Model<Payload>, id: SessionId, request: Request) -> Answer {
+        match request {
+            Request::Hello { .. } => Err(Refusal::value("already introduced")),
+            Request::OpenContext { device, legacy_slot } => self.open_context(model, id, device, legacy_slot),
+            Request::CloseContext { context } => self.close_context(model, id, context),
+            Request::OpenStream { context, slot, blocking, priority } => {
+                self.open_stream(model, id, context, slot, blocking, priority)
+            }
+            Request::CloseStream { slot } => {
+                let stream = self.session(id)?.slots.get(&slot).copied();
+                model.close_stream(stream.ok_or_else(|| Refusal::handle("no such stream"))?);
+                Ok(Reply::Done)
+            }
+            Request::Allocate { context, bytes } => self.allocate(model.now(), id, context, bytes),
+            Request::Free { address } => self.free(model.now(), id, address).map(|()| Reply::Done),
+            Request::Pin { range } => {
+                self.session(id)?.pinned.insert(range.address, range.bytes);
+                Ok(Reply::Done)
+            }
+            Request::Unpin { address } => {
+                let removed = self.session(id)?.pinned.remove(&address);
+                removed.map(|_| Reply::Done).ok_or_else(|| Refusal::value("was not pinned"))
+            }
+            Request::Memory { device } => {
+                let book = self.device(device)?;
+                let total = book.info.memory_bytes;
+                Ok(Reply::Memory { free: total - book.used, total })
+            }
+            Request::LoadModule { context, image } => self.load_module(model.now(), id, context, image),
+            Request::UnloadModule { module } => self.unload_module(id, module),
+            Request::Submit { slot, seq, command } => self.submit(model, id, slot, seq, command),
+            Request::HostDone { slot, seq } => {
+                let stream = self.session(id)?.slots.get(&slot).copied();
+                let stream = stream.ok_or_else(|| Refusal::handle("no such stream"))?;
+                model.finish_host(Mark { stream, seq }, self);
+                Ok(Reply::Done)
+            }
+            Request::Elapsed { start, end } => {
+                let events = &self.session(id)?.events;
+                Ok(Reply::Moments(events.get(&start).copied(), events.get(&end).copied()))
+            }
+            Request::ForgetEvent { event } => {
+                self.session(id)?.events.remove(&event);
+                Ok(Reply::Done)
+            }
+            Request::TakeFault { call } => self.take_fault(id, &call),
+            Request::Note { call, status } => {
+                let pid = self.session(id)?.pid;
+                self.note(Entry { at_ns: model.now(), pid, call: call.into(), detail: None, bytes: None, status });
+                Ok(Reply::Done)
+            }
+            Request::Processes { device } => self.processes(device),
+            Request::Utilisation { device } => self.utilisation(model, device),
+            Request::ProcessUtilisation { device, since_us } => {
+                self.process_utilisation(model, device, since_us)
+            }
+            Request::Admin(request) => self.administer(model, request),
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        id: SessionId,
+        protocol: u32,
+        role: Role,
+    ) -> Result<(Reply, std::os::fd::OwnedFd), Refusal> {
+        if protocol != PROTOCOL {
+            self.doom(id, "it speaks another protocol");
+            let reason = format!("the server speaks protocol {PROTOCOL}, not {protocol}: rebuild both");
+            return Err(Refusal::value(reason));
+        }
+        let (page, file) = StatusPage::create()
+            .map_err(|error| Refusal::new(CUresult::ERROR_OPERATING_SYSTEM, error.to_string()))?;
+        page.arm_faults(!self.faults.is_empty());
+        page.journal_all(self.journal_all);
+        let session = self.session(id)?;
+        session.role = Some(role);
+        session.page = Some(page);
+        Ok((Reply::Welcome(self.info.clone()), file))
+    }
+
+    fn open_context(
+        &mut self,
+        model: &mut Model<Payload>,
+        id: SessionId,
+        device: u32,
+        legacy_slot: u32,
+    ) -> Answer {
+        let overhead = self.config.context_bytes;
+        let book = self.device(device)?;
+        let (capacity, free) = (book.info.memory_bytes, book.info.memory_bytes - book.used);
+        if overhead > free {
+            return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no memory for a context"));
+        }
+        let device = device as usize;
+        let session = self.session(id)?;
+        let number = (0..CONTEXTS_MAX).find_map(|number| {
+            u32::try_from(number).ok().filter(|number| !session.contexts.contains_key(number))
+        });
+        let number =
+            number.ok_or_else(|| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "too many contexts in the process"))?;
+        if session.use_of[device].space.is_none() {
+            let space = AddressSpace::new(device, capacity)
+                .map_err(|error| Refusal::new(CUresult::ERROR_OPERATING_SYSTEM, error.to_string()))?;
+            session.use_of[device].space = Some(space);
+        }
+        session.use_of[device].touched = true;
+        if let Some(page) = &session.page {
+            page.set_error(number as usize, 0);
+        }
+        let context = model.open_context(device);
+        session.contexts.insert(number, SessionContext { id: context, device, overhead });
+        self.context_owner.insert(context, (id, number));
+        self.charge(id, device, overhead);
+        self.bind_stream(model, id, number, legacy_slot, StreamKind::Legacy, 0)?;
+        self.log(model.now(), id, "open_context", None, None, CUresult::SUCCESS);
+        Ok(Reply::Context(number))
+    }
+
+    fn close_context(&mut self, model: &mut Model<Payload>, id: SessionId, number: u32) -> Answer {
+        let session = self.session(id)?;
+        let context = session.contexts.remove(&number).ok_or_else(|| Refusal::handle("no such context"))?;
+        let use_of = &mut session.use_of[context.device];
+        let freed = use_of.space.as_mut().map_or(0, |space| space.free_context(number));
+        session.modules.retain(|_, module| module.context != number);
+        self.release(id, context.device, freed + context.overhead);
+        let meter = model.close_context(context.id, self);
+        self.context_owner.remove(&context.id);
+        let streams: Vec<_> = self.stream_owner.iter().filter(|(_, owner)| owner.0 == id).collect();
+        let gone: Vec<_> = streams
+            .into_iter()
+            .filter(|(stream, _)| model.completed(**stream).is_none())
+            .map(|(stream, (_, slot))| (*stream, *slot))
+            .collect();
+        for (stream, slot) in gone {
+            self.stream_owner.remove(&stream);
+            let session = self.session(id)?;
+            if session.slots.get(&slot) == Some(&stream) {
+                session.slots.remove(&slot);
+            }
+        }
+        if let Some(meter) = meter {
+            let ended = &mut self.session(id)?.use_of[context.device].ended;
+            ended.busy_ns += meter.busy_ns;
+            ended.sm_ns += meter.sm_ns;
+            ended.kernels += meter.kernels;
+        }
+        self.log(model.now(), id, "close_context", None, None, CUresult::SUCCESS);
+        Ok(Reply::Done)
+    }
+
+    fn open_stream(
+        &mut self,
+        model: &mut Model<Payload>,
+        id: SessionId,
+        context: u32,
+        slot: u32,
+        blocking: bool,
+        priority: i32,
+    ) -> Answer {
+        let kind = if blocking { StreamKind::Blocking } else { StreamKind::NonBlocking };
+        self.bind_stream(model, id, context, slot, kind, priority)
+    }
+
+    fn bind_stream(
+        &mut self,
+        model: &mut Model<Payload>,
+        id: SessionId,
+        context: u32,
+        slot: u32,
+        kind: StreamKind,
+        priority: i32,
+    ) -> Answer {
+        if slot as usize >= STREAMS_MAX {
+            return Err(Refusal::value("no such slot"));
+        }
+        let session = self.session(id)?;
+        let context = session.contexts.get(&context).ok_or_else(|| Refusal::handle("no such context"))?;
+        let page = session.page.as_ref();
+        let completed = page.map_or(0, |page| page.completed(slot as usize));
+        let stream = model
+            .open_stream(context.id, kind, priority, completed)
+            .ok_or_else(|| Refusal::handle("no such context"))?;
+        if let Some(old) = session.slots.insert(slot, stream) {
+            // The client reuses a slot only when its stream is done; the old name must not shadow the new one.
+            model.close_stream(old);
+            self.stream_owner.remove(&old);
+        }
+        self.stream_owner.insert(stream, (id, slot));
+        Ok(Reply::Done)
+    }
+
+    fn allocate(&mut self, now: Nanos, id: SessionId, context: u32, bytes: u64) -> Answer {
+        let session = self.session(id)?;
+        let owner = session.contexts.get(&context).ok_or_else(|| Refusal::handle("no such context"))?;
+        let device = owner.device;
+        let free = self.devices[device].info.memory_bytes - self.devices[device].used;
+        let session = self.session(id)?;
+        let charge = AddressSpace::charge(bytes).filter(|&charge| charge <= free);
+        let space = session.use_of[device].space.as_mut();
+        let address = charge.and(space).and_then(|space| space.allocate(bytes, context));
+        let Some((address, charge)) = address.zip(charge) else {
+            session.use_of[device].refused += 1;
+            self.log(now, id, "allocate", None, Some(bytes), CUresult::ERROR_OUT_OF_MEMORY);
+            let reason = format!("{bytes} bytes asked for, {free} free");
+            return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, reason));
+        };
+        self.charge(id, device, charge);
+        self.log(now, id, "allocate", None, Some(bytes), CUresult::SUCCESS);
+        Ok(Reply::Address(address))
+    }
+
+    pub(crate) fn free(&mut self, now: Nanos, id: SessionId, address: u64) -> Result<(), Refusal> {
+        let session = self.session(id)?;
+        let freed = session.space_of(address).and_then(|space| space.free(address));
+        let device = AddressSpace::device_of(address);
+        let Some((allocation, device)) = freed.zip(device) else {
+            self.log(now, id, "free", None, None, CUresult::ERROR_INVALID_VALUE);
+            return Err(Refusal::value(format!("{address:#x} is no allocation")));
+        };
+        self.release(id, device, allocation.bytes);
+        self.log(now, id, "free", None, Some(allocation.bytes), CUresult::SUCCESS);
+        Ok(())
+    }
+
+    fn load_module(&mut self, now: Nanos, id: SessionId, context: u32, image: Remote) -> Answer {
+        let text = self.read_image(id, image)?;
+        let owner = self.session(id)?.contexts.get(&context).map(|context| context.device);
+        let device = owner.ok_or_else(|| Refusal::handle("no such context"))?;
+        let (major, minor) = self.devices[device].info.compute_capability;
+        let image = Image::parse(&text, major * 10 + minor).map_err(|error| {
+            let status = CUresult(error.status);
+            self.log(now, id, "load_module", Some(error.message.as_str().into()), None, status);
+            Refusal::new(status, error.message)
+        })?;
+        let storage = match image.storage_bytes() {
+            0 => None,
+            bytes => match self.allocate(now, id, context, bytes)? {
+                Reply::Address(address) => Some(address),
+                _ => None,
+            },
+        };
+        let (ptx_version, target) = (image.ptx_version(), image.target());
+        let code = image.place(storage.unwrap_or(0));
+        let session = self.session(id)?;
+        let mut variables = Vec::new();
+        for variable in code.variables() {
+            let place = session.space_of(variable.address);
+            let bytes = place.map(|space| space.bytes_mut(variable.address, variable.initial.len() as u64));
+            if let Some(Ok(bytes)) = bytes {
+                bytes.copy_from_slice(&variable.initial);
+            }
+            let PlacedVariable { name, address, bytes, .. } = variable;
+            variables.push(VariableInfo { name, address, bytes });
+        }
+        let module = session.modules_made;
+        session.modules_made += 1;
+        let info = ModuleInfo { module, kernels: code.kernels().to_vec(), variables, ptx_version, target };
+        let names = code.kernels().iter().map(|kernel| kernel.name.as_str().into()).collect();
+        session.modules.insert(module, Arc::new(Module { code, names, storage, context, device }));
+        self.log(now, id, "load_module", None, Some(text.len() as u64), CUresult::SUCCESS);
+        Ok(Reply::Module(info))
+    }
+
+    fn read_image(&mut self, id: SessionId, image: Remote) -> Result<String, Refusal> {
+        let length = usize::try_from(image.bytes).ok().filter(|&length| length <= IMAGE_BYTES_MAX);
+        let length = length.ok_or_else(|| Refusal::new(CUresult::ERROR_INVALID_IMAGE, "the image is too large"))?;
+        let mut bytes = vec![0; length];
+        read_process(self.session(id)?.pid, image.address, &mut bytes)
+            .map_err(|_| Refusal::value("the image cannot be read"))?;
+        String::from_utf8(bytes)
+            .map_err(|_| Refusal::new(CUresult::ERROR_INVALID_PTX, "the module text is not UTF-8"))
+    }
+
+    fn unload_module(&mut self, id: SessionId, module: u32) -> Answer {
+        let session = self.session(id)?;
+        let module = session.modules.remove(&module).ok_or_else(|| Refusal::handle("no such module"))?;
+        if let Some(storage) = module.storage
+            && let Some(allocation) = session.space_of(storage).and_then(|space| space.free(storage))
+            && let Some(device) = AddressSpace::device_of(storage)
+        {
+            self.release(id, device, allocation.bytes);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn submit(
+        &mut self,
+        model: &mut Model<Payload>,
+        id: SessionId,
+        slot: u32,
+        seq: u64,
+        command: Command,
+    ) -> Answer {
+        let session = self.session(id)?;
+        let Some(&stream) = session.slots.get(&slot) else {
+            return Err(Refusal::handle("no such stream"));
+        };
+        if model.backlog(stream) >= BACKLOG_MAX {
+            self.doom(id, &format!("more than {PENDING_MAX} operations are pending in one stream"));
+            return Err(Refusal::value("too many pending operations"));
+        }
+        // The client's numbers must stay in step with the model's: a command that cannot be carried out still takes
+        // its number, as an operation that does nothing, and kills the context.
+        let (op, refusal) = match self.operation(id, command) {
+            Ok(op) => (op, None),
+            Err(refusal) => {
+                let action = Action::Fail(Fault(refusal.status.0));
+                (Op { work: Work::Instant, after: Vec::new(), payload: Payload { session: id, action } }, Some(refusal))
+            }
+        };
+        let given = model.submit(stream, op, self);
+        if given != Some(seq) {
+            self.doom(id, &format!("operation {seq} of stream {slot} came as {given:?}"));
+        }
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(Reply::Done),
+        }
+    }
+
+    fn operation(&mut self, id: SessionId, command: Command) -> Result<Op<Payload>, Refusal> {
+        let mut after = Vec::new();
+        let copies = self.config.copies;
+        let (work, action) = match command {
+            Command::Launch(launch) => self.launch(id, launch)?,
+            Command::Copy { to, from, width, height, staged } => {
+                let bytes = width.saturating_mul(height);
+                let host_source = matches!(from.at, Place::Host(_));
+                let work = match (to.at, from.at) {
+                    (Place::Device(_), Place::Device(_)) => {
+                        let duration = copies.span(bytes, copies.on_device_bytes_per_s);
+                        Work::Kernel { duration, sms: u32::MAX }
+                    }
+                    (Place::Host(_), _) => Work::Copy {
+                        engine: CopyEngine::FromDevice,
+                        duration: copies.span(bytes, copies.from_device_bytes_per_s),
+                    },
+                    (Place::Device(_), Place::Host(_)) => Work::Copy {
+                        engine: CopyEngine::ToDevice,
+                        duration: copies.span(bytes, copies.to_device_bytes_per_s),
+                    },
+                };
+                let staged = match from.at {
+                    Place::Host(_) if staged && host_source => Some(self.stage(id, from, width, height)?),
+                    _ => None,
+                };
+                (work, Action::Copy { to, from, width, height, staged })
+            }
+            Command::Fill { at, pitch, value, element, width, height } => {
+                let bytes = width.saturating_mul(height).saturating_mul(element.into());
+                let duration = copies.span(bytes, copies.on_device_bytes_per_s);
+                let work = Work::Kernel { duration, sms: u32::MAX };
+                (work, Action::Fill { at, pitch, value, element, width, height })
+            }
+            Command::WaitValue { at, value, width, condition } => {
+                (Work::Wait, Action::WaitValue { at, value, width, condition })
+            }
+            Command::WriteValue { at, value, width } => (Work::Instant, Action::WriteValue { at, value, width }),
+            Command::After { slot, seq } => {
+                if let Some(&stream) = self.session(id)?.slots.get(&slot) {
+                    after.push(Mark { stream, seq });
+                }
+                (Work::Instant, Action::Nothing)
+            }
+            Command::Stamp { event } => (Work::Instant, Action::Stamp { event }),
+            Command::Free { address } => (Work::Instant, Action::Free { address }),
+            Command::Nothing => (Work::Instant, Action::Nothing),
+            Command::HostFunction => (Work::Host, Action::Nothing),
+        };
+        Ok(Op { work, after, payload: Payload { session: id, action } })
+    }
+
+    fn launch(&mut self, id: SessionId, launch: Launch) -> Result<(Work, Action), Refusal> {
+        let module = self.session(id)?.modules.get(&launch.module).cloned();
+        let module = module.ok_or_else(|| Refusal::handle("no such module"))?;
+        let name = module.names.get(launch.kernel as usize).ok_or_else(|| Refusal::handle("no such kernel"))?;
+        let rule = *self.times.rule(name);
+        let context = self.session(id)?.contexts.get(&module.context);
+        let device = context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
+        let sms = self.devices[device].info.sms;
+        let volume = |of: [u32; 3]| of.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
+        let blocks = volume(launch.grid);
+        let duration = rule.duration(blocks, volume(launch.block), sms);
+        let held = u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, sms);
+        let work = Work::Kernel { duration, sms: held };
+        Ok((work, Action::Launch { module, launch, execute: rule.execute }))
+    }
+
+    /// Reads host bytes now. The call blocks until it is done, as the CUDA documentation says of pageable memory.
+    fn stage(&mut self, id: SessionId, from: Rows, width: u64, height: u64) -> Result<Vec<u8>, Refusal> {
+        let Place::Host(address) = from.at else { return Ok(Vec::new()) };
+        let bytes = width.checked_mul(height).and_then(|bytes| usize::try_from(bytes).ok());
+        let mut staged = vec![0; bytes.ok_or_else(|| Refusal::value("too many bytes"))?];
+        let row_bytes = usize::try_from(width).map_err(|_| Refusal::value("too many bytes"))?;
+        let pid = self.session(id)?.pid;
+        if row_bytes == 0 {
+            return Ok(staged);
+        }
+        for (index, row) in staged.chunks_mut(row_bytes).enumerate() {
+            let address = address.wrapping_add(from.pitch.wrapping_mul(index as u64));
+            read_process(pid, address, row).map_err(|_| Refusal::value("host memory cannot be read"))?;
+        }
+        Ok(staged)
+    }
+
+    fn take_fault(&mut self, id: SessionId, call: &str) -> Answer {
+        let pid = self.session(id)?.pid;
+        let found = self.faults.iter_mut().find(|fault| {
+            fault.call == call && fault.count > 0 && fault.pid.is_none_or(|wanted| wanted == pid)
+        });
+        let status = found.map(|fault| {
+            fault.count -= 1;
+            fault.status
+        });
+        self.faults.retain(|fault| fault.count > 0);
+        self.arm_pages();
+        Ok(Reply::Fault(status))
+    }
+
+    pub(crate) fn arm_pages(&self) {
+        for page in self.sessions.values().filter_map(|session| session.page.as_ref()) {
+            page.arm_faults(!self.faults.is_empty());
+            page.journal_all(self.journal_all);
+        }
+    }
+
+    pub(crate) fn session(&mut self, id: SessionId) -> Result<&mut Session, Refusal> {
+        self.sessions.get_mut(&id).ok_or_else(|| Refusal::handle("no such session"))
+    }
+
+    pub(crate) fn device(&self, device: u32) -> Result<&DeviceBook, Refusal> {
+        self.devices
+            .get(device as usize)
+            .ok_or_else(|| Refusal::new(CUresult::ERROR_INVALID_DEVICE, format!("no device {device}")))
+    }
+
+    pub(crate) fn doom(&mut self, id: SessionId, why: &str) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.doomed.get_or_insert_with(|| why.to_owned());
+        }
+    }
+
+    fn charge(&mut self, id: SessionId, device: usize, bytes: u64) {
+        let book = &mut self.devices[device];
+        book.used += bytes;
+        book.peak = book.peak.max(book.used);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let use_of = &mut session.use_of[device];
+            use_of.bytes += bytes;
+            use_of.bytes_peak = use_of.bytes_peak.max(use_of.bytes);
+        }
+    }
+
+    pub(crate) fn release(&mut self, id: SessionId, device: usize, bytes: u64) {
+        self.devices[device].used -= bytes;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.use_of[device].bytes -= bytes;
+        }
+    }
+
+    pub(crate) fn log(
+        &mut self,
+        now: Nanos,
+        id: SessionId,
+        call: &'static str,
+        detail: Option<Arc<str>>,
+        bytes: Option<u64>,
+        status: CUresult,
+    ) {
+        let pid = self.sessions.get(&id).map_or(0, |session| session.pid);
+        self.note(Entry { at_ns: now, pid, call: call.into(), detail, bytes, status: status.0 });
+    }
+
+    pub(crate) fn note(&mut self, entry: Entry) {
+        self.journal.note(entry);
+    }
+}

@@ -1,0 +1,172 @@
+//! One client: what it has connected, allocated, loaded and submitted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+
+use super::meter::Samples;
+use crate::code::Placed;
+use crate::memory::AddressSpace;
+use crate::model::{ContextId, ContextMeter, Nanos, StreamId};
+use crate::page::StatusPage;
+use crate::protocol::Role;
+use crate::wire::Inbox;
+
+/// A connection and all that lives and dies with it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) socket: UnixStream,
+    pub(crate) inbox: Inbox,
+    pub(crate) pid: u32,
+    pub(crate) name: String,
+    /// `None` until the client has introduced itself.
+    pub(crate) role: Option<Role>,
+    pub(crate) page: Option<StatusPage>,
+    pub(crate) use_of: Vec<DeviceUse>,
+    pub(crate) contexts: BTreeMap<u32, SessionContext>,
+    pub(crate) slots: HashMap<u32, StreamId>,
+    pub(crate) modules: BTreeMap<u32, Arc<Module>>,
+    pub(crate) modules_made: u32,
+    pub(crate) events: HashMap<u64, Nanos>,
+    /// Host memory the device may reach, by address.
+    pub(crate) pinned: BTreeMap<u64, u64>,
+    /// To be dropped at the end of the turn, with the reason.
+    pub(crate) doomed: Option<String>,
+}
+
+/// What a session uses of one device.
+#[derive(Debug)]
+pub(crate) struct DeviceUse {
+    pub(crate) space: Option<AddressSpace>,
+    /// Allocations and context overhead.
+    pub(crate) bytes: u64,
+    /// Most of it since the mark.
+    pub(crate) bytes_peak: u64,
+    /// Allocations refused since the mark.
+    pub(crate) refused: u64,
+    /// Of contexts that have ended.
+    pub(crate) ended: ContextMeter,
+    /// At the last mark.
+    pub(crate) at_mark: ContextMeter,
+    pub(crate) samples: Samples,
+    /// Whether a context was ever made here.
+    pub(crate) touched: bool,
+}
+
+impl DeviceUse {
+    pub(crate) fn new(now: Nanos) -> Self {
+        Self {
+            space: None,
+            bytes: 0,
+            bytes_peak: 0,
+            refused: 0,
+            ended: ContextMeter::default(),
+            at_mark: ContextMeter::default(),
+            samples: Samples::new(now),
+            touched: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct SessionContext {
+    pub(crate) id: ContextId,
+    pub(crate) device: usize,
+    /// Memory the context itself takes.
+    pub(crate) overhead: u64,
+}
+
+/// A loaded module: its code, and where its variables are.
+#[derive(Debug)]
+pub(crate) struct Module {
+    pub(crate) code: Placed,
+    pub(crate) names: Vec<Arc<str>>,
+    /// The allocation that holds the variables.
+    pub(crate) storage: Option<u64>,
+    pub(crate) context: u32,
+    pub(crate) device: usize,
+}
+
+/// Part of another process's memory cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreachable;
+
+/// Fills `into` from the memory of a process.
+pub(crate) fn read_process(pid: u32, address: u64, into: &mut [u8]) -> Result<(), Unreachable> {
+    let mut done = 0;
+    while done < into.len() {
+        let remote = remote(address, done, into.len())?;
+        let mut local = [IoSliceMut::new(&mut into[done..])];
+        match process_vm_readv(process(pid)?, &mut local, &[remote]) {
+            Ok(0) | Err(_) => return Err(Unreachable),
+            Ok(moved) => done += moved,
+        }
+    }
+    Ok(())
+}
+
+/// Writes `from` into the memory of a process.
+pub(crate) fn write_process(pid: u32, address: u64, from: &[u8]) -> Result<(), Unreachable> {
+    let mut done = 0;
+    while done < from.len() {
+        let remote = remote(address, done, from.len())?;
+        match process_vm_writev(process(pid)?, &[IoSlice::new(&from[done..])], &[remote]) {
+            Ok(0) | Err(_) => return Err(Unreachable),
+            Ok(moved) => done += moved,
+        }
+    }
+    Ok(())
+}
+
+fn remote(address: u64, done: usize, length: usize) -> Result<RemoteIoVec, Unreachable> {
+    let base = usize::try_from(address).ok().and_then(|base| base.checked_add(done)).ok_or(Unreachable)?;
+    Ok(RemoteIoVec { base, len: length - done })
+}
+
+fn process(pid: u32) -> Result<Pid, Unreachable> {
+    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Unreachable)
+}
+
+/// The name a process goes by.
+pub(crate) fn process_name(pid: u32) -> io::Result<String> {
+    Ok(std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
+}
+
+impl Session {
+    pub(crate) fn new(socket: UnixStream, pid: u32, devices: usize, now: Nanos) -> Self {
+        Self {
+            socket,
+            inbox: Inbox::default(),
+            pid,
+            // A process that is gone already has no name, and soon no session.
+            name: process_name(pid).unwrap_or_default(),
+            role: None,
+            page: None,
+            use_of: (0..devices).map(|_| DeviceUse::new(now)).collect(),
+            contexts: BTreeMap::new(),
+            slots: HashMap::new(),
+            modules: BTreeMap::new(),
+            modules_made: 0,
+            events: HashMap::new(),
+            pinned: BTreeMap::new(),
+            doomed: None,
+        }
+    }
+
+    /// Whether host memory was pinned.
+    pub(crate) fn is_pinned(&self, address: u64, bytes: u64) -> bool {
+        self.pinned.range(..=address).next_back().is_some_and(|(&start, &length)| {
+            address.checked_add(bytes).is_some_and(|end| end <= start.saturating_add(length))
+        })
+    }
+
+    /// The memory an address belongs to.
+    pub(crate) fn space_of(&mut self, address: u64) -> Option<&mut AddressSpace> {
+        let device = AddressSpace::device_of(address)?;
+        self.use_of.get_mut(device)?.space.as_mut()
+    }
+}
