@@ -5,7 +5,7 @@
 
 use headgate_quota::{Micros, Status};
 
-use crate::snapshot::{Account, Histogram, Snapshot, Tenant, seconds};
+use crate::snapshot::{Account, Histogram, Network, Snapshot, Tenant, seconds};
 
 /// What all names start with.
 pub const PREFIX: &str = "headgate";
@@ -100,6 +100,14 @@ fn tenants(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Tenant) -> 
     }
 }
 
+fn networks(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Network) -> Value<'_>) {
+    for tenant in &snapshot.tenants {
+        if let Some(network) = &tenant.network {
+            sink(&[&tenant.tenant, &tenant.district], value(network));
+        }
+    }
+}
+
 fn flag(up: bool) -> Value<'static> {
     Value::Whole(u64::from(up))
 }
@@ -148,8 +156,10 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["backend"],
-        help: "1 for the mechanism that gates launches on this node.",
-        samples: |s, sink| sink(&[s.gate_backend], flag(true)),
+        help: "Seated processes by how the completion of their work is measured; none means not yet, or not at all.",
+        samples: |s, sink| {
+            s.gate_backends.iter().for_each(|(backend, seats)| sink(&[backend], Value::Whole(*seats)));
+        },
     },
     Family {
         name: "probe_up",
@@ -309,15 +319,23 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.hook_faults)),
     },
     Family {
+        name: "lanes_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Times work was gated but could not be followed, because a process used more streams than there are lanes.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.lanes_refused)),
+    },
+    Family {
         name: "gpu_wait",
         kind: Kind::Histogram,
         unit: Some("seconds"),
-        labels: &["tenant", "district", "op"],
-        help: "How long the driver's synchronising calls took, as the kernel saw them.",
+        labels: PER_TENANT,
+        help: "How long the driver's synchronising calls took, as the kernel saw them; absent while the probe is.",
         samples: |s, sink| {
             for tenant in &s.tenants {
-                for (op, histogram) in &tenant.gpu_wait {
-                    sink(&[&tenant.tenant, &tenant.district, op], Value::Histogram(histogram));
+                if let Some(histogram) = &tenant.gpu_wait {
+                    sink(&[&tenant.tenant, &tenant.district], Value::Histogram(histogram));
                 }
             }
         },
@@ -326,15 +344,25 @@ pub const FAMILIES: &[Family] = &[
         name: "network_rtt",
         kind: Kind::Histogram,
         unit: Some("seconds"),
-        labels: &["tenant", "district", "peer_district"],
-        help: "Smoothed TCP round trips of a tenant's connections, by the peer's district.",
-        samples: |s, sink| {
-            for tenant in &s.tenants {
-                for (peer, histogram) in &tenant.rtt {
-                    sink(&[&tenant.tenant, &tenant.district, peer], Value::Histogram(histogram));
-                }
-            }
-        },
+        labels: PER_TENANT,
+        help: "TCP round trips of a tenant's connections, as the kernel saw them; absent while the probe is.",
+        samples: |s, sink| networks(s, sink, |network| Value::Histogram(&network.rtt)),
+    },
+    Family {
+        name: "network_connections",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "TCP connections a tenant established, both ways; absent while the probe is.",
+        samples: |s, sink| networks(s, sink, |network| Value::Whole(network.connections)),
+    },
+    Family {
+        name: "network_retransmits",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "TCP segments a tenant's connections sent again; absent while the probe is.",
+        samples: |s, sink| networks(s, sink, |network| Value::Whole(network.retransmits)),
     },
     Family {
         name: "process_exits",
@@ -345,12 +373,14 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.process_exits)),
     },
     Family {
-        name: "probe_unattributed",
+        name: "probe_events",
         kind: Kind::Counter,
         unit: None,
-        labels: &[],
-        help: "Kernel probe events of processes that belong to no tenant.",
-        samples: |s, sink| sink(&[], Value::Whole(s.unattributed)),
+        labels: &["event"],
+        help: "What the kernel probes lost, or saw and did not keep, by kind.",
+        samples: |s, sink| {
+            s.probe_events.iter().for_each(|(event, count)| sink(&[event], Value::Whole(*count)))
+        },
     },
 ];
 

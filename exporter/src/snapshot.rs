@@ -15,16 +15,16 @@ pub struct Snapshot {
     pub config: ConfigState,
     /// Devices present.
     pub devices: Vec<Device>,
-    /// What gates launches.
-    pub gate_backend: &'static str,
+    /// Seated processes by how the completion of their work is measured. Every way is listed, zero or not.
+    pub gate_backends: Vec<(&'static str, u64)>,
     /// The tenants, each once.
     pub tenants: Vec<Tenant>,
     /// Hellos refused, by reason. Every reason is listed, zero or not.
     pub refused: Vec<(&'static str, u64)>,
     /// Kernel probes.
     pub probes: Vec<Probe>,
-    /// Kernel probe events that no tenant could be found for.
-    pub unattributed: u64,
+    /// What the kernel probes lost, or saw and did not keep, by kind.
+    pub probe_events: Vec<(&'static str, u64)>,
 }
 
 /// How the configuration stands.
@@ -68,12 +68,25 @@ pub struct Tenant {
     pub process_exits: u64,
     /// How long launches waited for the gate.
     pub gate_wait: Histogram,
-    /// How long the driver's synchronising calls took, by operation.
-    pub gpu_wait: Vec<(&'static str, Histogram)>,
-    /// Network round trips, by peer district.
-    pub rtt: Vec<(String, Histogram)>,
+    /// Lanes of work that could not be followed because all were taken.
+    pub lanes_refused: u64,
+    /// How long the driver's synchronising calls took; `None` while that probe is missing.
+    pub gpu_wait: Option<Histogram>,
+    /// Network round trips and what goes with them; `None` while that probe is missing.
+    pub network: Option<Network>,
     /// Its accounts, one for each device.
     pub gpus: Vec<Account>,
+}
+
+/// A tenant's TCP connections, as the kernel saw them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Network {
+    /// Smoothed round trips.
+    pub rtt: Histogram,
+    /// Connections established, both ways.
+    pub connections: u64,
+    /// Segments sent again.
+    pub retransmits: u64,
 }
 
 /// A tenant's account on one device.

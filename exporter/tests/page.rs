@@ -1,10 +1,14 @@
 //! The page and the document, against golden files. `UPDATE=1` writes them.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 use std::path::{Path, PathBuf};
 
 use headgate_exporter::document::document;
 use headgate_exporter::page;
-use headgate_exporter::snapshot::{Account, ConfigState, Device, Histogram, Probe, Snapshot, Tenant};
+use headgate_exporter::snapshot::{
+    Account, ConfigState, Device, Histogram, Network, Probe, Snapshot, Tenant,
+};
 use headgate_quota::{Bytes, Micros, Ppm, Status};
 
 fn check(path: &Path, found: &str) {
@@ -45,8 +49,9 @@ fn snapshot() -> Snapshot {
         hook_faults: 0,
         process_exits: 4,
         gate_wait: histogram.clone(),
-        gpu_wait: vec![("stream_sync", histogram.clone())],
-        rtt: vec![("south".to_owned(), histogram.clone())],
+        lanes_refused: 1,
+        gpu_wait: Some(histogram.clone()),
+        network: Some(Network { rtt: histogram.clone(), connections: 5, retransmits: 1 }),
         gpus: vec![account("GPU-0")],
     };
     Snapshot {
@@ -59,14 +64,14 @@ fn snapshot() -> Snapshot {
             hash: "0123456789abcdef".to_owned(),
         },
         devices: vec![Device { gpu: "GPU-0".to_owned(), name: "H100".to_owned(), memory: Bytes(80 << 30) }],
-        gate_backend: "host",
+        gate_backends: vec![("memops", 3), ("none", 1)],
         tenants: vec![tenant("alerts", Status::Nominal), tenant("review", Status::Throttled)],
         refused: vec![("no_tenant", 1), ("seats_full", 0)],
         probes: vec![
             Probe { probe: "gpu_wait".to_owned(), up: true },
             Probe { probe: "network_rtt".to_owned(), up: false },
         ],
-        unattributed: 7,
+        probe_events: vec![("exit_lost", 0)],
     }
 }
 
@@ -120,19 +125,8 @@ fn names_are_prometheus_names() {
         assert!(family.help.ends_with('.'), "{name}: help is a sentence");
         for label in family.labels {
             let known = [
-                "tenant",
-                "district",
-                "gpu",
-                "op",
-                "peer_district",
-                "status",
-                "probe",
-                "reason",
-                "backend",
-                "version",
-                "node",
-                "hash",
-                "name",
+                "tenant", "district", "gpu", "event", "status", "probe", "reason", "backend", "version",
+                "node", "hash", "name",
             ];
             assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
         }
