@@ -139,19 +139,21 @@ impl Ledger {
 
     /// Hands the first free seat to a process. Daemon only: it is the one writer of `state`.
     pub fn take_seat(&self, pid: u32, generation: u64) -> Option<SeatIndex> {
-        (0..SEATS_MAX).find_map(|index| {
-            let seat = self.segment.seat(index);
-            if seat.state.load(Acquire) != SEAT_FREE {
-                return None;
-            }
-            clear(seat);
-            seat.pid.store(pid, Relaxed);
-            seat.generation.store(generation, Relaxed);
-            seat.state.store(SEAT_TAKEN, Release);
-            let high = u32::try_from(index + 1).ok()?;
-            self.segment.header().seats_high.fetch_max(high, AcqRel);
-            SeatIndex::new(u32::try_from(index).ok()?)
-        })
+        let free = |index: &SeatIndex| self.seat(*index).state.load(Acquire) == SEAT_FREE;
+        let seat = (0..).map_while(SeatIndex::new).find(free)?;
+        self.take_this_seat(seat, pid, generation);
+        Some(seat)
+    }
+
+    /// Hands this seat to a process, whatever the seat's own words say: a daemon that keeps its own list of
+    /// who sits where need not believe the tenant's. Daemon only.
+    pub fn take_this_seat(&self, seat: SeatIndex, pid: u32, generation: u64) {
+        let row = self.seat(seat);
+        clear(row);
+        row.pid.store(pid, Relaxed);
+        row.generation.store(generation, Relaxed);
+        row.state.store(SEAT_TAKEN, Release);
+        self.segment.header().seats_high.fetch_max(seat.to_u32() + 1, AcqRel);
     }
 
     /// Takes a dead process's seat back and sets every total right. Daemon only.
