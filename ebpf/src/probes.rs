@@ -122,9 +122,9 @@ impl Probes {
         let tenants = config.tenants.min(TENANTS_MAX);
         let probes = Self {
             tenants,
-            wait: Wait::load(objects.wait, tenants, config.attach),
-            rtt: Rtt::load(objects.rtt, tenants),
-            exit: ExitProbe::load(objects.exit),
+            wait: Wait::load(objects.wait, tenants, config.attach).map_err(with_advice),
+            rtt: Rtt::load(objects.rtt, tenants).map_err(with_advice),
+            exit: ExitProbe::load(objects.exit).map_err(with_advice),
         };
         for status in probes.status() {
             tracing::info!(probe = status.probe.name(), state = ?status.state, reason = status.reason, "kernel probe");
@@ -357,6 +357,15 @@ impl Probes {
     }
 }
 
+/// Says what to do about the one refusal that an operator can lift.
+fn with_advice(reason: String) -> String {
+    let not_permitted = std::io::Error::from_raw_os_error(libc::EPERM).to_string();
+    if reason.contains(&not_permitted) {
+        return format!("{reason}; run the daemon as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
+    }
+    reason
+}
+
 fn status<T>(probe: Probe, loaded: &Result<T, String>, of_loaded: impl Fn(&T) -> ProbeStatus) -> ProbeStatus {
     match loaded {
         Ok(loaded) => of_loaded(loaded),
@@ -538,5 +547,26 @@ impl ExitProbe {
         program.load().map_err(|error| chain(&error))?;
         program.attach(EXIT_TRACEPOINT).map_err(|error| chain(&error))?;
         Ok(Self { ring, ebpf })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COMMITTED, Config, Objects, Probes, State};
+
+    #[test]
+    fn a_daemon_may_hold_the_probes_on_any_thread() {
+        const fn movable<T: Send + Sync>() {}
+        movable::<Probes>();
+    }
+
+    #[test]
+    fn one_refused_object_takes_no_other_probe_with_it() {
+        let whole = Probes::load(Config::default()).status();
+        let without_wait =
+            Probes::load_objects(Config::default(), Objects { wait: b"no object", ..COMMITTED }).status();
+        assert_eq!(without_wait[0].state, State::Missing);
+        assert!(!without_wait[0].reason.is_empty());
+        assert_eq!(without_wait[1..], whole[1..], "whatever the others are here, they are still");
     }
 }

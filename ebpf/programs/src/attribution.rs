@@ -12,11 +12,11 @@ use headgate_ebpf_records::{
 
 /// Cgroup id -> tenant row, written by the daemon only.
 #[btf_map]
-pub static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
+static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
 
 /// The current process' cgroup.
 #[inline(always)]
-pub fn current_cgroup() -> u64 {
+pub(crate) fn current_cgroup() -> u64 {
     // SAFETY: the helper takes nothing and reads the current task, which exists in every program here.
     unsafe { bpf_get_current_cgroup_id() }
 }
@@ -25,7 +25,7 @@ pub fn current_cgroup() -> u64 {
 /// daemon has named, so that a container made inside a tenant's cgroup still counts as the tenant's, and a tenant
 /// inside another tenant's cgroup as itself.
 #[inline(always)]
-pub fn current_row() -> u32 {
+pub(crate) fn current_row() -> u32 {
     // Most processes sit in the very cgroup that was named; for them the walk would be fifteen helper calls of nothing.
     // SAFETY: the value is copied at once; a concurrent update of the map replaces whole 32-bit rows.
     if let Some(row) = unsafe { CGROUPS.get(current_cgroup()) } {

@@ -15,17 +15,18 @@
 #![no_std]
 #![no_main]
 
+mod attribution;
+
 use aya_ebpf::{
     btf_maps::RingBuf,
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
-use headgate_ebpf_programs::{
-    attribution::{current_cgroup, current_row},
-    count::count,
-};
+use headgate_ebpf_programs::count::count;
 use headgate_ebpf_records::{counters::Counter, events::Exit, limits::EXITS_RING_BYTES, slots::Slot};
+
+use crate::attribution::{current_cgroup, current_row};
 
 #[btf_map]
 static EXITS: RingBuf<Exit, { EXITS_RING_BYTES as usize }> = RingBuf::new();

@@ -3,13 +3,13 @@
 //! Kernel programs here never read a kernel structure (so they need no CO-RE and no BTF of the kernel), never loop
 //! without a constant bound, never send an event per GPU call, and give up on no path without counting it.
 //!
-//! Read in this order: [`attribution`] (whose process is this), [`count`] (counters), [`storage`] (records that live
-//! and die with a thread or a socket); then the programs: `wait.rs`, `rtt.rs`, `exit.rs`.
+//! Read in this order: [`count`] (counters), [`storage`] (records that live and die with a thread or a socket),
+//! `attribution.rs` (whose process is this; a module of the programs that ask, so that the others do not carry its
+//! table); then the programs: `wait.rs`, `rtt.rs`, `exit.rs`.
 
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-pub mod attribution;
 pub mod count;
 pub mod storage;
 

@@ -6,17 +6,18 @@
 #![no_std]
 #![no_main]
 
+mod attribution;
+
 use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::{btf_map, uprobe, uretprobe},
     programs::{ProbeContext, RetProbeContext},
 };
-use headgate_ebpf_programs::{
-    attribution::current_row,
-    count::{count, observe},
-};
+use headgate_ebpf_programs::count::{count, observe};
 use headgate_ebpf_records::{counters::Counter, histogram::Histogram, slots::ROWS_MAX};
+
+use crate::attribution::current_row;
 
 #[btf_map]
 static STARTS: HashMap<u64, u64, 10_240> = HashMap::new();

@@ -26,6 +26,8 @@
 #![no_std]
 #![no_main]
 
+mod attribution;
+
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
     helpers::generated::bpf_ktime_get_ns,
@@ -33,13 +35,14 @@ use aya_ebpf::{
     programs::{ProbeContext, RetProbeContext},
 };
 use headgate_ebpf_programs::{
-    attribution::{current_cgroup, current_row},
     count::{count, observe},
     storage::TaskStorage,
 };
 use headgate_ebpf_records::{
     counters::Counter, events::Waiting, histogram::Histogram, limits::NESTED_WAITS_MAX, slots::ROWS_MAX,
 };
+
+use crate::attribution::{current_cgroup, current_row};
 
 /// See [`headgate_ebpf_records::maps::EPOCH`].
 #[btf_map]
