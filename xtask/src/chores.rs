@@ -1,0 +1,30 @@
+//! Chores that only start other programs.
+
+use std::process::{Command, ExitCode, ExitStatus};
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+/// `.ci/run`: one script, so that what a change must pass is the same everywhere.
+pub(crate) fn ci() -> Result<ExitCode> {
+    let script = workspace::root()?.join(".ci/run");
+    let status = Command::new(&script).status().with_context(|| format!("starting {}", script.display()))?;
+    Ok(code(status))
+}
+
+/// API documentation, private items included: the modules' own pages are what a newcomer reads.
+pub(crate) fn docs(open: bool) -> Result<ExitCode> {
+    let mut command = workspace::cargo()?;
+    command.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    if open {
+        command.arg("--open");
+    }
+    Ok(code(command.status().context("starting cargo doc")?))
+}
+
+/// The exit code of a program; one that died of a signal counts as failed.
+fn code(status: ExitStatus) -> ExitCode {
+    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
