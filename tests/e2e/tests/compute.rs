@@ -1,0 +1,140 @@
+//! Compute shares, as the device measures them.
+
+mod support;
+
+use std::time::Duration;
+
+use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually};
+use serde_json::json;
+use support::{Puppet, SOON, device_row};
+
+/// Points a share may be off. The bound for the demo.
+const TOLERANCE: f64 = 3.0;
+/// How long shares are measured.
+const MEASURED: Duration = Duration::from_secs(4);
+
+fn node_with_kernels(tenants: Vec<TenantSpec>, kernel_us: u64) -> Node {
+    let mut options = NodeOptions::simulated(tenants);
+    options.device = Some(json!({ "kernels": { "spin": { "base_ns": kernel_us * 1000 } } }));
+    Node::start(options).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+fn start_loop(node: &Node, tenant: &str) -> Program {
+    node.run(tenant, "app-loop", &["--seconds", "60", "--kernel", "spin"]).unwrap()
+}
+
+fn launches(node: &Node, tenant: &str) -> u64 {
+    device_row(node, tenant)["launches"].as_u64().expect("launches")
+}
+
+/// Percent of the elapsed device time each program kept the device busy, over [`MEASURED`].
+fn shares<const N: usize>(node: &Node, tenants: [&str; N], programs: [&Program; N]) -> [f64; N] {
+    eventually("all loops launch", SOON, || {
+        tenants.iter().all(|tenant| 0 < launches(node, tenant)).then_some(())
+    });
+    let control = node.device().control();
+    control.mark().unwrap();
+    let statistics = eventually("the measurement is over", MEASURED * 3, || {
+        let statistics = control.statistics().unwrap();
+        let elapsed = statistics["elapsed_ns"].as_u64().unwrap();
+        (MEASURED.as_nanos() <= u128::from(elapsed)).then_some(statistics)
+    });
+    let elapsed = statistics["elapsed_ns"].as_f64().unwrap();
+    programs.map(|program| {
+        let rows = statistics["processes"].as_array().unwrap();
+        let busy: f64 = rows
+            .iter()
+            .filter(|row| row["pid"] == program.pid())
+            .map(|row| row["busy_ns"].as_f64().unwrap())
+            .sum();
+        busy * 100.0 / elapsed
+    })
+}
+
+fn assert_share(share: f64, expected: f64, who: &str) {
+    assert!((share - expected).abs() <= TOLERANCE, "{who} had {share:.1} % instead of {expected} %");
+}
+
+#[test]
+fn two_saturating_tenants_get_their_shares_of_the_device() {
+    let node =
+        node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 50);
+    let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
+    let [a, b] = shares(&node, ["alerts", "review"], [&alerts, &review]);
+    assert_share(a, 70.0, "alerts");
+    assert_share(b, 30.0, "review");
+}
+
+#[test]
+fn kernels_of_different_lengths_do_not_shift_the_shares() {
+    let mut options =
+        NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
+    options.device = Some(json!({ "kernels": {
+        "spin": { "base_ns": 20_000 }, "spin_for": { "base_ns": 1_500_000, "execute": false } } }));
+    let node = Node::start(options).unwrap();
+    let alerts = start_loop(&node, "alerts");
+    let review = node.run("review", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
+    let [a, b] = shares(&node, ["alerts", "review"], [&alerts, &review]);
+    assert_share(a, 50.0, "alerts (20 us kernels)");
+    assert_share(b, 50.0, "review (1.5 ms kernels)");
+}
+
+#[test]
+fn a_lone_tenant_borrows_the_idle_device() {
+    let node =
+        node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 100);
+    let review = start_loop(&node, "review");
+    let [share] = shares(&node, ["review"], [&review]);
+    assert!(95.0 < share, "review had {share:.1} % of an idle device");
+}
+
+#[test]
+fn a_hard_tenant_is_held_to_its_share_of_an_idle_device() {
+    let node = node_with_kernels(vec![TenantSpec::new("review").sm(30).with("mode: hard")], 100);
+    let review = start_loop(&node, "review");
+    let [share] = shares(&node, ["review"], [&review]);
+    assert_share(share, 30.0, "review");
+}
+
+#[test]
+fn results_are_right_and_nothing_is_lost_under_a_gate() {
+    let node =
+        node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 50);
+    let _neighbour = start_loop(&node, "alerts");
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    for round in 1..=10 {
+        puppet.must("launch 137");
+        puppet.must("sync");
+        assert_eq!(puppet.must("count"), [137 * round]);
+    }
+    assert_eq!(launches(&node, "review"), 1370);
+}
+
+#[test]
+fn gates_open_when_the_daemon_dies() {
+    let mut node = node_with_kernels(vec![TenantSpec::new("review").sm(10).with("mode: hard")], 100);
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    puppet.must("launch 100");
+    node.kill_daemon().unwrap();
+    // 2,000 launches of 100 us are two seconds at a tenth of the device, and a fifth of one at all of it.
+    puppet.must("launch 2000");
+    puppet.must("sync");
+    assert_eq!(puppet.must("count"), [2100]);
+}
+
+#[test]
+fn a_new_share_takes_effect_under_running_programs() {
+    let hard = |percent| vec![TenantSpec::new("review").sm(percent).with("mode: hard")];
+    let mut node = node_with_kernels(hard(20), 100);
+    let review = start_loop(&node, "review");
+    let [share] = shares(&node, ["review"], [&review]);
+    assert_share(share, 20.0, "review before");
+    node.set_tenants(hard(60)).unwrap();
+    eventually("the new quota is in the status", SOON, || {
+        (device_row(&node, "review")["sm_quota"].as_f64() == Some(0.6)).then_some(())
+    });
+    let [share] = shares(&node, ["review"], [&review]);
+    assert_share(share, 60.0, "review after");
+}

@@ -1,0 +1,149 @@
+//! What the end-to-end tests share.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, workspace};
+use serde_json::Value;
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// Patience for what should take milliseconds on an idle machine.
+pub const SOON: Duration = Duration::from_secs(10);
+
+/// A CUDA program that does what it is told.
+#[derive(Debug)]
+pub struct Puppet {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// A puppet's answer: values, or the driver's error code.
+pub type Answer = Result<Vec<u64>, u32>;
+
+impl Puppet {
+    /// Starts a puppet in a tenant, under the hook.
+    pub fn in_tenant(node: &Node, tenant: &str) -> Self {
+        Self::start(&mut node.command(tenant, puppet()).unwrap())
+    }
+
+    /// Starts a puppet in a tenant that finds functions by `cuGetProcAddress`.
+    pub fn by_proc_address(node: &Node, tenant: &str) -> Self {
+        Self::start(node.command(tenant, puppet()).unwrap().arg("--by-proc-address"))
+    }
+
+    /// Starts a puppet under the hook but in no tenant.
+    pub fn stray(node: &Node) -> Self {
+        Self::start(&mut node.stray_command(puppet()).unwrap())
+    }
+
+    /// Starts a puppet without Headgate.
+    pub fn native(node: &Node) -> Self {
+        Self::start(&mut node.native_command(puppet()))
+    }
+
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Self { child, input, output }
+    }
+
+    /// Its process id. `headgate run` becomes the program, so this is the program's own.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives one command and returns the answer.
+    #[track_caller]
+    pub fn ask(&mut self, command: &str) -> Answer {
+        writeln!(self.input, "{command}").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("ok") => Ok(words.map(|word| word.parse().unwrap()).collect()),
+            Some("err") => Err(words.next().unwrap().parse().unwrap()),
+            _ => panic!("{command}: the puppet said {line:?}"),
+        }
+    }
+
+    /// Gives a command without waiting for its answer.
+    pub fn tell(&mut self, command: &str) {
+        writeln!(self.input, "{command}").unwrap();
+    }
+
+    /// Gives a command that must succeed.
+    #[track_caller]
+    pub fn must(&mut self, command: &str) -> Vec<u64> {
+        self.ask(command).unwrap_or_else(|code| panic!("{command}: CUDA error {code}"))
+    }
+
+    /// Starts CUDA and loads the launch-counting kernel.
+    #[track_caller]
+    pub fn ready(&mut self) {
+        self.must("init");
+        self.must(&format!("load {} spin", kernel("spin").display()));
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Puppet {
+    fn drop(&mut self) {
+        let _ended_or_killed = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn puppet() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_puppet"))
+}
+
+/// The committed PTX of a kernel file.
+pub fn kernel(name: &str) -> PathBuf {
+    workspace::root().join("tests/apps/kernels/ptx").join(format!("{name}.ptx"))
+}
+
+/// A node with one simulated device and these tenants.
+#[track_caller]
+pub fn node(tenants: Vec<TenantSpec>) -> Node {
+    Node::start(NodeOptions::simulated(tenants)).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// A tenant's row of the status, on the first device.
+pub fn device_row(node: &Node, tenant: &str) -> Value {
+    let status = node.status().unwrap();
+    tenant_row(&status, tenant)["devices"][0].clone()
+}
+
+/// A tenant's row of the status.
+pub fn tenant_row(status: &Value, tenant: &str) -> Value {
+    let rows = status["tenants"].as_array().expect("status lists tenants");
+    rows.iter()
+        .find(|row| row["name"] == tenant)
+        .unwrap_or_else(|| panic!("no tenant {tenant} in {status}"))
+        .clone()
+}
+
+/// Bytes the ledger holds for a tenant.
+pub fn used_bytes(node: &Node, tenant: &str) -> u64 {
+    device_row(node, tenant)["memory_used_bytes"].as_u64().expect("memory_used_bytes")
+}
+
+/// Waits until the ledger holds `bytes` for a tenant.
+#[track_caller]
+pub fn eventually_used(node: &Node, tenant: &str, bytes: u64, patience: Duration) {
+    eventually(&format!("{tenant} holds {bytes} bytes"), patience, || {
+        (used_bytes(node, tenant) == bytes).then_some(())
+    });
+}
