@@ -50,7 +50,7 @@ pub const SLICE_INSTRUCTIONS: u64 = 4096;
 pub const CYCLES_PER_INSTRUCTION: u64 = 4;
 
 // Relations that other code relies on.
-const _: () = assert!(BLOCK_THREADS_MAX as usize % WARP_LANES == 0);
+const _: () = assert!((BLOCK_THREADS_MAX as usize).is_multiple_of(WARP_LANES));
 const _: () = assert!(REGISTERS_MAX as usize <= STACK_REGISTERS_MAX);
 const _: () = assert!(LOCAL_BYTES_MAX < crate::memory::WINDOW_BYTES);
 const _: () = assert!(SHARED_BYTES_MAX < crate::memory::WINDOW_BYTES);

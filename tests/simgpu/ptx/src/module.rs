@@ -6,7 +6,7 @@ use crate::code::{FrameRange, Instruction};
 use crate::decode::{self, Global as Name, Outside, Parsed, Signature, narrow, same_signature};
 use crate::error::{ParseError, Place};
 use crate::limits;
-use crate::text::syntax::{self, Initialiser, Linkage, Routine, Variable};
+use crate::text::syntax::{Initialiser, Linkage, Routine, Variable};
 use crate::types::Space;
 
 /// A PTX module, ready to run. It holds no device memory: the loader places its variables (see [`Module::place`]).
@@ -151,7 +151,7 @@ impl Module {
     /// # Errors
     /// [`ParseError`] names line and column of the first thing that is wrong or that this interpreter does not have.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let source = syntax::parse(text)?;
+        let source = crate::text::parse(text)?;
         let mut outside = Outside { names: HashMap::new(), signatures: Vec::new(), shared: Vec::new() };
         let routines = name_functions(&source.functions, &mut outside)?;
         let variables = name_variables(&source.variables, &mut outside)?;

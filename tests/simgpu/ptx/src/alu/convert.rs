@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
     reason = "registers are bit patterns; reinterpreting and narrowing them is what this instruction does"
 )]
 

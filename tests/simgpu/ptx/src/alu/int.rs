@@ -76,30 +76,13 @@ macro_rules! remainder {
 /// Instructions of two integers whose result has their type.
 pub(crate) fn binary(name: &str, ty: Type) -> Option<Binary> {
     match name {
+        "mul.hi" | "mul24.lo" | "mul24.hi" => product(name, ty),
+        "shl" | "shr" | "szext.clamp" | "szext.wrap" | "bmsk.clamp" | "bmsk.wrap" => shift(name, ty),
         "add" => on!(ty, |a, b| a.wrapping_add(b)),
         "add.sat" if ty == Type::S32 => on!(ty, |a, b| a.saturating_add(b)),
         "sub" => on!(ty, |a, b| a.wrapping_sub(b)),
         "sub.sat" if ty == Type::S32 => on!(ty, |a, b| a.saturating_sub(b)),
         "mul.lo" => on!(ty, |a, b| a.wrapping_mul(b)),
-        "mul.hi" => match ty {
-            Type::U16 => Some(|x, y| ((x as u16 as u32 * y as u16 as u32) >> 16) as u64),
-            Type::S16 => Some(|x, y| ((x as i16 as i32 * y as i16 as i32) >> 16) as u16 as u64),
-            Type::U32 => Some(|x, y| (x as u32 as u64 * y as u32 as u64) >> 32),
-            Type::S32 => Some(|x, y| ((x as i32 as i64 * y as i32 as i64) >> 32) as u32 as u64),
-            Type::U64 => Some(|x, y| ((x as u128 * y as u128) >> 64) as u64),
-            Type::S64 => Some(|x, y| ((x as i64 as i128 * y as i64 as i128) >> 64) as u64),
-            _ => None,
-        },
-        "mul24.lo" => match ty {
-            Type::U32 => Some(|x, y| ((x & 0xff_ffff) * (y & 0xff_ffff)) as u32 as u64),
-            Type::S32 => Some(|x, y| (low_24(x) * low_24(y)) as u32 as u64),
-            _ => None,
-        },
-        "mul24.hi" => match ty {
-            Type::U32 => Some(|x, y| ((x & 0xff_ffff) * (y & 0xff_ffff) >> 16) as u32 as u64),
-            Type::S32 => Some(|x, y| (low_24(x) * low_24(y) >> 16) as u32 as u64),
-            _ => None,
-        },
         "div" => match ty {
             Type::U16 => divide!(u16, u16),
             Type::U32 => divide!(u32, u32),
@@ -124,6 +107,39 @@ pub(crate) fn binary(name: &str, ty: Type) -> Option<Binary> {
         "and" => Some(|x, y| x & y),
         "or" => Some(|x, y| x | y),
         "xor" => Some(|x, y| x ^ y),
+        _ => None,
+    }
+}
+
+/// Products that are not just the low half.
+fn product(name: &str, ty: Type) -> Option<Binary> {
+    match name {
+        "mul.hi" => match ty {
+            Type::U16 => Some(|x, y| ((x as u16 as u32 * y as u16 as u32) >> 16) as u64),
+            Type::S16 => Some(|x, y| ((x as i16 as i32 * y as i16 as i32) >> 16) as u16 as u64),
+            Type::U32 => Some(|x, y| (x as u32 as u64 * y as u32 as u64) >> 32),
+            Type::S32 => Some(|x, y| ((x as i32 as i64 * y as i32 as i64) >> 32) as u32 as u64),
+            Type::U64 => Some(|x, y| ((x as u128 * y as u128) >> 64) as u64),
+            Type::S64 => Some(|x, y| ((x as i64 as i128 * y as i64 as i128) >> 64) as u64),
+            _ => None,
+        },
+        "mul24.lo" => match ty {
+            Type::U32 => Some(|x, y| ((x & 0xff_ffff) * (y & 0xff_ffff)) as u32 as u64),
+            Type::S32 => Some(|x, y| (low_24(x) * low_24(y)) as u32 as u64),
+            _ => None,
+        },
+        "mul24.hi" => match ty {
+            Type::U32 => Some(|x, y| (((x & 0xff_ffff) * (y & 0xff_ffff)) >> 16) as u32 as u64),
+            Type::S32 => Some(|x, y| ((low_24(x) * low_24(y)) >> 16) as u32 as u64),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Shifts and what is built from them.
+fn shift(name: &str, ty: Type) -> Option<Binary> {
+    match name {
         // The count is a 32-bit register whatever the type; counts beyond the width act as the width.
         "shl" if ty.is_untyped() => match ty {
             Type::B16 => Some(|x, n| if n < 16 { (x << n) as u16 as u64 } else { 0 }),
@@ -216,9 +232,9 @@ pub(crate) fn ternary(name: &str, ty: Type) -> Option<Ternary> {
         ("mad24.lo", Type::U32) => Some(|x, y, z| ((x & 0xff_ffff) * (y & 0xff_ffff) + z) as u32 as u64),
         ("mad24.lo", Type::S32) => Some(|x, y, z| (low_24(x) * low_24(y) + z as i64) as u32 as u64),
         ("mad24.hi", Type::U32) => {
-            Some(|x, y, z| (((x & 0xff_ffff) * (y & 0xff_ffff) >> 16) as u32 as u64 + z) as u32 as u64)
+            Some(|x, y, z| ((((x & 0xff_ffff) * (y & 0xff_ffff)) >> 16) as u32 as u64 + z) as u32 as u64)
         }
-        ("mad24.hi", Type::S32) => Some(|x, y, z| ((low_24(x) * low_24(y) >> 16) + z as i64) as u32 as u64),
+        ("mad24.hi", Type::S32) => Some(|x, y, z| (((low_24(x) * low_24(y)) >> 16) + z as i64) as u32 as u64),
         ("bfe", Type::U32) => Some(|x, p, n| extract_unsigned(x, p, n, 32)),
         ("bfe", Type::U64) => Some(|x, p, n| extract_unsigned(x, p, n, 64)),
         ("bfe", Type::S32) => Some(|x, p, n| extract_signed(x as i32 as i64, p, n, 32) as u32 as u64),

@@ -380,3 +380,130 @@ fn integral(rounding: Rounding, negative: bool, mantissa: u128, exponent: i32) -
     };
     kept + u128::from(up)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bit patterns with many zeros, subnormals, infinities, and neighbours of powers of two.
+    fn pattern() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any::<u64>(),
+            any::<u64>().prop_map(|bits| bits & 0x8000_ffff_0000_ffff),
+            any::<u64>().prop_map(|bits| bits | 0x7fe0_0000_7f00_0000),
+            (any::<u64>(), 0u32..64).prop_map(|(bits, keep)| bits & (u64::MAX << keep)),
+            Just(0),
+            Just(1 << 63),
+        ]
+    }
+
+    fn same_f32(got: u64, want: f32) -> bool {
+        if want.is_nan() { got == Format::F32.nan() } else { got == u64::from(want.to_bits()) }
+    }
+
+    fn same_f64(got: u64, want: f64) -> bool {
+        if want.is_nan() { got == Format::F64.nan() } else { got == want.to_bits() }
+    }
+
+    fn single(bits: u64) -> (u64, f32) {
+        let low = u32::try_from(bits & 0xffff_ffff).unwrap();
+        (u64::from(low), f32::from_bits(low))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Round to nearest in integers is what the host's floating point does.
+        #[test]
+        fn agrees_with_the_host(a in pattern(), b in pattern(), c in pattern()) {
+            let near = Rounding::NearestEven;
+            let (x, y, z) = (f64::from_bits(a), f64::from_bits(b), f64::from_bits(c));
+            let f = Format::F64;
+            prop_assert!(same_f64(add(f, near, a, b), x + y));
+            prop_assert!(same_f64(multiply(f, near, a, b), x * y));
+            prop_assert!(same_f64(divide(f, near, a, b), x / y));
+            prop_assert!(same_f64(square_root(f, near, a), x.sqrt()));
+            prop_assert!(same_f64(fused_multiply_add(f, near, a, b, c), x.mul_add(y, z)));
+            let ((a, x), (b, y), (c, z)) = (single(a), single(b), single(c));
+            let f = Format::F32;
+            prop_assert!(same_f32(add(f, near, a, b), x + y));
+            prop_assert!(same_f32(multiply(f, near, a, b), x * y));
+            prop_assert!(same_f32(divide(f, near, a, b), x / y));
+            prop_assert!(same_f32(square_root(f, near, a), x.sqrt()));
+            prop_assert!(same_f32(fused_multiply_add(f, near, a, b, c), x.mul_add(y, z)));
+        }
+
+        /// Conversions agree with the casts of the host, where those are defined alike.
+        #[test]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            reason = "the rounding of these casts is what is tested"
+        )]
+        fn converts_like_the_host(a in pattern()) {
+            let near = Rounding::NearestEven;
+            let x = f64::from_bits(a);
+            prop_assert!(same_f32(convert(Format::F64, Format::F32, near, a), x as f32));
+            let (low, y) = single(a);
+            prop_assert!(same_f64(convert(Format::F32, Format::F64, near, low), f64::from(y)));
+            prop_assert!(same_f64(from_integer(Format::F64, near, false, a), a as f64));
+            prop_assert!(same_f32(from_integer(Format::F32, near, false, a), a as f32));
+            for (rounding, want) in [
+                (Rounding::NearestEven, x.round_ties_even()),
+                (Rounding::NearestAway, x.round()),
+                (Rounding::Zero, x.trunc()),
+                (Rounding::Down, x.floor()),
+                (Rounding::Up, x.ceil()),
+            ] {
+                prop_assert!(same_f64(round_to_integral(Format::F64, rounding, a), want), "{:?} {:e}", rounding, x);
+            }
+        }
+
+        /// Down and up bracket the exact result and are neighbours; nearest is one of them, zero the one nearer to zero.
+        #[test]
+        fn directed_roundings_bracket(a in pattern(), b in pattern(), c in pattern()) {
+            type Operation = fn(Format, Rounding, u64, u64, u64) -> u64;
+            let operations: [Operation; 4] = [
+                |f, r, a, b, _| add(f, r, a, b),
+                |f, r, a, b, _| multiply(f, r, a, b),
+                |f, r, a, b, _| divide(f, r, a, b),
+                fused_multiply_add,
+            ];
+            for operation in operations {
+                let at = |rounding| operation(Format::F64, rounding, a, b, c);
+                let value = |rounding| f64::from_bits(at(rounding));
+                let (down, up) = (value(Rounding::Down), value(Rounding::Up));
+                if down.is_nan() {
+                    continue;
+                }
+                prop_assert!(down <= up);
+                prop_assert!(down == up || down.next_up() == up, "{:e} {:e}", down, up);
+                let near = at(Rounding::NearestEven);
+                prop_assert!(near == at(Rounding::Down) || near == at(Rounding::Up));
+                let zero = value(Rounding::Zero);
+                prop_assert!(zero.abs() == down.abs().min(up.abs()));
+            }
+        }
+
+        /// Narrowing in one step and comparing distances: half precision has no host type to compare with.
+        #[test]
+        fn half_is_the_nearest(a in any::<u32>()) {
+            let x = f64::from(f32::from_bits(a));
+            // Beyond the largest half there is no nearest; NaN has none either.
+            if x.abs().partial_cmp(&65_504.0) != Some(Ordering::Less) {
+                return Ok(());
+            }
+            for format in [Format::F16, Format::BF16] {
+                let half = convert(Format::F32, format, Rounding::NearestEven, u64::from(a));
+                let widen = |bits| f64::from_bits(convert(format, Format::F64, Rounding::NearestEven, bits));
+                let error = (widen(half) - x).abs();
+                let magnitude = half & (format.sign_bit() - 1);
+                for neighbour in [half + 1, half - u64::from(magnitude != 0)] {
+                    let other = widen(neighbour);
+                    prop_assert!(other.is_nan() || error <= (other - x).abs(), "{:e}", x);
+                }
+            }
+        }
+    }
+}

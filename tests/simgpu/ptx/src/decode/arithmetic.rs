@@ -39,8 +39,8 @@ impl<'a> Decoder<'a, '_> {
 
     fn unary_op(&mut self, form: &Form<'_, 'a>, apply: Unary, to: Type, from: Type) -> Parsed<Op> {
         form.operands(2, 2)?;
-        let to = self.to(Self::at(form, 0)?, to)?;
-        Ok(Op::Unary { apply, to, a: self.from(Self::at(form, 1)?, from)? })
+        let to = self.destination(Self::at(form, 0)?, to)?;
+        Ok(Op::Unary { apply, to, a: self.source(Self::at(form, 1)?, from)? })
     }
 
     fn binary_op(&mut self, form: &Form<'_, 'a>, apply: Binary, ty: Type) -> Parsed<Op> {
@@ -49,18 +49,18 @@ impl<'a> Decoder<'a, '_> {
 
     fn binary_types(&mut self, form: &Form<'_, 'a>, apply: Binary, to: Type, a: Type, b: Type) -> Parsed<Op> {
         form.operands(3, 3)?;
-        let to = self.to(Self::at(form, 0)?, to)?;
-        let a = self.from(Self::at(form, 1)?, a)?;
-        Ok(Op::Binary { apply, to, a, b: self.from(Self::at(form, 2)?, b)? })
+        let to = self.destination(Self::at(form, 0)?, to)?;
+        let a = self.source(Self::at(form, 1)?, a)?;
+        Ok(Op::Binary { apply, to, a, b: self.source(Self::at(form, 2)?, b)? })
     }
 
     fn ternary_types(&mut self, form: &Form<'_, 'a>, apply: Ternary, types: [Type; 4]) -> Parsed<Op> {
         form.operands(4, 4)?;
         let [to, a, b, c] = types;
-        let to = self.to(Self::at(form, 0)?, to)?;
-        let a = self.from(Self::at(form, 1)?, a)?;
-        let b = self.from(Self::at(form, 2)?, b)?;
-        Ok(Op::Ternary { apply, to, a, b, c: self.from(Self::at(form, 3)?, c)? })
+        let to = self.destination(Self::at(form, 0)?, to)?;
+        let a = self.source(Self::at(form, 1)?, a)?;
+        let b = self.source(Self::at(form, 2)?, b)?;
+        Ok(Op::Ternary { apply, to, a, b, c: self.source(Self::at(form, 3)?, c)? })
     }
 
     /// Opcodes that integers and floats share.
@@ -80,6 +80,9 @@ impl<'a> Decoder<'a, '_> {
             key = format!("{key}.sat");
         }
         let unknown = || form.place.invalid(format!("`{}` does not exist for this type", form.opcode));
+        if !ty.is_integer() {
+            return Err(unknown());
+        }
         match form.name {
             "abs" | "neg" => {
                 let apply = alu::integer_unary(&key, ty).ok_or_else(unknown)?;
@@ -179,16 +182,16 @@ impl<'a> Decoder<'a, '_> {
         let multiply = matches!(form.name, "mad" | "madc");
         let count = if multiply { 4 } else { 3 };
         form.operands(count, count)?;
-        let to = self.to(Self::at(form, 0)?, ty)?;
-        let a = self.from(Self::at(form, 1)?, ty)?;
-        let b = self.from(Self::at(form, 2)?, ty)?;
+        let to = self.destination(Self::at(form, 0)?, ty)?;
+        let a = self.source(Self::at(form, 1)?, ty)?;
+        let b = self.source(Self::at(form, 2)?, ty)?;
         match (form.name, half) {
             ("add" | "addc", None) => Ok(Op::AddCarry { carry, to, a, b }),
             ("sub" | "subc", None) => Ok(Op::SubtractCarry { carry, to, a, b }),
             ("mad" | "madc", Some(half)) => {
                 let key = format!("mul.{half}");
                 let product = alu::integer_binary(&key, ty).ok_or_else(|| form.unsupported())?;
-                let c = self.from(Self::at(form, 3)?, ty)?;
+                let c = self.source(Self::at(form, 3)?, ty)?;
                 Ok(Op::MultiplyAddCarry { product, carry, to, a, b, c })
             }
             _ => Err(form.unsupported()),
@@ -234,10 +237,10 @@ impl<'a> Decoder<'a, '_> {
             _ => 3,
         };
         form.operands(count, count)?;
-        let to = self.to(Self::at(form, 0)?, ty)?;
+        let to = self.destination(Self::at(form, 0)?, ty)?;
         let mut source = [Src::Immediate(0); 3];
         for (index, source) in source.iter_mut().take(count - 1).enumerate() {
-            *source = self.from(Self::at(form, index + 1)?, ty)?;
+            *source = self.source(Self::at(form, index + 1)?, ty)?;
         }
         let [a, b, c] = source;
         Ok(match alu::plain_float(op) {
@@ -267,11 +270,11 @@ impl<'a> Decoder<'a, '_> {
                 }
                 form.operands(5, 5)?;
                 Ok(Op::BitInsert {
-                    to: self.to(Self::at(form, 0)?, ty)?,
-                    a: self.from(Self::at(form, 1)?, ty)?,
-                    b: self.from(Self::at(form, 2)?, ty)?,
-                    position: self.from(Self::at(form, 3)?, Type::U32)?,
-                    length: self.from(Self::at(form, 4)?, Type::U32)?,
+                    to: self.destination(Self::at(form, 0)?, ty)?,
+                    a: self.source(Self::at(form, 1)?, ty)?,
+                    b: self.source(Self::at(form, 2)?, ty)?,
+                    position: self.source(Self::at(form, 3)?, Type::U32)?,
+                    length: self.source(Self::at(form, 4)?, Type::U32)?,
                     wide: ty == Type::B64,
                 })
             }
@@ -279,7 +282,7 @@ impl<'a> Decoder<'a, '_> {
                 let ty = form.ty()?;
                 form.operands(5, 5)?;
                 let table = Self::at(form, 4)?;
-                let Src::Immediate(bits) = self.from(table, Type::U32)? else {
+                let Src::Immediate(bits) = self.source(table, Type::U32)? else {
                     return Err(table.place.invalid("the table of `lop3` is a number"));
                 };
                 let table = u8::try_from(bits)
@@ -288,10 +291,10 @@ impl<'a> Decoder<'a, '_> {
                     return Err(form.unsupported());
                 }
                 Ok(Op::Lop3 {
-                    to: self.to(Self::at(form, 0)?, ty)?,
-                    a: self.from(Self::at(form, 1)?, ty)?,
-                    b: self.from(Self::at(form, 2)?, ty)?,
-                    c: self.from(Self::at(form, 3)?, ty)?,
+                    to: self.destination(Self::at(form, 0)?, ty)?,
+                    a: self.source(Self::at(form, 1)?, ty)?,
+                    b: self.source(Self::at(form, 2)?, ty)?,
+                    c: self.source(Self::at(form, 3)?, ty)?,
                     table,
                 })
             }
@@ -346,8 +349,8 @@ impl<'a> Decoder<'a, '_> {
         let count = if combine.is_some() { 4 } else { 3 };
         form.operands(count, count)?;
         let first = Self::at(form, 0)?;
-        let a = self.from(Self::at(form, 1)?, ty)?;
-        let b = self.from(Self::at(form, 2)?, ty)?;
+        let a = self.source(Self::at(form, 1)?, ty)?;
+        let b = self.source(Self::at(form, 2)?, ty)?;
         let combine: Option<(Combine, Predicate)> = match combine {
             Some(how) => Some((how, self.predicate(Self::at(form, 3)?)?)),
             None => None,
@@ -358,9 +361,9 @@ impl<'a> Decoder<'a, '_> {
                 Type::F32 => 0x3f80_0000,
                 _ => return Err(form.unsupported()),
             };
-            return Ok(Op::Set { compare, combine, to: self.to(first, result)?, yes, a, b });
+            return Ok(Op::Set { compare, combine, to: self.destination(first, result)?, yes, a, b });
         }
-        let (to, other) = self.to_with_predicate(first, Type::Pred)?;
+        let (to, other) = self.destination_pair(first, Type::Pred)?;
         Ok(Op::Compare { compare, combine, to, other, a, b })
     }
 
@@ -368,9 +371,9 @@ impl<'a> Decoder<'a, '_> {
         let flush = form.flag("ftz");
         let ty = form.ty()?;
         form.operands(4, 4)?;
-        let to = self.to(Self::at(form, 0)?, ty)?;
-        let a = self.from(Self::at(form, 1)?, ty)?;
-        let b = self.from(Self::at(form, 2)?, ty)?;
+        let to = self.destination(Self::at(form, 0)?, ty)?;
+        let a = self.source(Self::at(form, 1)?, ty)?;
+        let b = self.source(Self::at(form, 2)?, ty)?;
         let third: &Operand<'a> = Self::at(form, 3)?;
         if form.name == "selp" {
             if flush || ty.bits() < 16 {
@@ -386,7 +389,7 @@ impl<'a> Decoder<'a, '_> {
             (Type::F32, true) => |c| c & 0x7f80_0000 == 0 || c <= 0x7f80_0000,
             _ => return Err(form.unsupported()),
         };
-        Ok(Op::SelectBy { keeps, to, a, b, c: self.from(third, chooser)? })
+        Ok(Op::SelectBy { keeps, to, a, b, c: self.source(third, chooser)? })
     }
 
     fn test(&mut self, form: &mut Form<'_, 'a>) -> Parsed<Op> {
@@ -460,8 +463,8 @@ impl<'a> Decoder<'a, '_> {
             saturate,
             flush,
         };
-        let (slot, bits) = self.to_register(Self::at(form, 0)?, to, Fit::Wider)?;
-        let a = self.from_fitting(Self::at(form, 1)?, from, Fit::Wider)?;
+        let (slot, bits) = self.destination_register(Self::at(form, 0)?, to, Fit::Wider)?;
+        let a = self.source_fitting(Self::at(form, 1)?, from, Fit::Wider)?;
         Ok(Op::Convert { convert, extend: extension(to, bits), to: slot, a })
     }
 }

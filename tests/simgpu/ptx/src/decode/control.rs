@@ -36,7 +36,7 @@ impl<'a> Decoder<'a, '_> {
             "nanosleep" => {
                 form.flag("u32");
                 form.operands(1, 1)?;
-                self.from(Self::at(form, 0)?, Type::U32)?;
+                self.source(Self::at(form, 0)?, Type::U32)?;
                 Op::Yield
             }
             "pmevent" => {
@@ -82,7 +82,7 @@ impl<'a> Decoder<'a, '_> {
         }
         form.skip(&["uni"]);
         form.operands(2, 2)?;
-        let index = self.from(Self::at(form, 0)?, Type::U32)?;
+        let index = self.source(Self::at(form, 0)?, Type::U32)?;
         let list = Self::at(form, 1)?;
         let Shape::Name(name, 0) = list.shape else {
             return Err(list.place.invalid("expected the label of a `.branchtargets`"));
@@ -177,24 +177,24 @@ impl<'a> Decoder<'a, '_> {
                 return Err(form.unsupported());
             }
             form.operands(1, 1)?;
-            let mask = self.from(Self::at(form, 0)?, Type::B32)?;
+            let mask = self.source(Self::at(form, 0)?, Type::B32)?;
             return Ok(Op::Warp(Box::new(WarpOp::Sync { mask })));
         }
         form.skip(&["cta", "aligned"]);
         match form.one_of(&["sync", "arrive", "red"]) {
             Some("sync") => {
                 form.operands(1, 2)?;
-                let id = self.from(Self::at(form, 0)?, Type::U32)?;
+                let id = self.source(Self::at(form, 0)?, Type::U32)?;
                 let threads = match form.operands.get(1) {
-                    Some(operand) => Some(self.from(operand, Type::U32)?),
+                    Some(operand) => Some(self.source(operand, Type::U32)?),
                     None => None,
                 };
                 Ok(Op::Barrier { id, threads, reduction: None })
             }
             Some("arrive") => {
                 form.operands(2, 2)?;
-                let id = self.from(Self::at(form, 0)?, Type::U32)?;
-                Ok(Op::Arrive { id, threads: self.from(Self::at(form, 1)?, Type::U32)? })
+                let id = self.source(Self::at(form, 0)?, Type::U32)?;
+                Ok(Op::Arrive { id, threads: self.source(Self::at(form, 1)?, Type::U32)? })
             }
             Some("red") => {
                 let operation = form.one_of(&["popc", "and", "or"]).ok_or_else(|| form.unsupported())?;
@@ -204,11 +204,11 @@ impl<'a> Decoder<'a, '_> {
                     return Err(form.unsupported());
                 }
                 form.operands(3, 4)?;
-                let to = self.to(Self::at(form, 0)?, ty)?;
-                let id = self.from(Self::at(form, 1)?, Type::U32)?;
+                let to = self.destination(Self::at(form, 0)?, ty)?;
+                let id = self.source(Self::at(form, 1)?, Type::U32)?;
                 let last = form.operands.len() - 1;
                 let threads = match last {
-                    3 => Some(self.from(Self::at(form, 2)?, Type::U32)?),
+                    3 => Some(self.source(Self::at(form, 2)?, Type::U32)?),
                     _ => None,
                 };
                 let predicate = self.predicate(Self::at(form, last)?)?;
@@ -227,7 +227,7 @@ impl<'a> Decoder<'a, '_> {
         if form.name == "activemask" {
             let ty = form.ty()?;
             form.operands(1, 1)?;
-            return Ok(WarpOp::ActiveMask { to: self.to(Self::at(form, 0)?, ty)? });
+            return Ok(WarpOp::ActiveMask { to: self.destination(Self::at(form, 0)?, ty)? });
         }
         if !form.flag("sync") {
             let message = format!("`{}` without `.sync`, which sm_70 and later do not have", form.opcode);
@@ -240,9 +240,15 @@ impl<'a> Decoder<'a, '_> {
                 let all = form.one_of(&["any", "all"]).ok_or_else(|| form.unsupported())? == "all";
                 let ty = form.ty()?;
                 form.operands(3, 3)?;
-                let (to, agreed) = self.to_with_predicate(Self::at(form, 0)?, Type::B32)?;
-                let value = self.from(Self::at(form, 1)?, ty)?;
-                Ok(WarpOp::Match { all, to, agreed, value, mask: self.from(Self::at(form, 2)?, Type::B32)? })
+                let (to, agreed) = self.destination_pair(Self::at(form, 0)?, Type::B32)?;
+                let value = self.source(Self::at(form, 1)?, ty)?;
+                Ok(WarpOp::Match {
+                    all,
+                    to,
+                    agreed,
+                    value,
+                    mask: self.source(Self::at(form, 2)?, Type::B32)?,
+                })
             }
             "redux" => {
                 let operations = ["add", "min", "max", "and", "or", "xor"];
@@ -252,14 +258,14 @@ impl<'a> Decoder<'a, '_> {
                     .filter(|_| ty.bits() == 32)
                     .ok_or_else(|| form.unsupported())?;
                 form.operands(3, 3)?;
-                let to = self.to(Self::at(form, 0)?, ty)?;
-                let value = self.from(Self::at(form, 1)?, ty)?;
-                Ok(WarpOp::Reduce { combine, to, value, mask: self.from(Self::at(form, 2)?, Type::B32)? })
+                let to = self.destination(Self::at(form, 0)?, ty)?;
+                let value = self.source(Self::at(form, 1)?, ty)?;
+                Ok(WarpOp::Reduce { combine, to, value, mask: self.source(Self::at(form, 2)?, Type::B32)? })
             }
             _ => {
                 form.operands(2, 2)?;
-                let (lane, elected) = self.to_with_predicate(Self::at(form, 0)?, Type::B32)?;
-                Ok(WarpOp::Elect { lane, elected, mask: self.from(Self::at(form, 1)?, Type::B32)? })
+                let (lane, elected) = self.destination_pair(Self::at(form, 0)?, Type::B32)?;
+                Ok(WarpOp::Elect { lane, elected, mask: self.source(Self::at(form, 1)?, Type::B32)? })
             }
         }
     }
@@ -276,15 +282,15 @@ impl<'a> Decoder<'a, '_> {
             return Err(form.unsupported());
         }
         form.operands(5, 5)?;
-        let (to, valid) = self.to_with_predicate(Self::at(form, 0)?, Type::B32)?;
+        let (to, valid) = self.destination_pair(Self::at(form, 0)?, Type::B32)?;
         Ok(WarpOp::Shuffle {
             mode,
             to,
             valid,
-            value: self.from(Self::at(form, 1)?, Type::B32)?,
-            lane: self.from(Self::at(form, 2)?, Type::B32)?,
-            clamp: self.from(Self::at(form, 3)?, Type::B32)?,
-            mask: self.from(Self::at(form, 4)?, Type::B32)?,
+            value: self.source(Self::at(form, 1)?, Type::B32)?,
+            lane: self.source(Self::at(form, 2)?, Type::B32)?,
+            clamp: self.source(Self::at(form, 3)?, Type::B32)?,
+            mask: self.source(Self::at(form, 4)?, Type::B32)?,
         })
     }
 
@@ -302,9 +308,9 @@ impl<'a> Decoder<'a, '_> {
             return Err(form.unsupported());
         }
         form.operands(3, 3)?;
-        let to = self.to(Self::at(form, 0)?, ty)?;
+        let to = self.destination(Self::at(form, 0)?, ty)?;
         let predicate = self.predicate(Self::at(form, 1)?)?;
-        Ok(WarpOp::Vote { mode, to, predicate, mask: self.from(Self::at(form, 2)?, Type::B32)? })
+        Ok(WarpOp::Vote { mode, to, predicate, mask: self.source(Self::at(form, 2)?, Type::B32)? })
     }
 }
 

@@ -37,7 +37,7 @@ impl<'a> Decoder<'a, '_> {
                 form.skip_prefixes(CACHE_HINTS);
                 let ty = form.ty()?;
                 form.operands(1, 4)?;
-                Op::Move { to: self.to(Self::at(form, 0)?, ty)?, value: Src::Immediate(0) }
+                Op::Move { to: self.destination(Self::at(form, 0)?, ty)?, value: Src::Immediate(0) }
             }
             _ => return Ok(None),
         }))
@@ -58,19 +58,19 @@ impl<'a> Decoder<'a, '_> {
         };
         if let Shape::Vector(parts) = &to.shape {
             let (part, bits) = part(parts.len())?;
-            let slots = parts.iter().map(|operand| self.to(operand, part)).collect::<Parsed<_>>()?;
-            return Ok(Op::Unpack { to: slots, value: self.from(from, ty)?, bits });
+            let slots = parts.iter().map(|operand| self.destination(operand, part)).collect::<Parsed<_>>()?;
+            return Ok(Op::Unpack { to: slots, value: self.source(from, ty)?, bits });
         }
-        let slot = self.to(to, ty)?;
+        let slot = self.destination(to, ty)?;
         if let Shape::Vector(parts) = &from.shape {
             let (part, bits) = part(parts.len())?;
-            let parts = parts.iter().map(|operand| self.from(operand, part)).collect::<Parsed<_>>()?;
+            let parts = parts.iter().map(|operand| self.source(operand, part)).collect::<Parsed<_>>()?;
             return Ok(Op::Pack { to: slot, parts, bits });
         }
         if ty == Type::Pred && matches!(from.shape, Shape::Not(_)) {
             return Ok(Op::Not { to: slot, predicate: self.predicate(from)? });
         }
-        Ok(match self.from(from, ty)? {
+        Ok(match self.source(from, ty)? {
             Src::Special(clock) if clock.is_clock() => Op::ReadClock { to: slot, clock },
             value => Op::Move { to: slot, value },
         })
@@ -122,7 +122,7 @@ impl<'a> Decoder<'a, '_> {
         let mut to = [SINK; 4];
         let mut width = None;
         for (slot, part) in to.iter_mut().zip(parts) {
-            let (register, bits) = self.to_register(part, element, Fit::Wider)?;
+            let (register, bits) = self.destination_register(part, element, Fit::Wider)?;
             *slot = register;
             if register != SINK && *width.get_or_insert(bits) != bits {
                 return Err(part.place.invalid("the registers of a vector have different widths"));
@@ -152,7 +152,7 @@ impl<'a> Decoder<'a, '_> {
         let parts = self.vector_parts(Self::at(form, 1)?, usize::from(lanes))?;
         let mut from = [Src::Immediate(0); 4];
         for (src, part) in from.iter_mut().zip(parts) {
-            *src = self.from_fitting(part, element, Fit::Wider)?;
+            *src = self.source_fitting(part, element, Fit::Wider)?;
         }
         Ok(Op::Store { space, element, from, lanes, address })
     }
@@ -176,11 +176,11 @@ impl<'a> Decoder<'a, '_> {
         let skip = usize::from(form.name == "atom");
         let count = reads + skip;
         form.operands(count, count + usize::from(hinted))?;
-        let to = if skip == 1 { self.to(Self::at(form, 0)?, element)? } else { SINK };
+        let to = if skip == 1 { self.destination(Self::at(form, 0)?, element)? } else { SINK };
         let (address, space) = self.address(Self::at(form, skip)?, space)?;
-        let b = self.from(Self::at(form, skip + 1)?, element)?;
+        let b = self.source(Self::at(form, skip + 1)?, element)?;
         let c = match operation {
-            "cas" => self.from(Self::at(form, skip + 2)?, element)?,
+            "cas" => self.source(Self::at(form, skip + 2)?, element)?,
             _ => Src::Immediate(0),
         };
         Ok(Op::Atomic { space, element, change, to, address, b, c })
@@ -200,8 +200,8 @@ impl<'a> Decoder<'a, '_> {
             return Err(form.place.unsupported("addresses of less than 64 bits in `cvta`"));
         }
         form.operands(2, 2)?;
-        let to = self.to(Self::at(form, 0)?, ty)?;
-        let a = self.from(Self::at(form, 1)?, ty)?;
+        let to = self.destination(Self::at(form, 0)?, ty)?;
+        let a = self.source(Self::at(form, 1)?, ty)?;
         Ok(if to_space { Op::ToSpace { space, to, a } } else { Op::ToGeneric { space, to, a } })
     }
 
@@ -212,8 +212,8 @@ impl<'a> Decoder<'a, '_> {
             space => space,
         };
         form.operands(2, 2)?;
-        let to = self.to(Self::at(form, 0)?, Type::Pred)?;
-        Ok(Op::IsSpace { space, to, a: self.from(Self::at(form, 1)?, Type::B64)? })
+        let to = self.destination(Self::at(form, 0)?, Type::Pred)?;
+        Ok(Op::IsSpace { space, to, a: self.source(Self::at(form, 1)?, Type::B64)? })
     }
 }
 

@@ -127,7 +127,6 @@ fn labels<'a>(body: &[Statement<'a>]) -> Parsed<HashMap<(u32, &'a str), u32>> {
 }
 
 impl<'a> Decoder<'a, '_> {
-    #[expect(clippy::type_complexity, reason = "read once, right where it is made")]
     fn signature(
         &mut self,
         routine: &Routine<'a>,

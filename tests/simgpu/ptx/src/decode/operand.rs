@@ -46,19 +46,30 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// The slot of a destination, or the sink for `_`.
-    pub(crate) fn to(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<Slot> {
-        Ok(self.to_register(operand, ty, Fit::Exact)?.0)
+    pub(crate) fn destination(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<Slot> {
+        Ok(self.destination_register(operand, ty, Fit::Exact)?.0)
     }
 
     /// A destination with the width of its register in bits.
-    pub(crate) fn to_register(&mut self, operand: &Operand<'a>, ty: Type, fit: Fit) -> Parsed<(Slot, u32)> {
+    pub(crate) fn destination_register(
+        &mut self,
+        operand: &Operand<'a>,
+        ty: Type,
+        fit: Fit,
+    ) -> Parsed<(Slot, u32)> {
         let Shape::Name(name, 0) = operand.shape else {
             return Err(operand.place.invalid("expected a register to write to"));
         };
-        self.to_named(name, ty, fit, operand.place)
+        self.destination_named(name, ty, fit, operand.place)
     }
 
-    pub(crate) fn to_named(&mut self, name: &str, ty: Type, fit: Fit, place: Place) -> Parsed<(Slot, u32)> {
+    pub(crate) fn destination_named(
+        &mut self,
+        name: &str,
+        ty: Type,
+        fit: Fit,
+        place: Place,
+    ) -> Parsed<(Slot, u32)> {
         if name == "_" {
             return Ok((SINK, ty.bits().max(32)));
         }
@@ -67,11 +78,11 @@ impl<'a> Decoder<'a, '_> {
         Ok((register.slot, register.register.bits()))
     }
 
-    pub(crate) fn from(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<Src> {
-        self.from_fitting(operand, ty, Fit::Exact)
+    pub(crate) fn source(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<Src> {
+        self.source_fitting(operand, ty, Fit::Exact)
     }
 
-    pub(crate) fn from_fitting(&mut self, operand: &Operand<'a>, ty: Type, fit: Fit) -> Parsed<Src> {
+    pub(crate) fn source_fitting(&mut self, operand: &Operand<'a>, ty: Type, fit: Fit) -> Parsed<Src> {
         let place = operand.place;
         match operand.shape {
             Shape::Number(number, negative) => Ok(Src::Immediate(literal(number, negative, ty, place)?)),
@@ -172,7 +183,9 @@ impl<'a> Decoder<'a, '_> {
                     Some(found) if found == space => space,
                     Some(Space::Global) if space == Space::Generic => space,
                     _ => {
-                        return Err(place.invalid(format!("`{name}` does not lie in the space of the access")));
+                        return Err(
+                            place.invalid(format!("`{name}` does not lie in the space of the access"))
+                        );
                     }
                 };
                 Ok((Address { base, offset }, space))
@@ -205,14 +218,14 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// `d` or `d|p`: the second is the sink when it is not there.
-    pub(crate) fn to_with_predicate(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<(Slot, Slot)> {
+    pub(crate) fn destination_pair(&mut self, operand: &Operand<'a>, ty: Type) -> Parsed<(Slot, Slot)> {
         match operand.shape {
             Shape::Pair(first, second) => {
-                let to = self.to_named(first, ty, Fit::Exact, operand.place)?.0;
-                let other = self.to_named(second, Type::Pred, Fit::Exact, operand.place)?.0;
+                let to = self.destination_named(first, ty, Fit::Exact, operand.place)?.0;
+                let other = self.destination_named(second, Type::Pred, Fit::Exact, operand.place)?.0;
                 Ok((to, other))
             }
-            _ => Ok((self.to(operand, ty)?, SINK)),
+            _ => Ok((self.destination(operand, ty)?, SINK)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What the tests of kernels share: loading a module into a heap, and packing parameters.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use headgate_simgpu_ptx::{ExecStats, Heap, Kernel, LaunchConfig, LaunchError, Module, Param, Placement};
