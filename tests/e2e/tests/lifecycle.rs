@@ -1,4 +1,5 @@
 //! Processes and daemons come and go, also by `kill -9`; ledgers and limits stay right.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What an operator sees: metrics, health, status, kernel probes.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
