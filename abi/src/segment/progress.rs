@@ -21,7 +21,9 @@ pub fn batches_in_flight(seat: &Seat, device: usize) -> u32 {
         if lane.device.load(Acquire) as usize == device + 1 {
             // Completed is read first: a batch that completes in between counts as in flight once more.
             let completed = completed.load(Acquire);
-            batches = batches.saturating_add(lane.submitted.load(Acquire).wrapping_sub(completed));
+            let ahead = lane.submitted.load(Acquire).wrapping_sub(completed).cast_signed();
+            // A tenant that scribbles a completion ahead of its submissions has nothing in flight.
+            batches = batches.saturating_add(ahead.max(0).unsigned_abs());
         }
     }
     batches
