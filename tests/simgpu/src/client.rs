@@ -101,6 +101,14 @@ impl Connection {
         self.send(&mut self.lock_outbox(), false, request)
     }
 
+    /// Sends a request that means nothing to a server that is gone.
+    pub fn tell(&self, request: &Request) {
+        if self.post(request).is_err() {
+            // The connection remembers; whoever needs the server next hears of it.
+            debug_assert!(self.is_lost());
+        }
+    }
+
     /// Asks and waits for the answer.
     ///
     /// # Errors

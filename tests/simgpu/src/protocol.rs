@@ -138,6 +138,11 @@ pub enum Command {
         /// The event.
         event: u64,
     },
+    /// Forget when an event was reached.
+    ForgetEvent {
+        /// The event.
+        event: u64,
+    },
     /// Give back an allocation in stream order.
     Free {
         /// Its address.
@@ -248,11 +253,6 @@ pub enum Request {
         start: u64,
         /// The later.
         end: u64,
-    },
-    /// An event is gone.
-    ForgetEvent {
-        /// The event.
-        event: u64,
     },
     /// Whether a fault was injected into the call the client is about to make.
     TakeFault {

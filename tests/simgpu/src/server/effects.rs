@@ -27,6 +27,7 @@ pub(crate) enum Action {
     WaitValue { at: Place, value: u64, width: Width, condition: Condition },
     WriteValue { at: Place, value: u64, width: Width },
     Stamp { event: u64 },
+    ForgetEvent { event: u64 },
     Free { address: u64 },
     Nothing,
     /// The command was malformed when it came.
@@ -63,6 +64,12 @@ impl World<Payload> for Node {
             Action::Stamp { event } => {
                 if let Some(session) = self.sessions.get_mut(&id) {
                     session.events.insert(event, at);
+                }
+                Ok(())
+            }
+            Action::ForgetEvent { event } => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.events.remove(&event);
                 }
                 Ok(())
             }

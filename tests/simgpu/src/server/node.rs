@@ -176,10 +176,6 @@ impl Node {
                 let events = &self.session(id)?.events;
                 Ok(Reply::Moments(events.get(&start).copied(), events.get(&end).copied()))
             }
-            Request::ForgetEvent { event } => {
-                self.session(id)?.events.remove(&event);
-                Ok(Reply::Done)
-            }
             Request::TakeFault { call } => self.take_fault(id, &call),
             Request::Note { call, status } => {
                 let pid = self.session(id)?.pid;
@@ -501,6 +497,7 @@ impl Node {
                 (Work::Instant, Action::Nothing)
             }
             Command::Stamp { event } => (Work::Instant, Action::Stamp { event }),
+            Command::ForgetEvent { event } => (Work::Instant, Action::ForgetEvent { event }),
             Command::Free { address } => (Work::Instant, Action::Free { address }),
             Command::Nothing => (Work::Instant, Action::Nothing),
             Command::HostFunction => (Work::Host, Action::Nothing),

@@ -1,0 +1,258 @@
+//! Copies and fills.
+#![allow(non_snake_case, reason = "the names are those of the driver API")]
+
+use core::ffi::c_void;
+use std::sync::Arc;
+
+use headgate_abi::cuda::symbols::ThreadMode;
+use headgate_abi::cuda::types::{CUDA_MEMCPY2D, CUdeviceptr, CUresult, CUstream};
+use headgate_simgpu::protocol::{Command, Place, Rows};
+
+use super::memory::device_range;
+use super::{host, memory, twins};
+use crate::driver::{Answer, Driver, driver};
+use crate::objects::Stream;
+use crate::{current, raw};
+
+/// A copy with its ends known.
+#[derive(Clone, Copy)]
+struct Copy {
+    to: Rows,
+    from: Rows,
+    width: u64,
+    height: u64,
+}
+
+/// When the call returns.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// When the copy is done, if the host is one of its ends.
+    Done,
+    /// As soon as the documentation allows ("API synchronization behavior"): at once for pinned memory; for pageable
+    /// memory when it was staged, or, to the host, when the copy is done.
+    Early,
+}
+
+fn span(rows: Rows, width: u64, height: u64) -> Option<u64> {
+    rows.pitch.checked_mul(height.checked_sub(1)?)?.checked_add(width)
+}
+
+/// Checks that an end of a copy is memory the call may touch.
+fn check(driver: &Driver, rows: Rows, width: u64, height: u64) -> Answer {
+    let bytes = span(rows, width, height).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    match rows.at {
+        Place::Device(address) => device_range(driver, address, bytes).map(|_| ()),
+        Place::Host(0) => Err(CUresult::ERROR_INVALID_VALUE),
+        Place::Host(_) => Ok(()),
+    }
+}
+
+fn is_pageable(driver: &Driver, rows: Rows, width: u64, height: u64) -> bool {
+    match rows.at {
+        Place::Device(_) => false,
+        Place::Host(address) => {
+            !host::is_pinned(driver, address, span(rows, width, height).unwrap_or(u64::MAX))
+        }
+    }
+}
+
+fn run(driver: &Driver, stream: &Stream, copy: Copy, back: Return) -> Answer {
+    let Copy { to, from, width, height } = copy;
+    if width == 0 || height == 0 {
+        return Ok(());
+    }
+    check(driver, to, width, height)?;
+    check(driver, from, width, height)?;
+    let staged = back == Return::Early && is_pageable(driver, from, width, height);
+    let command = Command::Copy { to, from, width, height, staged };
+    if staged && matches!(to.at, Place::Device(_)) {
+        return driver.submit_staged(stream, command);
+    }
+    let seq = driver.submit(stream, [command])?;
+    let touches_host = matches!(to.at, Place::Host(_)) || matches!(from.at, Place::Host(_));
+    let waits = match back {
+        Return::Done => touches_host,
+        Return::Early => is_pageable(driver, to, width, height),
+    };
+    if waits { driver.wait(stream, seq) } else { Ok(()) }
+}
+
+fn find(mode: ThreadMode, stream: CUstream) -> Result<(&'static Driver, Arc<Stream>), CUresult> {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    Ok((driver, current::stream(driver, &context, stream, mode)?))
+}
+
+fn linear(mode: ThreadMode, stream: CUstream, to: Place, from: Place, bytes: usize, back: Return) -> Answer {
+    let (driver, stream) = find(mode, stream)?;
+    let rows = |at| Rows { at, pitch: bytes as u64 };
+    run(driver, &stream, Copy { to: rows(to), from: rows(from), width: bytes as u64, height: 1 }, back)
+}
+
+fn host_place<T>(pointer: *const T) -> Place {
+    Place::Host(pointer.addr() as u64)
+}
+
+/// Device memory, or what must then be host memory: with unified addressing the address says which.
+fn unified(address: u64) -> Result<Place, CUresult> {
+    let is_device = memory::find(driver()?, address).is_some();
+    Ok(if is_device { Place::Device(address) } else { Place::Host(address) })
+}
+
+fn copy(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) -> Answer {
+    linear(mode, CUstream::NULL, unified(dst)?, unified(src)?, bytes, Return::Done)
+}
+
+fn copy_async(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+    linear(mode, stream, unified(dst)?, unified(src)?, bytes, Return::Early)
+}
+
+fn to_device(mode: ThreadMode, dst: CUdeviceptr, src: *const c_void, bytes: usize) -> Answer {
+    linear(mode, CUstream::NULL, Place::Device(dst), host_place(src), bytes, Return::Done)
+}
+
+fn from_device(mode: ThreadMode, dst: *mut c_void, src: CUdeviceptr, bytes: usize) -> Answer {
+    linear(mode, CUstream::NULL, host_place(dst), Place::Device(src), bytes, Return::Done)
+}
+
+fn on_device(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) -> Answer {
+    linear(mode, CUstream::NULL, Place::Device(dst), Place::Device(src), bytes, Return::Done)
+}
+
+fn to_device_async(mode: ThreadMode, dst: CUdeviceptr, src: *const c_void, bytes: usize, stream: CUstream) -> Answer {
+    linear(mode, stream, Place::Device(dst), host_place(src), bytes, Return::Early)
+}
+
+fn from_device_async(mode: ThreadMode, dst: *mut c_void, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+    linear(mode, stream, host_place(dst), Place::Device(src), bytes, Return::Early)
+}
+
+fn on_device_async(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+    linear(mode, stream, Place::Device(dst), Place::Device(src), bytes, Return::Early)
+}
+
+/// One end of a 2D copy: `CUmemorytype` 1 host, 2 device, 3 array, 4 unified.
+fn end_of_2d(kind: u32, host: *const c_void, device: u64, (x, y, pitch): (usize, usize, usize), width: usize) -> Result<Rows, CUresult> {
+    let base = match kind {
+        1 => host_place(host),
+        2 => Place::Device(device),
+        4 => unified(device)?,
+        3 => return Err(CUresult::ERROR_NOT_SUPPORTED),
+        _ => return Err(CUresult::ERROR_INVALID_VALUE),
+    };
+    // A pitch of zero means rows without gaps.
+    let pitch = if pitch == 0 { x.checked_add(width).ok_or(CUresult::ERROR_INVALID_VALUE)? } else { pitch };
+    if x.checked_add(width).is_none_or(|needed| needed > pitch) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let offset = y.checked_mul(pitch).and_then(|rows| rows.checked_add(x)).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let at = match base {
+        Place::Host(address) => Place::Host(address.wrapping_add(offset as u64)),
+        Place::Device(address) => Place::Device(address.wrapping_add(offset as u64)),
+    };
+    Ok(Rows { at, pitch: pitch as u64 })
+}
+
+fn parse_2d(copy: *const CUDA_MEMCPY2D) -> Result<Copy, CUresult> {
+    let copy = raw::load(copy)?;
+    let width = copy.WidthInBytes;
+    let to = (copy.dstXInBytes, copy.dstY, copy.dstPitch);
+    let from = (copy.srcXInBytes, copy.srcY, copy.srcPitch);
+    Ok(Copy {
+        to: end_of_2d(copy.dstMemoryType, copy.dstHost, copy.dstDevice, to, width)?,
+        from: end_of_2d(copy.srcMemoryType, copy.srcHost, copy.srcDevice, from, width)?,
+        width: width as u64,
+        height: copy.Height as u64,
+    })
+}
+
+fn copy_2d(mode: ThreadMode, copy: *const CUDA_MEMCPY2D) -> Answer {
+    let (driver, stream) = find(mode, CUstream::NULL)?;
+    run(driver, &stream, parse_2d(copy)?, Return::Done)
+}
+
+fn copy_2d_async(mode: ThreadMode, copy: *const CUDA_MEMCPY2D, stream: CUstream) -> Answer {
+    let (driver, stream) = find(mode, stream)?;
+    run(driver, &stream, parse_2d(copy)?, Return::Early)
+}
+
+/// Fills are asynchronous in both forms, except that the plain ones use the default stream.
+#[derive(Clone, Copy)]
+struct Fill {
+    at: u64,
+    pitch: u64,
+    value: u32,
+    element: u32,
+    width: usize,
+    height: usize,
+}
+
+fn fill(mode: ThreadMode, stream: CUstream, fill: Fill) -> Answer {
+    let (driver, stream) = find(mode, stream)?;
+    let Fill { at, pitch, value, element, width, height } = fill;
+    let (width, height) = (width as u64, height as u64);
+    if width == 0 || height == 0 {
+        return Ok(());
+    }
+    let row = width.checked_mul(element.into()).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let pitch = if height == 1 { row } else { pitch };
+    if pitch < row || !at.is_multiple_of(element.into()) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    check(driver, Rows { at: Place::Device(at), pitch }, row, height)?;
+    driver.submit(&stream, [Command::Fill { at, pitch, value, element, width, height }]).map(|_| ())
+}
+
+fn line(at: u64, value: u32, element: u32, width: usize) -> Fill {
+    Fill { at, pitch: 0, value, element, width, height: 1 }
+}
+
+fn fill_8(mode: ThreadMode, dst: CUdeviceptr, value: u8, count: usize) -> Answer {
+    fill(mode, CUstream::NULL, line(dst, value.into(), 1, count))
+}
+
+fn fill_16(mode: ThreadMode, dst: CUdeviceptr, value: u16, count: usize) -> Answer {
+    fill(mode, CUstream::NULL, line(dst, value.into(), 2, count))
+}
+
+fn fill_32(mode: ThreadMode, dst: CUdeviceptr, value: u32, count: usize) -> Answer {
+    fill(mode, CUstream::NULL, line(dst, value, 4, count))
+}
+
+fn fill_8_async(mode: ThreadMode, dst: CUdeviceptr, value: u8, count: usize, stream: CUstream) -> Answer {
+    fill(mode, stream, line(dst, value.into(), 1, count))
+}
+
+fn fill_16_async(mode: ThreadMode, dst: CUdeviceptr, value: u16, count: usize, stream: CUstream) -> Answer {
+    fill(mode, stream, line(dst, value.into(), 2, count))
+}
+
+fn fill_32_async(mode: ThreadMode, dst: CUdeviceptr, value: u32, count: usize, stream: CUstream) -> Answer {
+    fill(mode, stream, line(dst, value, 4, count))
+}
+
+fn fill_2d_8(mode: ThreadMode, dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize) -> Answer {
+    let rows = Fill { at: dst, pitch: pitch as u64, value: value.into(), element: 1, width, height };
+    fill(mode, CUstream::NULL, rows)
+}
+
+twins! {
+    cuMemcpy, cuMemcpy_ptds (dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) = copy;
+    cuMemcpyAsync, cuMemcpyAsync_ptsz (dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) = copy_async;
+    cuMemcpyHtoD_v2, cuMemcpyHtoD_v2_ptds (dst: CUdeviceptr, src: *const c_void, bytes: usize) = to_device;
+    cuMemcpyDtoH_v2, cuMemcpyDtoH_v2_ptds (dst: *mut c_void, src: CUdeviceptr, bytes: usize) = from_device;
+    cuMemcpyDtoD_v2, cuMemcpyDtoD_v2_ptds (dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) = on_device;
+    cuMemcpyHtoDAsync_v2, cuMemcpyHtoDAsync_v2_ptsz (dst: CUdeviceptr, src: *const c_void, bytes: usize, stream: CUstream) = to_device_async;
+    cuMemcpyDtoHAsync_v2, cuMemcpyDtoHAsync_v2_ptsz (dst: *mut c_void, src: CUdeviceptr, bytes: usize, stream: CUstream) = from_device_async;
+    cuMemcpyDtoDAsync_v2, cuMemcpyDtoDAsync_v2_ptsz (dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) = on_device_async;
+    cuMemcpy2D_v2, cuMemcpy2D_v2_ptds (copy: *const CUDA_MEMCPY2D) = copy_2d;
+    cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds (copy: *const CUDA_MEMCPY2D) = copy_2d;
+    cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz (copy: *const CUDA_MEMCPY2D, stream: CUstream) = copy_2d_async;
+    cuMemsetD8_v2, cuMemsetD8_v2_ptds (dst: CUdeviceptr, value: u8, count: usize) = fill_8;
+    cuMemsetD16_v2, cuMemsetD16_v2_ptds (dst: CUdeviceptr, value: u16, count: usize) = fill_16;
+    cuMemsetD32_v2, cuMemsetD32_v2_ptds (dst: CUdeviceptr, value: u32, count: usize) = fill_32;
+    cuMemsetD8Async, cuMemsetD8Async_ptsz (dst: CUdeviceptr, value: u8, count: usize, stream: CUstream) = fill_8_async;
+    cuMemsetD16Async, cuMemsetD16Async_ptsz (dst: CUdeviceptr, value: u16, count: usize, stream: CUstream) = fill_16_async;
+    cuMemsetD32Async, cuMemsetD32Async_ptsz (dst: CUdeviceptr, value: u32, count: usize, stream: CUstream) = fill_32_async;
+    cuMemsetD2D8_v2, cuMemsetD2D8_v2_ptds (dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize) = fill_2d_8;
+}

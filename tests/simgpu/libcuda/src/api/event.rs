@@ -1,0 +1,126 @@
+//! Events: points in streams that the process remembers by itself; only their moments are the server's.
+#![allow(non_snake_case, reason = "the names are those of the driver API")]
+
+use core::ffi::c_uint;
+use std::sync::{Arc, Mutex};
+
+use headgate_abi::cuda::symbols::ThreadMode;
+use headgate_abi::cuda::types::{CUevent, CUresult, CUstream};
+use headgate_simgpu::protocol::{Command, Reply, Request};
+
+use super::{device, twins};
+use crate::driver::{Answer, Driver, driver};
+use crate::objects::{Event, Recorded, lock};
+use crate::{current, raw};
+
+/// `CU_EVENT_BLOCKING_SYNC`, `DISABLE_TIMING`, `INTERPROCESS`.
+const BLOCKING_SYNC: c_uint = 1;
+const DISABLE_TIMING: c_uint = 2;
+const INTERPROCESS: c_uint = 4;
+
+pub(crate) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    if flags & INTERPROCESS != 0 {
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    if flags & !(BLOCKING_SYNC | DISABLE_TIMING) != 0 || event.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let made = Event {
+        id: driver.next_event_id(),
+        timing: flags & DISABLE_TIMING == 0,
+        context: context.handle,
+        recorded: Mutex::new(None),
+    };
+    let handle = driver.events.reserve();
+    driver.events.insert(handle, Arc::new(made));
+    raw::store(event, CUevent::from_addr(handle))
+}
+
+fn find(driver: &Driver, event: CUevent) -> Result<Arc<Event>, CUresult> {
+    driver.events.get(event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)
+}
+
+fn record_with_flags(mode: ThreadMode, event: CUevent, stream: CUstream, flags: c_uint) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    let event = find(driver, event)?;
+    let stream = current::stream(driver, &context, stream, mode)?;
+    if flags > 1 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    if event.context != stream.context {
+        return Err(CUresult::ERROR_INVALID_HANDLE);
+    }
+    let command = if event.timing { Command::Stamp { event: event.id } } else { Command::Nothing };
+    let mut recorded = lock(&event.recorded);
+    let seq = driver.submit(&stream, [command])?;
+    *recorded = Some(Recorded { stream, seq });
+    Ok(())
+}
+
+fn record(mode: ThreadMode, event: CUevent, stream: CUstream) -> Answer {
+    record_with_flags(mode, event, stream, 0)
+}
+
+twins! {
+    cuEventRecord, cuEventRecord_ptsz (event: CUevent, stream: CUstream) = record;
+    cuEventRecordWithFlags, cuEventRecordWithFlags_ptsz (event: CUevent, stream: CUstream, flags: c_uint) = record_with_flags;
+}
+
+pub(crate) fn cuEventQuery(event: CUevent) -> Answer {
+    let driver = driver()?;
+    let recorded = lock(&find(driver, event)?.recorded).clone();
+    let Some(point) = recorded else { return Ok(()) };
+    if !driver.is_done(point.stream.slot, point.seq) {
+        return Err(CUresult::ERROR_NOT_READY);
+    }
+    driver.context_error(point.stream.context_number)
+}
+
+pub(crate) fn cuEventSynchronize(event: CUevent) -> Answer {
+    let driver = driver()?;
+    let recorded = lock(&find(driver, event)?.recorded).clone();
+    recorded.map_or(Ok(()), |point| driver.wait(&point.stream, point.seq))
+}
+
+pub(crate) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Answer {
+    let driver = driver()?;
+    let (start, end) = (find(driver, start)?, find(driver, end)?);
+    for event in [&start, &end] {
+        let recorded = lock(&event.recorded).clone();
+        let point = recorded.filter(|_| event.timing).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+        if !driver.is_done(point.stream.slot, point.seq) {
+            return Err(CUresult::ERROR_NOT_READY);
+        }
+        driver.context_error(point.stream.context_number)?;
+    }
+    match driver.ask(&Request::Elapsed { start: start.id, end: end.id })? {
+        Reply::Moments(Some(start), Some(end)) => {
+            let later = end.saturating_sub(start);
+            let earlier = start.saturating_sub(end);
+            #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the API's own type")]
+            let span = (later as f64 - earlier as f64) / 1e6;
+            #[expect(clippy::cast_possible_truncation, reason = "the API's own type")]
+            raw::store(milliseconds, span as f32)
+        }
+        Reply::Moments(..) => Err(CUresult::ERROR_INVALID_HANDLE),
+        other => Err(device::out_of_turn(other)),
+    }
+}
+
+pub(crate) fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Answer {
+    cuEventElapsedTime(milliseconds, start, end)
+}
+
+pub(crate) fn cuEventDestroy_v2(event: CUevent) -> Answer {
+    let driver = driver()?;
+    let event = driver.events.remove(event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    let recorded = lock(&event.recorded).clone();
+    if let Some(point) = recorded.filter(|point| event.timing && point.stream.context_is_alive()) {
+        // In stream order: the moment must not be noted after it was forgotten.
+        return driver.submit(&point.stream, [Command::ForgetEvent { event: event.id }]).map(|_| ());
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! Device memory.
+#![allow(non_snake_case, reason = "the names are those of the driver API")]
+
+use core::ffi::{c_int, c_uint, c_void};
+use std::sync::{Arc, PoisonError};
+
+use headgate_abi::cuda::symbols::ThreadMode;
+use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUresult, CUstream};
+use headgate_simgpu::protocol::{Command, Place, Reply, Request};
+
+use super::{context, device, twins};
+use crate::driver::{Answer, Driver, driver};
+use crate::objects::{Allocation, Context};
+use crate::{current, raw};
+
+/// Rows of pitched allocations begin at multiples of this, as texture hardware wants them.
+const PITCH: usize = 512;
+
+/// The allocation an address lies in, with its first address.
+pub(crate) fn find(driver: &Driver, address: u64) -> Option<(u64, Allocation)> {
+    let allocations = driver.allocations.read().unwrap_or_else(PoisonError::into_inner);
+    let (&start, &allocation) = allocations.range(..=address).next_back()?;
+    (address - start < allocation.bytes).then_some((start, allocation))
+}
+
+/// A range of device memory, all in one allocation.
+pub(crate) fn device_range(driver: &Driver, address: u64, bytes: u64) -> Result<Place, CUresult> {
+    let (start, allocation) = find(driver, address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if bytes > allocation.bytes - (address - start) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    Ok(Place::Device(address))
+}
+
+fn allocate(driver: &Driver, context: &Context, bytes: usize, stream_ordered: bool) -> Result<u64, CUresult> {
+    if bytes == 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let bytes = bytes as u64;
+    match driver.ask(&Request::Allocate { context: context.number, bytes })? {
+        Reply::Address(address) => {
+            let allocation = Allocation { bytes, context: context.handle, stream_ordered };
+            driver.allocations.write().unwrap_or_else(PoisonError::into_inner).insert(address, allocation);
+            Ok(address)
+        }
+        other => Err(device::out_of_turn(other)),
+    }
+}
+
+pub(crate) fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    let device = u32::try_from(context.device).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
+    match driver.ask(&Request::Memory { device })? {
+        Reply::Memory { free: free_bytes, total: total_bytes } => {
+            raw::store(free, usize::try_from(free_bytes).unwrap_or(usize::MAX))?;
+            raw::store(total, usize::try_from(total_bytes).unwrap_or(usize::MAX))
+        }
+        other => Err(device::out_of_turn(other)),
+    }
+}
+
+pub(crate) fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytes: usize) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    if dptr.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    raw::store(dptr, allocate(driver, &context, bytes, false)?)
+}
+
+pub(crate) fn cuMemAllocPitch_v2(
+    dptr: *mut CUdeviceptr,
+    pitch: *mut usize,
+    width_bytes: usize,
+    height: usize,
+    element_bytes: c_uint,
+) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    if dptr.is_null() || pitch.is_null() || width_bytes == 0 || !matches!(element_bytes, 4 | 8 | 16) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let row = width_bytes.checked_next_multiple_of(PITCH).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    let bytes = row.checked_mul(height).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    raw::store(dptr, allocate(driver, &context, bytes, false)?)?;
+    raw::store(pitch, row)
+}
+
+fn allocate_async(mode: ThreadMode, dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    current::stream(driver, &context, stream, mode)?;
+    if dptr.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    raw::store(dptr, allocate(driver, &context, bytes, true)?)
+}
+
+/// Takes an allocation out of the books if its first address was given and `wanted` agrees.
+fn take(driver: &Driver, address: u64, wanted: impl Fn(&Allocation) -> bool) -> Result<Allocation, CUresult> {
+    let mut allocations = driver.allocations.write().unwrap_or_else(PoisonError::into_inner);
+    match allocations.get(&address) {
+        Some(allocation) if wanted(allocation) => {
+            allocations.remove(&address).ok_or(CUresult::ERROR_INVALID_VALUE)
+        }
+        _ => Err(CUresult::ERROR_INVALID_VALUE),
+    }
+}
+
+/// Waits for the work of the allocation's context first, as real drivers do.
+pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
+    let driver = driver()?;
+    current::context(driver)?;
+    if dptr == 0 {
+        return Ok(());
+    }
+    let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if start != dptr {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    context::synchronise(driver, &*current::resolve(driver, allocation.context)?)?;
+    take(driver, dptr, |_| true)?;
+    driver.ask(&Request::Free { address: dptr }).map(|_| ())
+}
+
+fn free_async(mode: ThreadMode, dptr: CUdeviceptr, stream: CUstream) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    let stream = current::stream(driver, &context, stream, mode)?;
+    if dptr == 0 {
+        return Ok(());
+    }
+    take(driver, dptr, |allocation| allocation.stream_ordered)?;
+    driver.submit(&stream, [Command::Free { address: dptr }]).map(|_| ())
+}
+
+twins! {
+    cuMemAllocAsync, cuMemAllocAsync_ptsz (dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) = allocate_async;
+    cuMemFreeAsync, cuMemFreeAsync_ptsz (dptr: CUdeviceptr, stream: CUstream) = free_async;
+}
+
+pub(crate) fn cuMemGetAddressRange_v2(base: *mut CUdeviceptr, bytes: *mut usize, dptr: CUdeviceptr) -> Answer {
+    let driver = driver()?;
+    current::context(driver)?;
+    let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_NOT_FOUND)?;
+    raw::store_if(base, start);
+    raw::store_if(bytes, usize::try_from(allocation.bytes).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// What is known of a pointer.
+enum Pointer {
+    Device { start: u64, allocation: Allocation, context: Option<Arc<Context>> },
+    Host { start: u64, bytes: u64 },
+}
+
+fn describe(driver: &Driver, pointer: u64) -> Option<Pointer> {
+    if let Some((start, allocation)) = find(driver, pointer) {
+        let context = driver.contexts.get(allocation.context);
+        return Some(Pointer::Device { start, allocation, context });
+    }
+    let (start, range) = super::host::find(driver, pointer)?;
+    Some(Pointer::Host { start, bytes: range.bytes })
+}
+
+/// `CUpointer_attribute`: writes one of a known pointer's properties.
+fn attribute(pointer: &Pointer, address: u64, attribute: CUenum, data: *mut c_void) -> Answer {
+    const HOST: c_uint = 1;
+    const DEVICE: c_uint = 2;
+    let (start, bytes) = match pointer {
+        Pointer::Device { start, allocation, .. } => (*start, allocation.bytes),
+        Pointer::Host { start, bytes } => (*start, *bytes),
+    };
+    let on_device = matches!(pointer, Pointer::Device { .. });
+    match attribute {
+        1 => {
+            let context = match pointer {
+                Pointer::Device { allocation, .. } => CUcontext::from_addr(allocation.context),
+                Pointer::Host { .. } => CUcontext::NULL,
+            };
+            raw::store(data.cast(), context)
+        }
+        2 => raw::store(data.cast(), if on_device { DEVICE } else { HOST }),
+        3 => raw::store(data.cast(), address),
+        4 if on_device => Err(CUresult::ERROR_INVALID_VALUE),
+        4 => raw::store(data.cast(), address),
+        6 | 8 => raw::store(data.cast(), c_uint::from(false)),
+        7 => raw::store(data.cast(), start),
+        9 => {
+            let device = match pointer {
+                Pointer::Device { context: Some(context), .. } => context.device,
+                _ => 0,
+            };
+            raw::store(data.cast(), c_int::try_from(device).unwrap_or(c_int::MAX))
+        }
+        11 => raw::store(data.cast(), start),
+        12 => raw::store(data.cast(), usize::try_from(bytes).unwrap_or(usize::MAX)),
+        13 => raw::store(data.cast(), c_uint::from(true)),
+        _ => Err(CUresult::ERROR_NOT_SUPPORTED),
+    }
+}
+
+pub(crate) fn cuPointerGetAttribute(data: *mut c_void, attribute_id: CUenum, ptr: CUdeviceptr) -> Answer {
+    let driver = driver()?;
+    let pointer = describe(driver, ptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    attribute(&pointer, ptr, attribute_id, data)
+}
+
+/// Unlike the singular form, an unknown pointer is no error here: its properties are all null.
+pub(crate) fn cuPointerGetAttributes(
+    count: c_uint,
+    attributes: *mut CUenum,
+    data: *mut *mut c_void,
+    ptr: CUdeviceptr,
+) -> Answer {
+    let driver = driver()?;
+    let pointer = describe(driver, ptr);
+    for index in 0..count as usize {
+        let id = raw::load_at(attributes, index)?;
+        let to = raw::load_at(data, index)?;
+        match &pointer {
+            Some(pointer) => match attribute(pointer, ptr, id, to) {
+                Err(CUresult::ERROR_INVALID_VALUE) => raw::store(to.cast(), 0_u64)?,
+                other => other?,
+            },
+            None if matches!(id, 2 | 6 | 8 | 13) => raw::store(to.cast(), 0_u32)?,
+            None if id == 9 => raw::store(to.cast(), -2_i32)?,
+            None => raw::store(to.cast(), 0_u64)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! The driver API, room by room. What stands in these lists is implemented; every other row of the table falls through
+//! to the function that answers `CUDA_ERROR_NOT_SUPPORTED`.
+
+mod init;
+mod device;
+pub(crate) mod context;
+mod memory;
+mod host;
+mod copy;
+mod module;
+mod launch;
+pub(crate) mod stream;
+mod memop;
+mod event;
+
+/// Defines the two thread modes of calls whose null stream means different streams.
+macro_rules! twins {
+    ($($name:ident, $twin:ident ($($arg:ident: $ty:ty),*) = $body:ident;)*) => {$(
+        pub(crate) fn $name($($arg: $ty),*) -> Answer {
+            $body(ThreadMode::Base, $($arg),*)
+        }
+        pub(crate) fn $twin($($arg: $ty),*) -> Answer {
+            $body(ThreadMode::PerThread, $($arg),*)
+        }
+    )*};
+}
+use twins;
+
+#[allow(unused_imports, reason = "used by rows without a function of their own; there may be none")]
+pub(crate) use crate::exports::fallback::*;
+
+pub(crate) use init::{
+    cuDriverGetVersion, cuGetErrorName, cuGetErrorString, cuGetExportTable, cuGetProcAddress,
+    cuGetProcAddress_v2, cuInit, cuModuleGetLoadingMode,
+};
+
+pub(crate) use device::{
+    cuDeviceCanAccessPeer, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetByPCIBusId, cuDeviceGetCount,
+    cuDeviceGetDefaultMemPool, cuDeviceGetMemPool, cuDeviceGetName, cuDeviceGetPCIBusId, cuDeviceGetUuid,
+    cuDeviceGetUuid_v2, cuDeviceTotalMem_v2,
+};
+
+pub(crate) use context::{
+    cuCtxCreate_v2, cuCtxCreate_v3, cuCtxCreate_v4, cuCtxDestroy_v2, cuCtxGetApiVersion, cuCtxGetCurrent,
+    cuCtxGetDevice, cuCtxGetDevice_v2, cuCtxGetFlags, cuCtxGetLimit, cuCtxGetStreamPriorityRange,
+    cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuCtxSetCurrent, cuCtxSetLimit, cuCtxSynchronize,
+    cuCtxSynchronize_v2, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2,
+    cuDevicePrimaryCtxReset, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuDevicePrimaryCtxSetFlags,
+    cuDevicePrimaryCtxSetFlags_v2,
+};
+
+pub(crate) use memory::{
+    cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocPitch_v2, cuMemAlloc_v2, cuMemFreeAsync, cuMemFreeAsync_ptsz,
+    cuMemFree_v2, cuMemGetAddressRange_v2, cuMemGetInfo_v2, cuPointerGetAttribute, cuPointerGetAttributes,
+};
+
+pub(crate) use host::{
+    cuMemAllocHost_v2, cuMemFreeHost, cuMemHostAlloc, cuMemHostGetDevicePointer_v2, cuMemHostGetFlags,
+    cuMemHostRegister_v2, cuMemHostUnregister,
+};
+
+pub(crate) use copy::{
+    cuMemcpy, cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz, cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds,
+    cuMemcpy2D_v2, cuMemcpy2D_v2_ptds, cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyDtoDAsync_v2,
+    cuMemcpyDtoDAsync_v2_ptsz, cuMemcpyDtoD_v2, cuMemcpyDtoD_v2_ptds, cuMemcpyDtoHAsync_v2,
+    cuMemcpyDtoHAsync_v2_ptsz, cuMemcpyDtoH_v2, cuMemcpyDtoH_v2_ptds, cuMemcpyHtoDAsync_v2,
+    cuMemcpyHtoDAsync_v2_ptsz, cuMemcpyHtoD_v2, cuMemcpyHtoD_v2_ptds, cuMemcpy_ptds, cuMemsetD16Async,
+    cuMemsetD16Async_ptsz, cuMemsetD16_v2, cuMemsetD16_v2_ptds, cuMemsetD2D8_v2, cuMemsetD2D8_v2_ptds,
+    cuMemsetD32Async, cuMemsetD32Async_ptsz, cuMemsetD32_v2, cuMemsetD32_v2_ptds, cuMemsetD8Async,
+    cuMemsetD8Async_ptsz, cuMemsetD8_v2, cuMemsetD8_v2_ptds,
+};
+
+pub(crate) use module::{
+    cuFuncGetAttribute, cuFuncGetModule, cuFuncGetName, cuFuncGetParamInfo, cuFuncSetAttribute,
+    cuFuncSetCacheConfig, cuKernelGetFunction, cuLibraryGetKernel, cuLibraryGetModule, cuLibraryLoadData,
+    cuLibraryUnload, cuModuleGetFunction, cuModuleGetGlobal_v2, cuModuleLoad, cuModuleLoadData,
+    cuModuleLoadDataEx, cuModuleLoadFatBinary, cuModuleUnload,
+};
+
+pub(crate) use launch::{
+    cuLaunchCooperativeKernel, cuLaunchCooperativeKernel_ptsz, cuLaunchHostFunc, cuLaunchHostFunc_ptsz,
+    cuLaunchKernel, cuLaunchKernelEx, cuLaunchKernelEx_ptsz, cuLaunchKernel_ptsz,
+    cuOccupancyMaxActiveBlocksPerMultiprocessor, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+};
+
+pub(crate) use stream::{
+    cuStreamCreate, cuStreamCreateWithPriority, cuStreamDestroy_v2, cuStreamGetCtx, cuStreamGetCtx_ptsz,
+    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz, cuStreamIsCapturing,
+    cuStreamIsCapturing_ptsz, cuStreamQuery, cuStreamQuery_ptsz, cuStreamSynchronize, cuStreamSynchronize_ptsz,
+    cuStreamWaitEvent, cuStreamWaitEvent_ptsz,
+};
+
+pub(crate) use memop::{
+    cuStreamBatchMemOp_v2, cuStreamBatchMemOp_v2_ptsz, cuStreamWaitValue32_v2, cuStreamWaitValue32_v2_ptsz,
+    cuStreamWaitValue64_v2, cuStreamWaitValue64_v2_ptsz, cuStreamWriteValue32_v2, cuStreamWriteValue32_v2_ptsz,
+    cuStreamWriteValue64_v2, cuStreamWriteValue64_v2_ptsz,
+};
+
+pub(crate) use event::{
+    cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventElapsedTime_v2, cuEventQuery, cuEventRecord,
+    cuEventRecordWithFlags, cuEventRecordWithFlags_ptsz, cuEventRecord_ptsz, cuEventSynchronize,
+};

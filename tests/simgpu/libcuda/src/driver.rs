@@ -1,0 +1,279 @@
+//! The process's state, and what every call goes through.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use headgate_abi::cuda::symbols::Symbol;
+use headgate_abi::cuda::types::CUresult;
+use headgate_simgpu::client::{Connection, Lost};
+use headgate_simgpu::limits::STREAMS_MAX;
+use headgate_simgpu::protocol::{Command, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
+
+use crate::host_functions::HostFunctions;
+use crate::objects::{Allocation, Context, Event, Function, HostRange, Kernel, Library, Module, Primary, Stream};
+use crate::raw;
+use crate::table::{Kind, Table};
+
+/// What a call comes to.
+pub(crate) type Answer = Result<(), CUresult>;
+
+/// The version told when no server can be asked.
+const VERSION_WITHOUT_SERVER: u32 = 13_000;
+
+static DRIVER: OnceLock<Result<Driver, CUresult>> = OnceLock::new();
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+/// This is the child of a process that had connected. The connection is the parent's; as the CUDA documentation says,
+/// the driver cannot be used here.
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// The connection's descriptor, for the child to close.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+
+/// Everything a process that uses the driver has.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) connection: Connection,
+    pub(crate) contexts: Table<Context>,
+    pub(crate) streams: Table<Stream>,
+    pub(crate) events: Table<Event>,
+    pub(crate) modules: Table<Module>,
+    pub(crate) functions: Table<Function>,
+    pub(crate) libraries: Table<Library>,
+    pub(crate) kernels: Table<Kernel>,
+    pub(crate) primaries: Vec<Primary>,
+    pub(crate) default_pools: Vec<usize>,
+    pub(crate) allocations: RwLock<BTreeMap<u64, Allocation>>,
+    pub(crate) host_ranges: RwLock<BTreeMap<u64, HostRange>>,
+    pub(crate) host_functions: HostFunctions,
+    slots: Mutex<Slots>,
+    event_ids: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    made: u32,
+    /// Given back, with the number of their last command; they can be used again once that is done.
+    free: VecDeque<(u32, u64)>,
+}
+
+extern "C" fn in_forked_child() {
+    FORKED.store(true, Ordering::Release);
+    let descriptor = DESCRIPTOR.swap(-1, Ordering::AcqRel);
+    if descriptor >= 0 {
+        raw::close_in_child(descriptor);
+    }
+}
+
+fn hint(why: &dyn std::fmt::Display) {
+    if std::env::var_os(LOG_ENV).is_some() {
+        // A closed stderr is no reason to fail.
+        drop(writeln!(std::io::stderr(), "headgate simulated libcuda: {why}"));
+    }
+}
+
+fn connect() -> Result<Driver, CUresult> {
+    raw::at_fork(in_forked_child);
+    let Some(path) = std::env::var_os(SOCKET_ENV).map(PathBuf::from) else {
+        hint(&format_args!("no device: {SOCKET_ENV} is not set"));
+        return Err(CUresult::ERROR_NO_DEVICE);
+    };
+    let connection = Connection::open(&path, Role::Driver).map_err(|error| {
+        hint(&format_args!("no device: {}: {error}", path.display()));
+        CUresult::ERROR_NO_DEVICE
+    })?;
+    DESCRIPTOR.store(connection.descriptor(), Ordering::Release);
+    let contexts = Table::new(Kind::Context);
+    let pools: Table<()> = Table::new(Kind::Pool);
+    let devices = connection.node().devices.len();
+    let primaries = (0..devices).map(|_| Primary::new(contexts.reserve())).collect();
+    let default_pools = (0..devices).map(|_| pools.reserve()).collect();
+    Ok(Driver {
+        connection,
+        contexts,
+        streams: Table::new(Kind::Stream),
+        events: Table::new(Kind::Event),
+        modules: Table::new(Kind::Module),
+        functions: Table::new(Kind::Function),
+        libraries: Table::new(Kind::Library),
+        kernels: Table::new(Kind::Kernel),
+        primaries,
+        default_pools,
+        allocations: RwLock::new(BTreeMap::new()),
+        host_ranges: RwLock::new(BTreeMap::new()),
+        host_functions: HostFunctions::default(),
+        slots: Mutex::new(Slots::default()),
+        event_ids: AtomicU64::new(1),
+    })
+}
+
+fn connected() -> Result<&'static Driver, CUresult> {
+    DRIVER.get_or_init(connect).as_ref().map_err(|&status| status)
+}
+
+/// Starts the driver. Again and again is fine.
+pub(crate) fn initialise() -> Answer {
+    let driver = connected()?;
+    if driver.connection.node().devices.is_empty() {
+        return Err(CUresult::ERROR_NO_DEVICE);
+    }
+    INITIALISED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// CUDA version of the driver; may be asked before it is started.
+pub(crate) fn version() -> u32 {
+    connected().map_or(VERSION_WITHOUT_SERVER, |driver| driver.connection.node().driver_version)
+}
+
+/// The started driver.
+pub(crate) fn driver() -> Result<&'static Driver, CUresult> {
+    if !INITIALISED.load(Ordering::Acquire) {
+        return Err(CUresult::ERROR_NOT_INITIALIZED);
+    }
+    connected()
+}
+
+/// What every exported function does around its own work.
+pub(crate) fn shell(symbol: Symbol, work: impl FnOnce() -> Answer) -> CUresult {
+    if FORKED.load(Ordering::Acquire) {
+        return CUresult::ERROR_NOT_INITIALIZED;
+    }
+    let known = DRIVER.get().and_then(|driver| driver.as_ref().ok());
+    if let Some(driver) = known {
+        let page = driver.connection.page();
+        page.count_call(symbol.index());
+        if page.faults_armed()
+            && let Some(status) = driver.injected_fault(symbol)
+        {
+            return status;
+        }
+    }
+    let status = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => CUresult::SUCCESS,
+        Ok(Err(status)) => status,
+        Err(_) => CUresult::ERROR_UNKNOWN,
+    };
+    if let Some(driver) = known
+        && driver.connection.page().journals_all()
+    {
+        driver.note(symbol, status);
+    }
+    status
+}
+
+/// The answer of a row that has no function of its own.
+pub(crate) fn not_supported(symbol: Symbol) -> Answer {
+    let driver = driver()?;
+    if !driver.connection.page().journals_all() {
+        driver.note(symbol, CUresult::ERROR_NOT_SUPPORTED);
+    }
+    Err(CUresult::ERROR_NOT_SUPPORTED)
+}
+
+/// A lost server is a lost device.
+pub(crate) fn lost(_: Lost) -> CUresult {
+    CUresult::ERROR_DEVICE_UNAVAILABLE
+}
+
+impl Driver {
+    fn injected_fault(&self, symbol: Symbol) -> Option<CUresult> {
+        let call = symbol.row().elf_name.to_owned();
+        match self.connection.ask(&Request::TakeFault { call }) {
+            Ok(Reply::Fault(Some(status))) => Some(CUresult(status)),
+            _ => None,
+        }
+    }
+
+    fn note(&self, symbol: Symbol, status: CUresult) {
+        let note = Request::Note { call: symbol.row().elf_name.to_owned(), status: status.0 };
+        self.connection.tell(&note);
+    }
+
+    /// Asks the server, and takes a refusal's status as the call's.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Reply, CUresult> {
+        accept(self.connection.ask(request).map_err(lost)?)
+    }
+
+    /// Hands commands to a stream.
+    pub(crate) fn submit(
+        &self,
+        stream: &Stream,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<u64, CUresult> {
+        let keep_on = || stream.context_is_alive();
+        self.connection.submit(stream.slot, &stream.submitted, commands, keep_on).map_err(lost)
+    }
+
+    /// Hands a command to a stream, whose host bytes the server takes at once.
+    pub(crate) fn submit_staged(&self, stream: &Stream, command: Command) -> Answer {
+        let staged = self.connection.submit_staged(stream.slot, &stream.submitted, command);
+        let (_, reply) = staged.map_err(lost)?;
+        accept(reply).map(|_| ())
+    }
+
+    /// Waits for a command of a stream, and answers with what stuck to its context meanwhile.
+    pub(crate) fn wait(&self, stream: &Stream, seq: u64) -> Answer {
+        let keep_on = || stream.context_is_alive();
+        if !self.connection.wait(stream.slot, seq, keep_on).map_err(lost)? {
+            return Err(CUresult::ERROR_CONTEXT_IS_DESTROYED);
+        }
+        self.context_error(stream.context_number)
+    }
+
+    /// Whether a stream has completed a command.
+    pub(crate) fn is_done(&self, slot: u32, seq: u64) -> bool {
+        self.connection.page().completed(slot as usize) >= seq
+    }
+
+    /// The error stuck to a context.
+    pub(crate) fn context_error(&self, number: u32) -> Answer {
+        match self.connection.page().error(number as usize) {
+            0 => Ok(()),
+            status => Err(CUresult(status)),
+        }
+    }
+
+    /// A slot whose work is all done, and the number it goes on from.
+    pub(crate) fn take_slot(&self) -> Result<(u32, u64), CUresult> {
+        let page = self.connection.page();
+        let mut slots = self.lock_slots();
+        for _ in 0..slots.free.len() {
+            let Some((slot, last)) = slots.free.pop_front() else { break };
+            if page.completed(slot as usize) >= last {
+                return Ok((slot, page.completed(slot as usize)));
+            }
+            slots.free.push_back((slot, last));
+        }
+        if slots.made as usize >= STREAMS_MAX {
+            return Err(CUresult::ERROR_OUT_OF_MEMORY);
+        }
+        slots.made += 1;
+        Ok((slots.made - 1, 0))
+    }
+
+    /// Gives a slot back; it is used again when `last` is done.
+    pub(crate) fn give_slot(&self, slot: u32, last: u64) {
+        self.lock_slots().free.push_back((slot, last));
+    }
+
+    fn lock_slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn next_event_id(&self) -> u64 {
+        self.event_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn accept(reply: Reply) -> Result<Reply, CUresult> {
+    match reply {
+        Reply::Refused { status, reason } => {
+            hint(&reason);
+            Err(CUresult(status))
+        }
+        reply => Ok(reply),
+    }
+}

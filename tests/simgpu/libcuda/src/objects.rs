@@ -1,0 +1,146 @@
+//! What handles name.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headgate_simgpu::protocol::{KernelInfo, ModuleInfo};
+
+/// Locks, whatever a panicking thread left: everything behind these locks is valid at any moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) handle: usize,
+    /// The server's number for it.
+    pub(crate) number: u32,
+    pub(crate) device: usize,
+    pub(crate) flags: u32,
+    pub(crate) is_primary: bool,
+    pub(crate) alive: Arc<AtomicBool>,
+    pub(crate) legacy: Arc<Stream>,
+    /// All streams that may have work, the default ones included.
+    pub(crate) streams: Mutex<Vec<Arc<Stream>>>,
+    pub(crate) limits: Mutex<HashMap<u32, usize>>,
+}
+
+/// A device's primary context: its handle is the same whether it is active or not.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    pub(crate) handle: usize,
+    pub(crate) state: Mutex<PrimaryState>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PrimaryState {
+    pub(crate) retained: u32,
+    pub(crate) flags: u32,
+}
+
+impl Primary {
+    pub(crate) fn new(handle: usize) -> Self {
+        Self { handle, state: Mutex::new(PrimaryState::default()) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) handle: usize,
+    pub(crate) slot: u32,
+    pub(crate) context: usize,
+    pub(crate) context_number: u32,
+    pub(crate) context_alive: Arc<AtomicBool>,
+    pub(crate) kind: StreamKind,
+    pub(crate) flags: u32,
+    pub(crate) priority: i32,
+    pub(crate) submitted: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum StreamKind {
+    Legacy,
+    Blocking,
+    NonBlocking,
+}
+
+impl Stream {
+    pub(crate) fn context_is_alive(&self) -> bool {
+        self.context_alive.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn last(&self) -> u64 {
+        self.submitted.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) id: u64,
+    pub(crate) timing: bool,
+    pub(crate) context: usize,
+    /// Where it was last recorded.
+    pub(crate) recorded: Mutex<Option<Recorded>>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) seq: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Module {
+    pub(crate) handle: usize,
+    pub(crate) context: usize,
+    pub(crate) info: ModuleInfo,
+    /// Functions asked for so far, by index of their kernel.
+    pub(crate) functions: Mutex<HashMap<usize, usize>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) module: Arc<Module>,
+    pub(crate) kernel: u32,
+    pub(crate) name: CString,
+    pub(crate) dynamic_shared_max: AtomicU32,
+}
+
+impl Function {
+    pub(crate) fn info(&self) -> &KernelInfo {
+        &self.module.info.kernels[self.kernel as usize]
+    }
+}
+
+/// Code that is not bound to a context; it is loaded into each when it is first used there.
+#[derive(Debug)]
+pub(crate) struct Library {
+    pub(crate) text: Vec<u8>,
+    /// Modules by context.
+    pub(crate) modules: Mutex<HashMap<usize, usize>>,
+    /// Kernels asked for so far, by name.
+    pub(crate) kernels: Mutex<HashMap<String, usize>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    pub(crate) library: usize,
+    pub(crate) name: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Allocation {
+    pub(crate) bytes: u64,
+    pub(crate) context: usize,
+    pub(crate) stream_ordered: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HostRange {
+    pub(crate) bytes: u64,
+    pub(crate) flags: u32,
+    /// Allocated here, not merely registered.
+    pub(crate) owned: bool,
+}
