@@ -4,10 +4,10 @@
 //! driver's microseconds would hide the nanoseconds looked for. Each round runs the program natively and then
 //! under the hook (A B A B ..), and a figure is the median of the rounds' differences.
 //!
-//! The hook's daemon is a stand-in inside this process ([`node`]): it answers hellos with real segments, keeps
-//! the gate open and the heartbeat fresh, and does nothing else, so that the hook alone is measured. What the
-//! real daemon adds to starts is therefore not in these figures; nor is what waiting at a closed gate costs, which
-//! is the quota, not overhead.
+//! The hook's daemon is a stand-in (`headgate-standin`): it answers hellos with real segments, keeps the gate open
+//! and the heartbeat fresh, and does nothing else, so that the hook alone is measured. What the real daemon adds to
+//! starts is therefore not in these figures; nor is what waiting at a closed gate costs, which is the quota, not
+//! overhead.
 //!
 //! A run counts only if the functions came from where they should, the program saw the memory quota, and the
 //! seats counted every launch: a hook that is fast because it is not there must not pass.
@@ -56,37 +56,33 @@ impl Samples {
 /// Runs the bench.
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     let effort = if settings.quick { QUICK } else { FULL };
-    let built =
-        workspace::build(Profile::Release, &["headgate-hook", "headgate-nulldriver", "headgate-stopwatch"])?;
-    let node = Node::start().context("starting the stand-in daemon")?;
+    let packages = ["headgate-hook", "headgate-nulldriver", "headgate-standin", "headgate-stopwatch"];
+    let built = workspace::build(Profile::Release, &packages)?;
+    let mut node = Node::start(built.path("headgate-standin")?)?;
     let program = Program::new(
         built.path("headgate-stopwatch")?,
         built.path("headgate_nullcuda")?,
         built.path("headgate_hook")?,
-        &node.socket(),
+        &node,
     )?;
     let subject =
         Subject { bench: "hook", device: "null driver".to_owned(), commit: settings.commit.clone() };
-    let mut figures = calls(&subject, &effort, &program, &node)?;
-    figures.extend(starts(&subject, &effort, &program)?);
-    node.stop()?;
+    let mut figures = calls(&subject, &effort, &program, &mut node)?;
+    figures.extend(starts(&subject, &effort, &program, &mut node)?);
     Ok(figures)
 }
 
-fn calls(subject: &Subject, effort: &Effort, program: &Program, node: &Node) -> Result<Vec<Figure>> {
+fn calls(subject: &Subject, effort: &Effort, program: &Program, node: &mut Node) -> Result<Vec<Figure>> {
     let (mut native, mut added) = (Samples::default(), Samples::default());
     for _ in 0..effort.rounds {
         for way in Way::ALL {
             let without = program.calls(way, effort.batches, false)?;
-            let before = node.counts();
             let with = program.calls(way, effort.batches, true)?;
-            let after = node.counts_once_left(before.sessions + 1)?;
-            let launched = after.launches - before.launches;
+            let made = with.launches(effort.batches);
+            let counted = node.next_to_leave()?;
             ensure!(
-                with.launches(effort.batches) <= launched && before.batches < after.batches,
-                "the seats counted {launched} launches in {} batches, the program made {}: were they metered?",
-                after.batches - before.batches,
-                with.launches(effort.batches)
+                made <= counted.launches && 0 < counted.batches,
+                "the program made {made} launches, its seat counted {counted:?}: were they metered?"
             );
             for (call, with) in &with.calls {
                 let without = without.calls.get(call).with_context(|| format!("no native {call}"))?;
@@ -117,13 +113,15 @@ fn goal_of(call: &str) -> Option<f64> {
     }
 }
 
-fn starts(subject: &Subject, effort: &Effort, program: &Program) -> Result<Vec<Figure>> {
+fn starts(subject: &Subject, effort: &Effort, program: &Program, node: &mut Node) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for &count in effort.starts {
         let (mut native, mut added) = (Vec::new(), Vec::new());
         for _ in 0..effort.rounds {
             let without = program.starts(count, false)?;
             let with = program.starts(count, true)?;
+            // Each of them had a seat.
+            (0..count).try_for_each(|_| node.next_to_leave().map(drop))?;
             native.push(without);
             added.push(with - without);
         }

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::node::MEMORY_BYTES;
+use super::node::Node;
 use crate::clock;
 
 /// How the program finds entry points.
@@ -59,15 +59,23 @@ pub(super) struct Program {
     program: PathBuf,
     hook: PathBuf,
     socket: PathBuf,
+    /// The memory quota of programs under the hook.
+    quota_bytes: u64,
     /// Holds the null driver under the name programs load it by.
     libraries: tempfile::TempDir,
 }
 
 impl Program {
-    pub(super) fn new(program: &Path, driver: &Path, hook: &Path, socket: &Path) -> Result<Self> {
+    pub(super) fn new(program: &Path, driver: &Path, hook: &Path, node: &Node) -> Result<Self> {
         let libraries = tempfile::tempdir().context("making a directory for the null driver")?;
         symlink(driver, libraries.path().join("libcuda.so.1")).context("linking the null driver")?;
-        Ok(Self { program: program.into(), hook: hook.into(), socket: socket.into(), libraries })
+        Ok(Self {
+            program: program.into(),
+            hook: hook.into(),
+            socket: node.socket(),
+            quota_bytes: node.memory_bytes,
+            libraries,
+        })
     }
 
     fn command(&self, hooked: bool) -> Command {
@@ -106,9 +114,10 @@ impl Program {
         ensure!(!calls.origins.is_empty(), "the stopwatch did not say where its functions come from");
         let total = calls.memory_total.context("the stopwatch did not say how much memory it sees")?;
         ensure!(
-            (total == MEMORY_BYTES) == hooked,
-            "the program sees {total} bytes of memory {} the hook; its quota is {MEMORY_BYTES}",
-            if hooked { "under" } else { "without" }
+            (total == self.quota_bytes) == hooked,
+            "the program sees {total} bytes of memory {} the hook; its quota is {}",
+            if hooked { "under" } else { "without" },
+            self.quota_bytes
         );
         Ok(())
     }
