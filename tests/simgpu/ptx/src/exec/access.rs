@@ -35,7 +35,7 @@ pub(crate) fn resolve(generic: u64) -> (Space, u64) {
 }
 
 /// Space and address of an access, alignment checked.
-fn locate(space: Space, address: u64, bytes: usize) -> Result<(Space, u64), Trouble> {
+fn locate(space: Space, address: u64, bytes: usize) -> Result<(Space, u64), Box<Trouble>> {
     if address & (bytes as u64 - 1) != 0 {
         let detail = format!("an access of {bytes} bytes needs an address that is a multiple of {bytes}");
         return Err(Trouble::at(FaultKind::MisalignedAddress, address, detail));
@@ -53,18 +53,18 @@ fn locate(space: Space, address: u64, bytes: usize) -> Result<(Space, u64), Trou
     }
 }
 
-fn outside(space: Space, address: u64, bytes: usize, have: usize) -> Trouble {
+fn outside(space: Space, address: u64, bytes: usize, have: usize) -> Box<Trouble> {
     let detail = format!("{bytes} bytes at offset {address:#x} of {have} bytes of {space:?} memory");
     Trouble::at(FaultKind::IllegalAddress, address, detail)
 }
 
-fn unmapped(address: u64, bytes: usize, verb: &str) -> Trouble {
+fn unmapped(address: u64, bytes: usize, verb: &str) -> Box<Trouble> {
     let detail = format!("{verb} of {bytes} bytes, not all of them in one live allocation");
     Trouble::at(FaultKind::IllegalAddress, address, detail)
 }
 
 /// The part of an area that an access touches.
-fn part(area: &mut [u8], space: Space, address: u64, bytes: usize) -> Result<&mut [u8], Trouble> {
+fn part(area: &mut [u8], space: Space, address: u64, bytes: usize) -> Result<&mut [u8], Box<Trouble>> {
     let have = area.len();
     let range = usize::try_from(address).ok().and_then(|from| Some(from..from.checked_add(bytes)?));
     range.and_then(|range| area.get_mut(range)).ok_or_else(|| outside(space, address, bytes, have))
@@ -78,7 +78,7 @@ impl Launch<'_, '_, '_> {
         space: Space,
         address: u64,
         into: &mut [u8],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Box<Trouble>> {
         let bytes = into.len();
         let (space, at) = locate(space, address, bytes)?;
         match space {
@@ -106,7 +106,7 @@ impl Launch<'_, '_, '_> {
         space: Space,
         address: u64,
         from: &[u8],
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Box<Trouble>> {
         let bytes = from.len();
         let (space, at) = locate(space, address, bytes)?;
         match space {
@@ -134,7 +134,7 @@ impl Launch<'_, '_, '_> {
         address: u64,
         bytes: usize,
         change: &mut dyn FnMut(u64) -> u64,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, Box<Trouble>> {
         let (space, at) = locate(space, address, bytes)?;
         match space {
             Space::Shared => {

@@ -329,7 +329,7 @@ impl Block {
         self.fault(launch, index, Trouble::new(FaultKind::Deadlock, detail))
     }
 
-    fn fault(&self, launch: &Launch<'_, '_, '_>, index: usize, trouble: Trouble) -> Box<Fault> {
+    fn fault(&self, launch: &Launch<'_, '_, '_>, index: usize, trouble: Box<Trouble>) -> Box<Fault> {
         let thread = self.threads.get(index);
         let functions = &launch.kernel.module.functions;
         let function = thread.and_then(|thread| functions.get(thread.frames.last()?.function));

@@ -116,12 +116,13 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn new(kind: FaultKind, detail: impl Into<String>) -> Self {
-        Self { kind, address: None, detail: detail.into() }
+    /// Boxed, so that the result of the common instruction, which has no trouble, stays small.
+    pub(crate) fn new(kind: FaultKind, detail: impl Into<String>) -> Box<Self> {
+        Box::new(Self { kind, address: None, detail: detail.into() })
     }
 
-    pub(crate) fn at(kind: FaultKind, address: u64, detail: impl Into<String>) -> Self {
-        Self { kind, address: Some(address), detail: detail.into() }
+    pub(crate) fn at(kind: FaultKind, address: u64, detail: impl Into<String>) -> Box<Self> {
+        Box::new(Self { kind, address: Some(address), detail: detail.into() })
     }
 }
 

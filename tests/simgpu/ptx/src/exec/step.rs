@@ -108,9 +108,10 @@ pub(crate) fn run(
     launch: &mut Launch<'_, '_, '_>,
     thread: &mut Thread,
     shared: &mut [u8],
-    mut slice: u64,
-) -> Result<Stop, Trouble> {
+    slice: u64,
+) -> Result<Stop, Box<Trouble>> {
     let module = launch.kernel.module;
+    let end = launch.stats.instructions.saturating_add(slice);
     loop {
         let Some(&frame) = thread.frames.last() else { return Ok(Stop::Exit) };
         let function = module
@@ -129,13 +130,12 @@ pub(crate) fn run(
             is_entry: function.entry.is_some(),
         };
         let done = loop {
-            if slice == 0 {
+            if step.launch.stats.instructions == end {
                 break Ok(Flow::On(Stop::Slice));
             }
             let Some(instruction) = function.code.get(at) else {
                 break Err(Trouble::new(FaultKind::InvalidPc, "ran past the end of the function"));
             };
-            slice -= 1;
             step.launch.stats.instructions += 1;
             if let Some(guard) = instruction.guard
                 && !step.test(guard)
@@ -169,7 +169,7 @@ pub(crate) fn run(
 }
 
 /// Begins a function: a new frame with its own registers, local memory and parameters.
-fn enter(launch: &Launch<'_, '_, '_>, thread: &mut Thread, call: &Call) -> Result<(), Trouble> {
+fn enter(launch: &Launch<'_, '_, '_>, thread: &mut Thread, call: &Call) -> Result<(), Box<Trouble>> {
     let functions = &launch.kernel.module.functions;
     let index = match call.target {
         Target::Function(index) => index as usize,
@@ -281,7 +281,7 @@ impl Step<'_, '_, '_, '_> {
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm for each instruction, each a line or two")]
-    fn execute(&mut self, op: &Op) -> Result<Flow, Trouble> {
+    fn execute(&mut self, op: &Op) -> Result<Flow, Box<Trouble>> {
         match *op {
             Op::Move { to, value } => {
                 let value = self.read(value);
@@ -440,7 +440,7 @@ impl Step<'_, '_, '_, '_> {
         extend: fn(u64) -> u64,
         to: &[u32],
         address: Address,
-    ) -> Result<Flow, Trouble> {
+    ) -> Result<Flow, Box<Trouble>> {
         let bytes = element.bytes() as usize;
         let address = self.address(address);
         let mut buffer = [0; 16];
@@ -460,7 +460,7 @@ impl Step<'_, '_, '_, '_> {
         element: Type,
         from: &[Src],
         address: Address,
-    ) -> Result<Flow, Trouble> {
+    ) -> Result<Flow, Box<Trouble>> {
         let bytes = element.bytes() as usize;
         let address = self.address(address);
         let mut buffer = [0; 16];
@@ -486,7 +486,7 @@ impl Step<'_, '_, '_, '_> {
         }
     }
 
-    fn barrier_id(&self, id: Src) -> Result<u8, Trouble> {
+    fn barrier_id(&self, id: Src) -> Result<u8, Box<Trouble>> {
         let id = self.read(id);
         u8::try_from(id)
             .ok()
@@ -494,7 +494,7 @@ impl Step<'_, '_, '_, '_> {
             .ok_or_else(|| Trouble::new(FaultKind::IllegalInstruction, format!("barrier {id} of {BARRIERS}")))
     }
 
-    fn barrier_threads(&self, threads: Src) -> Result<u32, Trouble> {
+    fn barrier_threads(&self, threads: Src) -> Result<u32, Box<Trouble>> {
         let threads = self.read(threads);
         u32::try_from(threads).ok().filter(|threads| *threads > 0 && threads.is_multiple_of(32)).ok_or_else(
             || {

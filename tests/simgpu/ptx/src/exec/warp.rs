@@ -43,7 +43,10 @@ fn wait<'m>(launch: &Launch<'m, '_, '_>, thread: &Thread) -> Option<(Wait, &'m W
 
 /// Performs every warp operation whose lanes are all there. Returns whether any lane was let go, or the lane that did
 /// something impossible.
-pub(crate) fn resolve(launch: &Launch<'_, '_, '_>, lanes: &mut [Thread]) -> Result<bool, (usize, Trouble)> {
+pub(crate) fn resolve(
+    launch: &Launch<'_, '_, '_>,
+    lanes: &mut [Thread],
+) -> Result<bool, (usize, Box<Trouble>)> {
     if lanes.iter().all(|thread| thread.state != State::Warp) {
         return Ok(false);
     }
