@@ -17,7 +17,8 @@ pub enum FaultKind {
     InvalidAddressSpace,
     /// A jump or indirect call to something that is not code.
     InvalidPc,
-    /// The kernel executed `trap` or, without a debugger, `brkpt`.
+    /// The kernel executed `trap` or, without a debugger, `brkpt`. Drivers report it as a launch failure; some parts and
+    /// releases have been seen to say `CUDA_ERROR_ILLEGAL_INSTRUCTION` instead.
     Trap,
     /// The instruction budget of the launch was used up.
     BudgetExceeded,

@@ -187,7 +187,7 @@ impl Block {
                 match warp::resolve(launch, &mut self.threads[start..end]) {
                     Ok(true) => moved = true,
                     Ok(false) => break,
-                    Err((lane, trouble)) => return Err(self.fault(launch, start + lane, trouble)),
+                    Err((lane, trouble)) => return Err(self.fault(launch, start + lane, *trouble)),
                 }
             }
         }
@@ -239,7 +239,7 @@ impl Block {
                 }
                 Err(trouble) => trouble,
             };
-            return Err(self.fault(launch, index, trouble));
+            return Err(self.fault(launch, index, *trouble));
         }
         Ok(moved)
     }
@@ -326,10 +326,10 @@ impl Block {
             _ => "a warp operation".to_owned(),
         };
         let detail = format!("{count} threads wait for each other; this one waits at {what}");
-        self.fault(launch, index, Trouble::new(FaultKind::Deadlock, detail))
+        self.fault(launch, index, *Trouble::new(FaultKind::Deadlock, detail))
     }
 
-    fn fault(&self, launch: &Launch<'_, '_, '_>, index: usize, trouble: Box<Trouble>) -> Box<Fault> {
+    fn fault(&self, launch: &Launch<'_, '_, '_>, index: usize, trouble: Trouble) -> Box<Fault> {
         let thread = self.threads.get(index);
         let functions = &launch.kernel.module.functions;
         let function = thread.and_then(|thread| functions.get(thread.frames.last()?.function));
