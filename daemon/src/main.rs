@@ -1,2 +1,7 @@
-//! Headgate.
-fn main() {}
+//! The one binary: see [`headgate_daemon`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    headgate_daemon::cli::main()
+}

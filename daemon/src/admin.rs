@@ -1,0 +1,163 @@
+//! The admin socket: JSON lines between the command line and the daemon.
+//!
+//! ```text
+//! -> {"op":"status"}                    <- {"ok":true,"status":{...}}
+//! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"place":{"tenant":..,"identity":..,"cgroup":..,"socket":..,"hook":..}}
+//!                                       <- {"ok":false,"error":"..."}
+//! ```
+//!
+//! Who asks is known from the kernel: `place` moves the process at the other end, no other. The socket is open to
+//! the daemon's own user only.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+use crate::control::listener::Socket;
+use crate::identity::peer;
+use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT};
+use crate::run::{Input, Inputs, Question};
+use crate::view::StatusDocument;
+
+/// A request.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// The whole status.
+    Status,
+    /// Move me into this tenant.
+    Place {
+        /// The tenant's name.
+        tenant: String,
+    },
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<String>,
+    /// The status.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status: Option<StatusDocument>,
+    /// Where the caller is now.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub place: Option<Place>,
+}
+
+/// Where a process was placed, and what it needs to start a program there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// The tenant.
+    pub tenant: String,
+    /// `cgroup` or `process-tree`.
+    pub identity: String,
+    /// The cgroup, when it is that.
+    pub cgroup: Option<String>,
+    /// The control socket, for `HEADGATE_SOCKET`.
+    pub socket: PathBuf,
+    /// The hook library the daemon is configured with, or found beside its own binary.
+    pub hook: Option<PathBuf>,
+}
+
+impl Response {
+    fn failed(error: impl Into<String>) -> Self {
+        Self { ok: false, error: Some(error.into()), status: None, place: None }
+    }
+
+    fn done() -> Self {
+        Self { ok: true, error: None, status: None, place: None }
+    }
+}
+
+/// Accepts for as long as the task lives.
+pub async fn listen(socket: Socket, inputs: Inputs) {
+    let permits = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    loop {
+        let stream = match socket.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept on the admin socket");
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // Beyond the bound the caller waits in the kernel's queue.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let inputs = inputs.clone();
+        tokio::spawn(async move {
+            if let Err(error) = serve(stream, &inputs).await {
+                tracing::debug!(%error, "an admin connection broke");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve(stream: UnixStream, inputs: &Inputs) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        let read = (&mut stream).take(ADMIN_LINE_BYTES_MAX as u64).read_line(&mut line).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        let response = if line.ends_with('\n') {
+            answer(&line, stream.get_ref(), inputs).await
+        } else {
+            Response::failed(format!("a request is one line of at most {ADMIN_LINE_BYTES_MAX} bytes"))
+        };
+        let mut text = serde_json::to_string(&response).map_err(std::io::Error::other)?;
+        text.push('\n');
+        timeout(ADMIN_WAIT, stream.get_mut().write_all(text.as_bytes())).await??;
+        if !line.ends_with('\n') {
+            return Ok(());
+        }
+    }
+}
+
+async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> Response {
+    let request = match serde_json::from_str::<Request>(line) {
+        Ok(request) => request,
+        Err(error) => {
+            return Response::failed(format!(
+                "not a request: {error}; ask {{\"op\":\"status\"}} or {{\"op\":\"place\",\"tenant\":\"NAME\"}}"
+            ));
+        }
+    };
+    match request {
+        Request::Status => match ask(inputs, Question::Status).await {
+            Ok(status) => Response { status: Some(*status), ..Response::done() },
+            Err(error) => Response::failed(error),
+        },
+        Request::Place { tenant } => {
+            let caller = match peer::hold(stream.as_fd()) {
+                Ok(held) => held.process,
+                Err(error) => return Response::failed(format!("cannot tell who asks: {error}")),
+            };
+            match ask(inputs, |reply| Question::Place { caller, tenant, reply }).await {
+                Ok(Ok(place)) => Response { place: Some(place), ..Response::done() },
+                Ok(Err(error)) | Err(error) => Response::failed(error),
+            }
+        }
+    }
+}
+
+async fn ask<T>(inputs: &Inputs, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, String> {
+    let (reply, answer) = oneshot::channel();
+    let gone = || "the daemon is shutting down".to_owned();
+    inputs.send(Input::Asked(question(reply))).await.map_err(|_| gone())?;
+    match timeout(ADMIN_WAIT, answer).await {
+        Ok(answer) => answer.map_err(|_| gone()),
+        Err(_) => Err(format!("the daemon did not answer within {} s; look at its log", ADMIN_WAIT.as_secs())),
+    }
+}

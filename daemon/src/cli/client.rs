@@ -1,0 +1,58 @@
+//! Asking a daemon over its admin socket.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use crate::admin::{Request, Response};
+use crate::limits::{ADMIN_ANSWER_BYTES_MAX, ADMIN_WAIT};
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Nobody listens.
+    #[error(
+        "no daemon answers at {}: {source}; start `headgate daemon --config FILE`, or name its socket with \
+         --admin-socket or --config", path.display()
+    )]
+    Unreachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The connection broke.
+    #[error("the daemon at {} broke off: {source}; look at its log", path.display())]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The daemon said no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Asks once.
+pub(super) fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
+    let stream = UnixStream::connect(path)
+        .map_err(|source| ClientError::Unreachable { path: path.to_owned(), source })?;
+    let response = exchange(&stream, request)
+        .map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
+    match response {
+        Response { ok: true, .. } => Ok(response),
+        Response { error, .. } => Err(ClientError::Refused(error.unwrap_or_else(|| "no reason given".to_owned()))),
+    }
+}
+
+fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<Response> {
+    // The daemon itself gives up after its own wait; this one only covers a daemon that hangs.
+    stream.set_read_timeout(Some(ADMIN_WAIT * 2))?;
+    let mut line = serde_json::to_string(request)?;
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
+    let mut answer = String::new();
+    BufReader::new(stream.take(ADMIN_ANSWER_BYTES_MAX as u64)).read_line(&mut answer)?;
+    Ok(serde_json::from_str(&answer)?)
+}

@@ -1,0 +1,85 @@
+//! `headgate run`: ask to be placed, then become the command.
+
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use super::{RunArgs, client, complain, hook_beside_binary};
+use crate::admin::{Place, Request};
+
+/// Headgate's own failures, as env(1) and timeout(1) number them.
+const FAILED: u8 = 125;
+const CANNOT_START: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+pub(super) fn main(args: &RunArgs) -> ExitCode {
+    match prepare(args) {
+        Ok(mut command) => {
+            let error = command.exec();
+            complain(format_args!("{}: {error}", command.get_program().display()));
+            ExitCode::from(if error.kind() == ErrorKind::NotFound { NOT_FOUND } else { CANNOT_START })
+        }
+        Err(text) => {
+            complain(text);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn prepare(args: &RunArgs) -> Result<Command, String> {
+    let [program, arguments @ ..] = args.command.as_slice() else {
+        return Err("no command; write it after --".to_owned());
+    };
+    let socket = args.socket.path().map_err(|error| error.to_string())?;
+    // Found before anything is asked, so that a missing library moves nobody.
+    let own = args.hook.clone().or_else(hook_beside_binary);
+    let response = client::ask(&socket, &Request::Place { tenant: args.tenant.clone() })
+        .map_err(|error| error.to_string())?;
+    let place = response.place.ok_or("the daemon placed this process but does not say where")?;
+    let preload = preload(own.or_else(|| place.hook.clone()))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
+    note(&place);
+    Ok(command)
+}
+
+/// The hook in front of whatever is preloaded already.
+fn preload(hook: Option<PathBuf>) -> Result<OsString, String> {
+    let hook = hook.ok_or(
+        "no libheadgate_hook.so beside this binary; name it with --hook or HEADGATE_HOOK, or build it with \
+         `cargo build -p headgate-hook`",
+    )?;
+    let hook = std::path::absolute(&hook).map_err(|error| format!("{}: {error}", hook.display()))?;
+    if !hook.is_file() {
+        return Err(format!("there is no hook library at {}", hook.display()));
+    }
+    if splits(&hook) {
+        return Err(format!(
+            "the loader splits LD_PRELOAD at blanks and colons, so {} cannot be preloaded; move it",
+            hook.display()
+        ));
+    }
+    let mut preload = hook.into_os_string();
+    if let Some(before) = std::env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
+        preload.push(OsStr::new(":"));
+        preload.push(before);
+    }
+    Ok(preload)
+}
+
+fn splits(path: &Path) -> bool {
+    path.as_os_str().as_bytes().iter().any(|byte| matches!(byte, b':' | b' ' | b'\t' | b'\n'))
+}
+
+/// Says once where identity is the weaker kind: a user would otherwise not know.
+fn note(place: &Place) {
+    if place.cgroup.is_none() {
+        complain(format_args!(
+            "tenant `{}` is known by process tree, not by cgroup; `headgate status` says why",
+            place.tenant
+        ));
+    }
+}

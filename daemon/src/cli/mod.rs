@@ -1,0 +1,133 @@
+//! The command line.
+
+pub mod check;
+pub mod client;
+pub mod daemon;
+pub mod exec;
+pub mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::model::defaults;
+use crate::telemetry::LogFormat;
+
+/// Meters each tenant's share of a node's GPUs.
+#[derive(Debug, Parser)]
+#[command(name = "headgate", version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve this node: hand out seats, open and close gates, expose metrics.
+    #[command(after_help = "Exit codes:\n  0  stopped by SIGTERM or SIGINT\n  1  the configuration is wrong\n  \
+                            2  the configuration cannot be read\n  3  the daemon cannot run (socket, state \
+                            directory, port)\n\nSIGHUP reads the configuration again. RUST_LOG chooses what is \
+                            logged (default: info).")]
+    Daemon(DaemonArgs),
+    /// Run a command as a tenant.
+    #[command(after_help = "Exit codes:\n  125  the daemon does not answer or refuses, or there is no hook \
+                            library\n  126  COMMAND cannot be started\n  127  COMMAND is not found\n  otherwise \
+                            COMMAND's own: headgate becomes COMMAND, so signals and status pass through")]
+    Run(RunArgs),
+    /// Show tenants, their quotas and what they use.
+    #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers")]
+    Status(StatusArgs),
+    /// Check a configuration file without using it.
+    #[command(after_help = "Exit codes:\n  0  the configuration is right\n  1  it is wrong; every problem is \
+                            printed as file:line:column\n  2  it cannot be read")]
+    CheckConfig(CheckArgs),
+}
+
+#[derive(Debug, Args)]
+struct DaemonArgs {
+    /// The configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The tenant.
+    #[arg(long, value_name = "NAME")]
+    tenant: String,
+    #[command(flatten)]
+    socket: SocketArgs,
+    /// The hook library; otherwise the one the daemon names, or the one beside this binary.
+    #[arg(long, env = "HEADGATE_HOOK", value_name = "FILE")]
+    hook: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    /// Print the whole status as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// The configuration.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// How to find the daemon.
+#[derive(Debug, Args)]
+struct SocketArgs {
+    /// The daemon's admin socket.
+    #[arg(long, env = "HEADGATE_ADMIN_SOCKET", value_name = "SOCKET")]
+    admin_socket: Option<PathBuf>,
+    /// Take the admin socket from this configuration.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin_socket")]
+    config: Option<PathBuf>,
+}
+
+impl SocketArgs {
+    fn path(&self) -> Result<PathBuf, crate::config::ConfigError> {
+        match (&self.admin_socket, &self.config) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, Some(file)) => Ok(crate::config::load(file)?.config.sockets.admin),
+            (None, None) => Ok(defaults::ADMIN_SOCKET.into()),
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Daemon(args) => daemon::main(&args.config, args.log_format),
+        Command::Run(args) => exec::main(&args),
+        Command::Status(args) => status::main(&args),
+        Command::CheckConfig(args) => check::main(&args.file),
+    }
+}
+
+/// The hook library as it is installed or built: beside the binary, or in `../lib/headgate`.
+#[must_use]
+pub fn hook_beside_binary() -> Option<PathBuf> {
+    const NAME: &str = "libheadgate_hook.so";
+    let binary = std::env::current_exe().ok()?;
+    let beside = binary.parent()?;
+    let places = [beside.join(NAME), beside.join("../lib/headgate").join(NAME)];
+    places.into_iter().find(|path| path.is_file())
+}
+
+/// One line to standard error.
+#[expect(clippy::print_stderr, reason = "the command line's own voice; it has no log")]
+fn complain(text: impl std::fmt::Display) {
+    eprintln!("headgate: {text}");
+}

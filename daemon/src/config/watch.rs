@@ -1,0 +1,65 @@
+//! Noticing that the configuration file changed.
+//!
+//! The directory is watched, not the file: editors and Kubernetes replace files by renaming, and a mounted
+//! ConfigMap changes by swapping the `..data` link beside the file. Every event only means "look again"; what
+//! counts is whether the content's hash changed. A slow poll covers a directory that was itself replaced.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::limits::{CONFIG_DEBOUNCE, CONFIG_POLL_PERIOD};
+
+/// Tells when the file may have changed.
+#[derive(Debug)]
+pub struct Watch {
+    changed: Arc<Notify>,
+    directory: PathBuf,
+    watcher: Option<RecommendedWatcher>,
+}
+
+impl Watch {
+    /// Watches the directory of `file`. If the kernel refuses, the poll alone remains, and the log says so.
+    #[must_use]
+    pub fn new(file: &Path) -> Self {
+        let directory = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let changed = Arc::new(Notify::new());
+        let notify = Arc::clone(&changed);
+        // An error event also means "look again".
+        let watcher = notify::recommended_watcher(move |_event| notify.notify_one());
+        let watcher = watcher.and_then(|mut watcher| {
+            watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        let watcher = watcher
+            .inspect_err(|error| {
+                tracing::warn!(
+                    directory = %directory.display(), %error,
+                    "cannot watch the configuration's directory; changes are noticed by polling every {} s",
+                    CONFIG_POLL_PERIOD.as_secs()
+                );
+            })
+            .ok();
+        Self { changed, directory, watcher }
+    }
+
+    /// Returns when the file should be read again.
+    pub async fn changed(&mut self) {
+        if timeout(CONFIG_POLL_PERIOD, self.changed.notified()).await.is_ok() {
+            sleep(CONFIG_DEBOUNCE).await;
+            return;
+        }
+        // The watch dies with the directory it was set on; setting it again is cheap and idempotent.
+        if let Some(watcher) = &mut self.watcher
+            && let Err(error) = watcher.watch(&self.directory, RecursiveMode::NonRecursive)
+        {
+            tracing::debug!(%error, "the configuration's directory cannot be watched now");
+        }
+    }
+}

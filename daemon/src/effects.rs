@@ -1,0 +1,444 @@
+//! Carrying out what the node decided.
+//!
+//! The one place that touches shared memory, sockets, cgroups and files on the node's behalf. It decides
+//! nothing: what cannot be done goes back to the node as an event.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headgate_abi::segment::SeatIndex;
+use headgate_abi::wire::{Answer, RefusalReason, Welcome};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::{clock, sys};
+use crate::config::model::{CgroupPath, Identity};
+use crate::control::session::{Opened, Reply};
+use crate::gate::{GateTable, GateTenant, Gates};
+use crate::identity::cgroup::Cgroups;
+use crate::identity::{peer, process};
+use crate::node::{
+    ConnectionId, Effect, Event, Process, RequestId, SeatRef, State, TenantLimits, TenantSlot,
+};
+use crate::probes::{Whose, Witness};
+use crate::run::{Input, Inputs};
+use crate::segments::TenantSegments;
+use crate::segments::record::{LedgerRecord, StateDir};
+use crate::telemetry::LogLimit;
+
+/// Answer to a request to be placed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// The tenant.
+    pub tenant: String,
+    /// The cgroup the process is in now; `None` when it is known by its process tree.
+    pub cgroup: Option<String>,
+}
+
+/// Everything the node acts on.
+#[derive(Debug)]
+pub struct Hands {
+    /// Tenants' shared memory.
+    pub segments: HashMap<TenantSlot, Arc<TenantSegments>>,
+    /// The gate threads.
+    pub gates: Gates,
+    /// The cgroup2 hierarchy.
+    pub cgroups: Cgroups,
+    /// The kernel probes.
+    pub witness: Witness,
+    /// Logs that tenants can trigger.
+    pub logs: Arc<LogLimit>,
+    state_dir: StateDir,
+    epoch: u64,
+    inputs: Inputs,
+    connections: HashMap<ConnectionId, Opened>,
+    watches: HashMap<SeatRef, AbortHandle>,
+    requests: HashMap<RequestId, oneshot::Sender<Result<Placed, String>>>,
+    adopted: HashMap<String, OwnedFd>,
+    /// Tenants whose totals could not be set right at once.
+    recounts: HashSet<TenantSlot>,
+    next_request: u64,
+}
+
+/// What [`Hands`] are made of.
+#[derive(Debug)]
+pub struct Tools {
+    /// The gate threads.
+    pub gates: Gates,
+    /// The cgroup2 hierarchy.
+    pub cgroups: Cgroups,
+    /// The kernel probes.
+    pub witness: Witness,
+    /// Logs that tenants can trigger.
+    pub logs: Arc<LogLimit>,
+    /// What outlives a restart.
+    pub state_dir: StateDir,
+    /// Which run this is.
+    pub epoch: u64,
+    /// Where events go.
+    pub inputs: Inputs,
+}
+
+impl Hands {
+    /// Hands that hold nothing yet.
+    #[must_use]
+    pub fn new(tools: Tools) -> Self {
+        let Tools { gates, cgroups, witness, logs, state_dir, epoch, inputs } = tools;
+        Self {
+            segments: HashMap::new(),
+            gates,
+            cgroups,
+            witness,
+            logs,
+            state_dir,
+            epoch,
+            inputs,
+            connections: HashMap::new(),
+            watches: HashMap::new(),
+            requests: HashMap::new(),
+            adopted: HashMap::new(),
+            recounts: HashSet::new(),
+            next_request: 0,
+        }
+    }
+
+    /// Remembers a connection that an event is about to name.
+    pub fn open(&mut self, opened: Opened) {
+        self.connections.insert(opened.connection, opened);
+    }
+
+    /// Remembers who asked to be placed.
+    pub fn ask(&mut self, reply: oneshot::Sender<Result<Placed, String>>) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(request, reply);
+        request
+    }
+
+    /// Remembers a ledger that an event is about to name.
+    pub fn found(&mut self, tenant: String, ledger: OwnedFd) {
+        self.adopted.insert(tenant, ledger);
+    }
+
+    /// A connection's task has ended.
+    pub fn closed(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection);
+    }
+
+    /// Carries effects out in order. What failed comes back as events.
+    pub fn carry_out(&mut self, state: &State, effects: Vec<Effect>) -> Vec<Event> {
+        let mut failed = Vec::new();
+        let (mut regate, mut attribute, mut remember) = (false, false, false);
+        for effect in effects {
+            match effect {
+                Effect::Publish(limits) => {
+                    if let Some(segments) = self.segments.get(&limits.slot) {
+                        segments.publish(&limits);
+                    }
+                }
+                Effect::Welcome { connection, seat, process, welcome, limits } => {
+                    failed.extend(self.welcome(state, connection, seat, process, welcome, &limits));
+                }
+                Effect::Refuse { connection, reason, text } => self.refuse(connection, reason, text),
+                Effect::Close { connection } => self.say(connection, Reply::Close),
+                Effect::Adopt { tenant, slot, limits } => self.adopt(&tenant, slot, &limits),
+                Effect::Forget { slot, seat } => self.reap(slot, seat),
+                Effect::Watch { seat, process } => match peer::open(process) {
+                    Ok(held) => self.watch(seat, held.pidfd),
+                    Err(_) => failed.push(Event::Exited { seat }),
+                },
+                Effect::WatchRoot { root } => self.watch_root(root),
+                Effect::Inspect { seat, process } => self.inspect(seat, process),
+                Effect::Reap { seat } => {
+                    if let Some(watch) = self.watches.remove(&seat) {
+                        watch.abort();
+                    }
+                    self.reap(seat.slot, seat.seat);
+                }
+                Effect::Retire { slot } => {
+                    self.segments.remove(&slot);
+                    self.recounts.remove(&slot);
+                    (regate, attribute) = (true, true);
+                }
+                Effect::Regate => regate = true,
+                Effect::Attribute => attribute = true,
+                Effect::Remember => remember = true,
+                Effect::Place { request, caller, tenant, cgroup, identity } => {
+                    self.place(request, caller, tenant, cgroup, identity);
+                }
+                Effect::Placed { request, outcome } => {
+                    self.placed(request, outcome.map(|tenant| Placed { tenant, cgroup: None }));
+                }
+            }
+        }
+        if regate {
+            self.regate(state);
+        }
+        if attribute {
+            self.attribute(state);
+        }
+        if remember && let Err(error) = self.remember(state) {
+            tracing::error!(%error, "a restart would not find the tenants' ledgers again");
+        }
+        failed
+    }
+
+    fn welcome(
+        &mut self,
+        state: &State,
+        connection: ConnectionId,
+        seat: SeatRef,
+        process: Process,
+        welcome: Welcome,
+        limits: &TenantLimits,
+    ) -> Option<Event> {
+        let segments = match self.tenant_segments(state, limits) {
+            Ok(segments) => segments,
+            Err(text) => return Some(Event::SeatFailed { seat, connection, text }),
+        };
+        if welcome.fresh {
+            segments.ledger.take_this_seat(seat.seat, process.pid, seat.generation);
+            let pidfd = self.connections.get(&connection).map(|opened| opened.pidfd.as_fd().try_clone_to_owned());
+            match pidfd {
+                Some(Ok(pidfd)) => self.watch(seat, pidfd),
+                Some(Err(error)) => {
+                    self.reap(seat.slot, seat.seat);
+                    let text = format!("daemon: no descriptor to watch the process by: {error}");
+                    return Some(Event::SeatFailed { seat, connection, text });
+                }
+                // Events of a connection come only after the connection itself.
+                None => return Some(Event::Exited { seat }),
+            }
+            self.witness.process(process.pid);
+        }
+        tracing::debug!(
+            tenant = welcome.tenant_name, pid = process.pid, seat = seat.seat.get(), fresh = welcome.fresh,
+            "seated"
+        );
+        self.say(connection, Reply::Answer(Answer::Welcome(welcome), Some(segments)));
+        None
+    }
+
+    /// The tenant's segments, made and recorded if this is its first process: a ledger that is not recorded
+    /// before it is handed out could not be adopted by the next run.
+    fn tenant_segments(&mut self, state: &State, limits: &TenantLimits) -> Result<Arc<TenantSegments>, String> {
+        if let Some(segments) = self.segments.get(&limits.slot) {
+            return Ok(Arc::clone(segments));
+        }
+        let segments = TenantSegments::create(self.epoch, clock::monotonic(), limits)
+            .map(Arc::new)
+            .map_err(|error| format!("daemon: no segments for the tenant: {error}"))?;
+        self.segments.insert(limits.slot, Arc::clone(&segments));
+        if let Err(error) = self.remember(state) {
+            self.segments.remove(&limits.slot);
+            return Err(format!("daemon: {error}"));
+        }
+        Ok(segments)
+    }
+
+    fn refuse(&mut self, connection: ConnectionId, reason: RefusalReason, text: String) {
+        if let Some(held_back) = self.logs.allows("refused") {
+            tracing::warn!(%reason, text, held_back, "a process was refused a seat");
+        }
+        self.say(connection, Reply::Answer(Answer::Refused { reason, text }, None));
+    }
+
+    fn say(&self, connection: ConnectionId, reply: Reply) {
+        // A connection that is gone, or so slow that two replies wait, will be closed by its own task.
+        if let Some(opened) = self.connections.get(&connection)
+            && let Err(mpsc::error::TrySendError::Full(_)) = opened.replies.try_send(reply)
+        {
+            tracing::debug!(?connection, "a peer does not read its answers");
+        }
+    }
+
+    fn adopt(&mut self, tenant: &str, slot: TenantSlot, limits: &TenantLimits) {
+        let Some(ledger) = self.adopted.remove(tenant) else { return };
+        match TenantSegments::adopt(ledger, self.epoch, clock::monotonic(), limits) {
+            Ok(segments) => {
+                tracing::info!(tenant, "took over a ledger of an earlier run");
+                self.segments.insert(slot, Arc::new(segments));
+            }
+            Err(error) => tracing::error!(tenant, %error, "a ledger of an earlier run cannot be taken over"),
+        }
+    }
+
+    fn reap(&mut self, slot: TenantSlot, seat: SeatIndex) {
+        if let Some(segments) = self.segments.get(&slot)
+            && !segments.reap(seat)
+        {
+            self.recounts.insert(slot);
+        }
+    }
+
+    /// Tries again to set totals right that a busy moment kept from it.
+    pub fn recount(&mut self) {
+        let segments = &self.segments;
+        self.recounts.retain(|slot| segments.get(slot).is_some_and(|segments| !segments.ledger.recount()));
+    }
+
+    fn watch(&mut self, seat: SeatRef, pidfd: OwnedFd) {
+        let task = tokio::spawn(ended(pidfd, self.inputs.clone(), Event::Exited { seat }));
+        self.watches.insert(seat, task.abort_handle());
+    }
+
+    fn watch_root(&mut self, root: Process) {
+        let event = Event::RootExited { root };
+        match peer::open(root) {
+            Ok(held) => {
+                tokio::spawn(ended(held.pidfd, self.inputs.clone(), event));
+            }
+            Err(_) => {
+                let inputs = self.inputs.clone();
+                tokio::spawn(async move { inputs.send(Input::Node(event)).await });
+            }
+        }
+    }
+
+    /// Finds out, away from the node, whether a process still has its ledger.
+    pub fn inspect(&self, seat: SeatRef, process: Process) {
+        let Some(ledger) = self.segments.get(&seat.slot).map(|segments| segments.ledger_id()) else { return };
+        let inputs = self.inputs.clone();
+        tokio::task::spawn_blocking(move || {
+            // A process that cannot be read has ended or is out of our reach; its pidfd tells about the first.
+            let mapped = process::maps(process.pid, ledger);
+            let same = process::process(process.pid).is_ok_and(|now| now == process);
+            if same && matches!(mapped, Ok(false)) {
+                // The node may be gone already; then there is nobody to tell.
+                let _gone = inputs.blocking_send(Input::Node(Event::Unmapped { seat }));
+            }
+        });
+    }
+
+    fn regate(&mut self, state: &State) {
+        let rows = &state.rows;
+        let tenants = state.tenants().filter_map(|(slot, tenant)| {
+            let segments = Arc::clone(self.segments.get(&slot)?);
+            let seats = tenant.seats.keys().filter_map(|&index| SeatIndex::new(u32::try_from(index).ok()?));
+            let quota = std::array::from_fn(|row| {
+                let row = rows[row].as_ref()?;
+                tenant.policy.enforcement.then(|| tenant.policy.compute_on(row.uuid)).flatten()
+            });
+            Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota })
+        });
+        let table = GateTable { tenants: tenants.collect() };
+        let present: Vec<usize> = (0..rows.len())
+            .filter(|&row| rows[row].as_ref().is_some_and(|row| row.present))
+            .collect();
+        if let Err(error) = self.gates.serve(&present) {
+            tracing::error!(%error, "no thread for a device's gates; they stay open");
+        }
+        self.gates.retable(table);
+    }
+
+    fn attribute(&self, state: &State) {
+        let tenants = state.tenants().map(|(slot, tenant)| Whose {
+            slot: slot.to_u32(),
+            serial: tenant.serial,
+            directory: tenant.policy.cgroup.as_ref().and_then(|cgroup| self.cgroups.directory(cgroup)),
+        });
+        self.witness.assign(tenants.collect());
+        if let Some(configured) = &state.configured {
+            self.witness.configure(configured.config.probes.clone());
+        }
+    }
+
+    fn remember(&self, state: &State) -> Result<(), crate::segments::record::RecordError> {
+        // Rows keep their index, so a gap in the middle could not be told apart from none; rows have no gaps.
+        let devices = state.rows.iter().map_while(|row| Some(row.as_ref()?.uuid.to_string())).collect();
+        let ledgers = state.tenants().filter_map(|(slot, tenant)| {
+            let file = self.segments.get(&slot)?.ledger_id();
+            Some(LedgerRecord { tenant: tenant.policy.name.as_str().to_owned(), file })
+        });
+        self.state_dir.write(devices, ledgers.collect())
+    }
+
+    fn place(
+        &mut self,
+        request: RequestId,
+        caller: Process,
+        tenant: String,
+        cgroup: CgroupPath,
+        identity: Identity,
+    ) {
+        let (cgroups, inputs) = (self.cgroups.clone(), self.inputs.clone());
+        // Moving a process waits for a grace period of the kernel.
+        tokio::task::spawn_blocking(move || {
+            let input = match move_into(&cgroups, &cgroup, caller) {
+                Ok(()) => {
+                    let placed = Placed { tenant, cgroup: Some(cgroup.as_str().to_owned()) };
+                    Input::Placed(request, Ok(placed))
+                }
+                Err(error) => {
+                    let why = format!("cannot move process {} into cgroup {cgroup}: {error}", caller.pid);
+                    if identity == Identity::Auto {
+                        Input::Node(Event::PlaceUnable { request, caller, tenant, why })
+                    } else {
+                        let advice = "run the daemon as root, or set spec.identity: auto";
+                        Input::Placed(request, Err(format!("{why}; {advice}")))
+                    }
+                }
+            };
+            // The node may be gone already; then there is nobody to tell.
+            let _gone = inputs.blocking_send(input);
+        });
+    }
+
+    /// Answers a request to be placed.
+    pub fn placed(&mut self, request: RequestId, outcome: Result<Placed, String>) {
+        if outcome.as_ref().is_ok_and(|placed| placed.cgroup.is_some()) {
+            // The cgroup may just have been made.
+            self.witness.look_again();
+        }
+        if let Some(reply) = self.requests.remove(&request) {
+            // Whoever asked may have given up.
+            let _unheard = reply.send(outcome);
+        }
+    }
+
+    /// Ends everything: nobody waits at a gate any more, segments stay with those who have them mapped.
+    pub fn let_go(self) {
+        for watch in self.watches.values() {
+            watch.abort();
+        }
+        self.gates.stop();
+        self.witness.stop();
+    }
+}
+
+fn move_into(cgroups: &Cgroups, cgroup: &CgroupPath, caller: Process) -> io::Result<()> {
+    if let Some(obstacle) = cgroups.obstacle() {
+        return Err(io::Error::other(obstacle));
+    }
+    let held = peer::open(caller).map_err(io::Error::other)?;
+    cgroups.place(cgroup, caller.pid)?;
+    match process::cgroup(caller.pid)? {
+        Some(now) if cgroup.holds(&now) => Ok(()),
+        _ if peer::ended(held.pidfd.as_fd()) => Err(io::Error::other("it ended meanwhile")),
+        now => Err(io::Error::other(format!("it is in {} nevertheless", now.unwrap_or_default()))),
+    }
+}
+
+/// Waits for a process to end, then says so.
+async fn ended(pidfd: OwnedFd, inputs: Inputs, event: Event) {
+    if let Err(error) = wait_for_end(&pidfd).await {
+        tracing::warn!(%error, "the kernel does not tell when a process ends; looking every {POLL:?} instead");
+        while !peer::ended(pidfd.as_fd()) {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    // The node may be gone already; then there is nobody to tell.
+    let _gone = inputs.send(Input::Node(event)).await;
+}
+
+/// Well under the second within which a dead process's seat is to be free.
+const POLL: Duration = Duration::from_millis(100);
+
+async fn wait_for_end(pidfd: &OwnedFd) -> io::Result<()> {
+    let watched = sys::readable(pidfd.as_fd())?;
+    let _ready = watched.readable().await?;
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! The threads that tick.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use headgate_abi::limits::HEARTBEAT_PERIOD_US;
+
+use super::table::GateTable;
+use super::turn::Turn;
+use crate::clock;
+use crate::limits::TICK_STUCK_US;
+
+/// All gate threads of the node.
+#[derive(Debug)]
+pub struct Gates {
+    shared: Arc<Shared>,
+    devices: HashMap<usize, DeviceThread>,
+    pulse: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct DeviceThread {
+    last_tick_us: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    handle: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    version: AtomicU64,
+    table: Mutex<Arc<GateTable>>,
+    /// Each device thread's last tick, for the pulse: heartbeats stop when any of them is stuck.
+    ticks: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+impl Shared {
+    fn table(&self) -> Arc<GateTable> {
+        // The table is replaced whole, so a panic elsewhere leaves a whole one.
+        Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Gates {
+    /// Starts the pulse. Device threads come with [`Gates::serve`].
+    pub fn start() -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let pulse = {
+            let shared = Arc::clone(&shared);
+            thread::Builder::new().name("headgate-pulse".to_owned()).spawn(move || pulse(&shared))?
+        };
+        Ok(Self { shared, devices: HashMap::new(), pulse: Some(pulse) })
+    }
+
+    /// Serves exactly these device rows from now on.
+    pub fn serve(&mut self, rows: &[usize]) -> io::Result<()> {
+        let gone: Vec<usize> = self.devices.keys().copied().filter(|row| !rows.contains(row)).collect();
+        for row in gone {
+            if let Some(device) = self.devices.remove(&row) {
+                device.end();
+            }
+        }
+        for &row in rows {
+            if self.devices.contains_key(&row) {
+                continue;
+            }
+            let last_tick_us = Arc::new(AtomicU64::new(clock::monotonic().0));
+            let stop = Arc::new(AtomicBool::new(false));
+            let handle = {
+                let (shared, ticked, stop) =
+                    (Arc::clone(&self.shared), Arc::clone(&last_tick_us), Arc::clone(&stop));
+                thread::Builder::new()
+                    .name(format!("headgate-gate{row}"))
+                    .spawn(move || device(row, &shared, &ticked, &stop))?
+            };
+            self.devices.insert(row, DeviceThread { last_tick_us, stop, handle });
+        }
+        let ticks = self.devices.values().map(|device| Arc::clone(&device.last_tick_us)).collect();
+        *self.shared.ticks.lock().unwrap_or_else(PoisonError::into_inner) = ticks;
+        Ok(())
+    }
+
+    /// Swaps the table in and wakes the threads to look at it.
+    pub fn retable(&self, table: GateTable) {
+        *self.shared.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        self.shared.version.fetch_add(1, Release);
+        for device in self.devices.values() {
+            device.handle.thread().unpark();
+        }
+    }
+
+    /// Device rows whose thread has not ticked for too long.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<usize> {
+        let now = clock::monotonic().0;
+        let late = |device: &DeviceThread| {
+            TICK_STUCK_US < now.saturating_sub(device.last_tick_us.load(Relaxed)) || device.handle.is_finished()
+        };
+        self.devices.iter().filter(|(_, device)| late(device)).map(|(row, _)| *row).collect()
+    }
+
+    /// Ends all threads, then lets everyone through.
+    pub fn stop(mut self) {
+        for (_, device) in self.devices.drain() {
+            device.end();
+        }
+        self.shared.stop.store(true, Release);
+        if let Some(pulse) = self.pulse.take() {
+            pulse.thread().unpark();
+            join(pulse);
+        }
+        for tenant in &self.shared.table().tenants {
+            tenant.segments.release_all();
+        }
+    }
+}
+
+impl DeviceThread {
+    fn end(self) {
+        self.stop.store(true, Release);
+        self.handle.thread().unpark();
+        join(self.handle);
+    }
+}
+
+fn join(handle: JoinHandle<()>) {
+    if handle.join().is_err() {
+        tracing::error!("a gate thread panicked; this is a bug of Headgate");
+    }
+}
+
+fn device(row: usize, shared: &Shared, ticked: &AtomicU64, stop: &AtomicBool) {
+    // The kernel may otherwise be 50 us late on each sleep, half a contended tick.
+    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
+        tracing::warn!(row, %error, "cannot make timers exact; windows will end a little late");
+    }
+    let mut turn = Turn::new(row);
+    let mut version = 0;
+    while !stop.load(Acquire) {
+        let latest = shared.version.load(Acquire);
+        if latest != version {
+            version = latest;
+            turn.retable(shared.table());
+        }
+        let now = clock::monotonic();
+        let sleep = turn.tick(now);
+        ticked.store(now.0, Relaxed);
+        thread::park_timeout(sleep);
+    }
+}
+
+/// Renews every tenant's heartbeat for as long as every device's thread ticks. If one is stuck, its gates might
+/// never open again; then all heartbeats stop, and tenants fall back to their fail policy.
+fn pulse(shared: &Shared) {
+    const PERIOD: Duration = Duration::from_micros(HEARTBEAT_PERIOD_US / 2);
+    while !shared.stop.load(Acquire) {
+        let now = clock::monotonic();
+        let alive = |tick: &Arc<AtomicU64>| now.0.saturating_sub(tick.load(Relaxed)) < TICK_STUCK_US;
+        if shared.ticks.lock().unwrap_or_else(PoisonError::into_inner).iter().all(alive) {
+            for tenant in &shared.table().tenants {
+                tenant.segments.beat(now);
+            }
+        }
+        thread::park_timeout(PERIOD);
+    }
+}

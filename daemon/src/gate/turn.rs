@@ -1,0 +1,178 @@
+//! One tick of one device.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use headgate_abi::segment::progress::in_flight;
+use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
+
+use super::table::{GateTable, GateTenant};
+use crate::limits::{TICK_BUSY, TICK_CONTENDED, TICK_IDLE};
+use crate::segments::gate;
+
+/// A device's scheduler and whom it schedules.
+#[derive(Debug)]
+pub struct Turn {
+    row: usize,
+    scheduler: WindowScheduler<u64>,
+    table: Arc<GateTable>,
+    /// Where in the table a tenant stands.
+    places: HashMap<u64, usize>,
+    /// Device time charged when last looked at, per tenant.
+    charged: HashMap<u64, Micros>,
+}
+
+impl Turn {
+    /// A device on which nobody contends yet.
+    #[must_use]
+    pub fn new(row: usize) -> Self {
+        Self {
+            row,
+            scheduler: WindowScheduler::new(WindowSettings::default()),
+            table: Arc::default(),
+            places: HashMap::new(),
+            charged: HashMap::new(),
+        }
+    }
+
+    /// Takes a new table in.
+    pub fn retable(&mut self, table: Arc<GateTable>) {
+        let row = self.row;
+        self.scheduler.set_tenants(
+            table.tenants.iter().filter_map(|tenant| Some((tenant.serial, tenant.quota[row]?))),
+        );
+        // The scheduler forgets a tenant that is no longer governed; its account then starts over.
+        let scheduler = &self.scheduler;
+        self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
+        self.places = table.tenants.iter().enumerate().map(|(at, tenant)| (tenant.serial, at)).collect();
+        self.table = table;
+    }
+
+    /// Observes, schedules, carries out. How long to sleep until the next tick.
+    pub fn tick(&mut self, now: Micros) -> Duration {
+        let Self { row, scheduler, table, places, charged } = self;
+        let row = *row;
+        let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
+        scheduler.tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
+        for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
+            let word = &tenant.segments.limits.device(row).gate;
+            if scheduler.gate_open(tenant.serial) { gate::open(word) } else { gate::close(word) }
+            if let Some(account) = scheduler.account(tenant.serial) {
+                let before = charged.insert(tenant.serial, account.charged).unwrap_or(Micros::ZERO);
+                let newly = account.charged.saturating_sub(before);
+                tenant.segments.accounts[row].update(newly, &account);
+            }
+        }
+        if scheduler.contended() {
+            TICK_CONTENDED
+        } else if scheduler.busy() {
+            TICK_BUSY
+        } else {
+            TICK_IDLE
+        }
+    }
+}
+
+/// What the tenant's processes show. Each word is read once; whatever it says, the answer is yes or no.
+fn observe(tenant: &GateTenant, row: usize) -> Observation {
+    let mut seen = Observation::default();
+    for seat in &tenant.seats {
+        let seat = tenant.segments.ledger.seat(*seat);
+        seen.waiting |= 0 < seat.waiting[row].load(Relaxed);
+        seen.in_flight |= in_flight(seat, row);
+        if seen.waiting && seen.in_flight {
+            break;
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_abi::segment::SeatIndex;
+    use headgate_abi::segment::layout::{GATE_HOST, UNLIMITED};
+    use headgate_quota::{Class, ComputeQuota, Mode, Ppm};
+    use std::sync::atomic::Ordering::{Acquire, Release};
+
+    use super::*;
+    use crate::config::model::DeviceUuid;
+    use crate::node::{RowLimits, TenantLimits};
+    use crate::segments::TenantSegments;
+
+    fn tenant(serial: u64, percent: u32) -> (GateTenant, SeatIndex) {
+        let slot = crate::node::state::TenantSlot::for_test(usize::try_from(serial).unwrap());
+        let mut rows = [None; headgate_abi::limits::DEVICES_MAX];
+        rows[0] = Some(RowLimits {
+            uuid: DeviceUuid([9; 16]),
+            memory_bytes_max: UNLIMITED,
+            gate_mode: GATE_HOST,
+            sm: Ppm::from_percent(percent).unwrap(),
+        });
+        let limits = TenantLimits { slot, fail_policy: 0, rows };
+        let segments = TenantSegments::create(1, Micros(1), &limits).unwrap();
+        let seat = SeatIndex::new(0).unwrap();
+        let quota = ComputeQuota {
+            nominal: Ppm::from_percent(percent).unwrap(),
+            borrowing_limit: None,
+            lending_limit: None,
+            mode: Mode::Borrow,
+            class: Class::Standard,
+        };
+        let mut quotas = [None; headgate_abi::limits::DEVICES_MAX];
+        quotas[0] = Some(quota);
+        let tenant =
+            GateTenant { serial, segments: Arc::new(segments), seats: vec![seat], quota: quotas };
+        (tenant, seat)
+    }
+
+    fn work(tenant: &GateTenant, seat: SeatIndex, submitted: u32) {
+        let seat = tenant.segments.ledger.seat(seat);
+        seat.lanes[3].device.store(1, Release);
+        seat.lanes[3].submitted.store(submitted, Release);
+        seat.lanes_high.store(4, Release);
+        seat.waiting[0].store(1, Release);
+    }
+
+    #[test]
+    fn an_idle_device_sleeps_long_and_leaves_gates_open() {
+        let (a, _) = tenant(1, 70);
+        let mut turn = Turn::new(0);
+        turn.retable(Arc::new(GateTable { tenants: vec![a.clone()] }));
+        assert_eq!(turn.tick(Micros(1_000)), TICK_IDLE);
+        assert!(gate::is_open(&a.segments.limits.device(0).gate));
+    }
+
+    #[test]
+    fn two_that_contend_never_have_both_gates_open_and_all_time_is_charged() {
+        let ((a, seat_a), (b, seat_b)) = (tenant(1, 70), tenant(2, 30));
+        work(&a, seat_a, 1);
+        work(&b, seat_b, 1);
+        let mut turn = Turn::new(0);
+        turn.retable(Arc::new(GateTable { tenants: vec![a.clone(), b.clone()] }));
+        let open = |t: &GateTenant| gate::is_open(&t.segments.limits.device(0).gate);
+        let mut now = 0;
+        for round in 0..200_000 {
+            now += 100;
+            let sleep = turn.tick(Micros(now));
+            if 0 < round {
+                assert_eq!(sleep, TICK_CONTENDED);
+                assert!(!(open(&a) && open(&b)), "exclusive at {now} us");
+            }
+            // A device that finishes at once whatever was submitted, and a host that always has more.
+            for (t, seat) in [(&a, seat_a), (&b, seat_b)] {
+                let seat = t.segments.ledger.seat(seat);
+                let submitted = seat.lanes[3].submitted.load(Acquire);
+                seat.completed[3].store(submitted, Release);
+                if open(t) {
+                    seat.lanes[3].submitted.store(submitted.wrapping_add(1), Release);
+                }
+            }
+        }
+        let (a, b) = (a.segments.accounts[0].charged().0, b.segments.accounts[0].charged().0);
+        let share = a * 100 / (a + b);
+        assert!((68..=72).contains(&share), "alerts got {share} % of what was charged");
+        assert!((a + b) * 100 >= now * 99, "charged {} of {now} us", a + b);
+    }
+}

@@ -1,0 +1,79 @@
+//! Every bound of the daemon, with its reason. Bounds that two processes share stand in `headgate_abi::limits`.
+
+use std::time::Duration;
+
+/// Largest configuration file. Four thousand tenants at some 200 bytes each are under one MiB.
+pub const CONFIG_BYTES_MAX: usize = 4 << 20;
+/// Deepest nesting of the configuration. The schema needs seven levels.
+pub const CONFIG_DEPTH_MAX: usize = 32;
+/// Problems reported for one file; a file with more is not the file that was meant.
+pub const CONFIG_PROBLEMS_MAX: usize = 100;
+/// Longest name of a tenant, district or node: a DNS label, and a bounded metric label.
+pub const NAME_BYTES_MAX: usize = 63;
+/// Longest cgroup path; below `PATH_MAX` with room for the mount point.
+pub const CGROUP_BYTES_MAX: usize = 2048;
+/// Longest path of a Unix socket: `sun_path` less its terminator and the suffix it is first bound under.
+pub const SOCKET_PATH_BYTES_MAX: usize = 95;
+
+/// Connections open at once. One per seated process, plus those still saying hello.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Connections of one process that have not been welcomed yet. A hook opens one; two leave room for a retry.
+pub const GREETINGS_PER_PROCESS_MAX: usize = 2;
+/// Longest a connection may take to say hello. Half of what a hook waits for its answer.
+pub const HELLO_WAIT: Duration = Duration::from_secs(1);
+/// Longest a refused peer may take to read why.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Events waiting for the node at once. Reaching it holds senders back; nothing is dropped.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Admin connections open at once.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Longest admin request, one JSON line.
+pub const ADMIN_LINE_BYTES_MAX: usize = 4096;
+/// Longest admin answer: a full node of tenants with their devices.
+pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Longest the admin side waits for the node.
+pub const ADMIN_WAIT: Duration = Duration::from_secs(5);
+
+/// Process-tree roots remembered at once, and how far up a process is followed to one.
+pub const ROOTS_MAX: usize = 4096;
+/// Ancestors looked at when a process is matched to a process-tree root.
+pub const ANCESTORS_MAX: usize = 64;
+
+/// How often seats are looked over for processes that live on without the ledger (after `exec`).
+pub const AUDIT_PERIOD: Duration = Duration::from_millis(500);
+/// Seats looked over each time: reading a process's maps costs up to a millisecond.
+pub const AUDIT_SEATS_MAX: usize = 8;
+/// How often device time is sampled for the share over the last second.
+pub const SAMPLE_PERIOD: Duration = Duration::from_millis(250);
+/// Samples kept: one second, and one sample more to take the difference from.
+pub const SAMPLES_MAX: usize = 5;
+/// How often a missing NVIDIA driver is looked for again.
+pub const DISCOVERY_PERIOD: Duration = Duration::from_secs(5);
+/// How often the configuration file is read even if no change was announced.
+pub const CONFIG_POLL_PERIOD: Duration = Duration::from_secs(10);
+/// Quiet time after a change in the configuration's directory before it is read.
+pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(100);
+/// Largest state file: a line per tenant.
+pub const STATE_BYTES_MAX: u64 = 4 << 20;
+
+/// Longest sleep of a gate thread while tenants contend. Bounds how late a window ends.
+pub const TICK_CONTENDED: Duration = Duration::from_micros(100);
+/// Longest sleep while one tenant is busy: bounds how late a second one is noticed.
+pub const TICK_BUSY: Duration = Duration::from_millis(1);
+/// Longest sleep while nobody is busy: under the heartbeat's period, with room for a late wake-up.
+pub const TICK_IDLE: Duration = Duration::from_millis(15);
+/// A gate thread that has not ticked for this long counts as stuck: heartbeats stop, and gates open by policy.
+pub const TICK_STUCK_US: u64 = headgate_abi::limits::HEARTBEAT_STALE_US;
+
+/// Log lines that a tenant can trigger, per kind and period; the rest is counted and told in the next line.
+pub const LOGS_PER_PERIOD_MAX: u32 = 5;
+/// The period.
+pub const LOG_PERIOD: Duration = Duration::from_secs(10);
+
+/// Longest wait for everything to end at shutdown.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
+
+const _: () = assert!(TICK_IDLE.as_micros() < headgate_abi::limits::HEARTBEAT_PERIOD_US as u128);
+const _: () = assert!(HELLO_WAIT.as_millis() <= headgate_abi::limits::SESSION_WAIT_MS_MAX as u128);
+const _: () = assert!(TICK_CONTENDED.as_micros() < TICK_BUSY.as_micros());

@@ -1,0 +1,173 @@
+//! What a node decides to have done.
+
+use headgate_abi::limits::DEVICES_MAX;
+use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, FAIL_OPEN, GATE_HOST, GATE_UNGOVERNED, UNLIMITED};
+use headgate_abi::wire::{RefusalReason, Welcome};
+use headgate_quota::Ppm;
+
+use super::event::{ConnectionId, Process, RequestId};
+use super::state::{SeatRef, State, TenantSlot, TenantState};
+use crate::config::model::{CgroupPath, DeviceUuid, FailPolicy, Identity};
+
+/// Something to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Write a tenant's limits into its segment, if it has one.
+    Publish(TenantLimits),
+    /// Seat a process and answer it.
+    Welcome {
+        /// Where to answer.
+        connection: ConnectionId,
+        /// The seat.
+        seat: SeatRef,
+        /// Who gets it.
+        process: Process,
+        /// The answer.
+        welcome: Welcome,
+        /// What the tenant's segment is to say, should it have to be made.
+        limits: TenantLimits,
+    },
+    /// Answer with a refusal and close.
+    Refuse {
+        /// Where.
+        connection: ConnectionId,
+        /// Why, for programs.
+        reason: RefusalReason,
+        /// Why and what to do, for people.
+        text: String,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// Take a ledger of an earlier run over for this slot.
+    Adopt {
+        /// The tenant it was made for.
+        tenant: String,
+        /// Whose ledger it is now.
+        slot: TenantSlot,
+        /// What its new limits segment is to say.
+        limits: TenantLimits,
+    },
+    /// Give back what an adopted ledger's dead seat held.
+    Forget {
+        /// Whose ledger.
+        slot: TenantSlot,
+        /// The seat.
+        seat: headgate_abi::segment::SeatIndex,
+    },
+    /// Tell when this seat's process ends.
+    Watch {
+        /// The seat.
+        seat: SeatRef,
+        /// The process.
+        process: Process,
+    },
+    /// Tell when this process-tree root ends.
+    WatchRoot {
+        /// The root.
+        root: Process,
+    },
+    /// Find out whether the process still has its ledger mapped.
+    Inspect {
+        /// The seat.
+        seat: SeatRef,
+        /// The process.
+        process: Process,
+    },
+    /// Give back what a seat holds, and free it.
+    Reap {
+        /// The seat.
+        seat: SeatRef,
+    },
+    /// Let a tenant's segments go.
+    Retire {
+        /// Which tenant.
+        slot: TenantSlot,
+    },
+    /// Tell the gate threads who contends now.
+    Regate,
+    /// Tell the kernel probes which cgroup is whose.
+    Attribute,
+    /// Write what must outlive a restart.
+    Remember,
+    /// Move a process into a tenant's cgroup, then answer.
+    Place {
+        /// Where to answer.
+        request: RequestId,
+        /// Who asked.
+        caller: Process,
+        /// The tenant's name.
+        tenant: String,
+        /// The cgroup.
+        cgroup: CgroupPath,
+        /// Whether a process tree may serve instead.
+        identity: Identity,
+    },
+    /// Answer a request to be placed.
+    Placed {
+        /// Where to answer.
+        request: RequestId,
+        /// The tenant's name, or why not.
+        outcome: Result<String, String>,
+    },
+}
+
+/// What a tenant's limits segment is to say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TenantLimits {
+    /// Which tenant.
+    pub slot: TenantSlot,
+    /// `FAIL_OPEN` or `FAIL_LAST_KNOWN`.
+    pub fail_policy: u32,
+    /// Its device rows.
+    pub rows: [Option<RowLimits>; DEVICES_MAX],
+}
+
+/// One device row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowLimits {
+    /// The device.
+    pub uuid: DeviceUuid,
+    /// Most bytes, or `UNLIMITED`.
+    pub memory_bytes_max: u64,
+    /// `GATE_UNGOVERNED` or `GATE_HOST`.
+    pub gate_mode: u32,
+    /// Nominal share, for display.
+    pub sm: Ppm,
+}
+
+impl TenantLimits {
+    /// What the limits of `tenant` follow from.
+    #[must_use]
+    pub fn of(state: &State, slot: TenantSlot, tenant: &TenantState) -> Self {
+        let policy = &tenant.policy;
+        let rows = std::array::from_fn(|index| {
+            let row = state.rows[index].as_ref()?;
+            let quota = policy.quota_on(row.uuid);
+            let unlimited = RowLimits {
+                uuid: row.uuid,
+                memory_bytes_max: UNLIMITED,
+                gate_mode: GATE_UNGOVERNED,
+                sm: Ppm::WHOLE,
+            };
+            if !policy.enforcement {
+                return Some(unlimited);
+            }
+            // A tenant that was removed keeps what it has and gets no more.
+            let memory = if tenant.retired { Some(0) } else { quota.memory.map(|memory| memory.nominal.0) };
+            Some(RowLimits {
+                memory_bytes_max: memory.unwrap_or(UNLIMITED),
+                gate_mode: if quota.sm.is_some() { GATE_HOST } else { GATE_UNGOVERNED },
+                sm: quota.sm.map_or(Ppm::WHOLE, |sm| sm.nominal),
+                ..unlimited
+            })
+        });
+        let fail_policy = match policy.fail_policy {
+            FailPolicy::Open => FAIL_OPEN,
+            FailPolicy::LastKnown => FAIL_LAST_KNOWN,
+        };
+        Self { slot, fail_policy, rows }
+    }
+}

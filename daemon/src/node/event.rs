@@ -1,0 +1,171 @@
+//! What can happen to a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headgate_abi::segment::SeatIndex;
+use headgate_abi::wire::{Hello, RefusalReason};
+use headgate_quota::Bytes;
+
+use super::state::SeatRef;
+use crate::config::{Config, model::DeviceUuid};
+
+/// A connection to the control socket, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// A request on the admin socket, never reused.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(pub u64);
+
+/// A process for certain: its id and when it started, in clock ticks since boot. Ids are reused, pairs are not.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// When it started.
+    pub start_ticks: u64,
+}
+
+/// What the kernel says about a process that says hello.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// The process.
+    pub process: Process,
+    /// Its cgroup below the cgroup2 root; `None` where the kernel has no cgroup2.
+    pub cgroup: Option<String>,
+    /// Its parent, its parent's parent and so on, nearest first.
+    pub ancestors: Vec<Process>,
+}
+
+/// What discovery says about a device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceFacts {
+    /// UUID.
+    pub uuid: DeviceUuid,
+    /// Product name.
+    pub name: String,
+    /// Bytes of memory.
+    pub memory: Bytes,
+}
+
+/// A seat found in a ledger of an earlier run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AdoptedSeat {
+    /// Which seat.
+    pub seat: SeatIndex,
+    /// Which taking of it.
+    pub generation: u64,
+    /// Who sits there, when that process is alive and has this very ledger mapped.
+    pub peer: Option<Peer>,
+}
+
+/// What can happen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A valid configuration was read, at this time since 1970.
+    Configured {
+        /// The whole configuration.
+        config: Arc<Config>,
+        /// Identifies its content.
+        hash: String,
+        /// When.
+        at: Duration,
+    },
+    /// The configuration was read and is wrong; the last good one stays.
+    ConfigRejected {
+        /// What is wrong with it.
+        text: String,
+    },
+    /// These devices are present.
+    Devices(Vec<DeviceFacts>),
+    /// Devices cannot be discovered.
+    DevicesMissing {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A ledger of an earlier run is still in use.
+    LedgerFound {
+        /// The tenant it was made for.
+        tenant: String,
+        /// Its seats.
+        seats: Vec<AdoptedSeat>,
+    },
+    /// A hook asks for a seat.
+    Hello {
+        /// Where to answer.
+        connection: ConnectionId,
+        /// Who asks.
+        peer: Peer,
+        /// What it says.
+        hello: Hello,
+    },
+    /// A peer said something that is no hello, or the wrong thing at the wrong time.
+    Malformed {
+        /// Where to answer.
+        connection: ConnectionId,
+        /// What is wrong.
+        text: String,
+    },
+    /// A peer's identity could not be found out.
+    Unidentified {
+        /// Where to answer.
+        connection: ConnectionId,
+        /// Why.
+        text: String,
+    },
+    /// A peer was refused before it could say anything.
+    TurnedAway {
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// A connection ended.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// A seat could not be made after all.
+    SeatFailed {
+        /// Which.
+        seat: SeatRef,
+        /// Where to answer.
+        connection: ConnectionId,
+        /// Why, and what to do.
+        text: String,
+    },
+    /// A process ended.
+    Exited {
+        /// Its seat.
+        seat: SeatRef,
+    },
+    /// A process lives on without its ledger: it called `exec`.
+    Unmapped {
+        /// Its seat.
+        seat: SeatRef,
+    },
+    /// Someone asks to be moved into a tenant.
+    Place {
+        /// Where to answer.
+        request: RequestId,
+        /// Who asks.
+        caller: Process,
+        /// The tenant's name.
+        tenant: String,
+    },
+    /// The daemon may not move processes into cgroups.
+    PlaceUnable {
+        /// Where to answer.
+        request: RequestId,
+        /// Who asked.
+        caller: Process,
+        /// The tenant's name.
+        tenant: String,
+        /// Why not.
+        why: String,
+    },
+    /// A process-tree root ended.
+    RootExited {
+        /// Which.
+        root: Process,
+    },
+}

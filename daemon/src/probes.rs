@@ -1,0 +1,335 @@
+//! The kernel probes, on a thread of their own: attaching can take the kernel's grace periods, and nothing else
+//! of the daemon should wait for those.
+//!
+//! The daemon says whose cgroup is whose and which processes came; the thread attaches what it can, keeps trying
+//! for what is not there yet, and hands out figures. All of it is optional: a node without probes is a node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use headgate_ebpf::{Cgroup, Counter, Durations, Probes, Slot, SocketCounts};
+use tokio::sync::oneshot;
+
+use crate::config::model;
+use crate::identity::process;
+use crate::limits::{DISCOVERY_PERIOD, SAMPLE_PERIOD};
+
+/// Requests waiting for the thread. A burst of starting processes is the most there is.
+const REQUESTS_MAX: usize = 4096;
+
+/// Where a distribution puts the driver.
+const USUAL_LIBRARIES: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+    "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+    "/usr/lib64/libcuda.so.1",
+];
+
+/// A tenant as the probes know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Whose {
+    /// Index of the tenant's slot.
+    pub slot: u32,
+    /// Tells two tenants apart that held one slot after another.
+    pub serial: u64,
+    /// Directory of its cgroup, if it has one.
+    pub directory: Option<PathBuf>,
+}
+
+/// How one probe stands.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct ProbeState {
+    /// Its name.
+    pub probe: String,
+    /// Whether it is attached.
+    pub up: bool,
+    /// By what means; empty while it is not.
+    pub mode: String,
+    /// Why it is not, or what to know.
+    pub reason: String,
+}
+
+/// What the probes saw.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    /// How the probes stand.
+    pub states: Vec<ProbeState>,
+    /// Per tenant, by serial.
+    pub tenants: HashMap<u64, TenantFigures>,
+    /// Losses, and what was seen and not kept.
+    pub counters: BTreeMap<Counter, u64>,
+}
+
+/// What the probes saw of a tenant.
+#[derive(Clone, Debug, Default)]
+pub struct TenantFigures {
+    /// Waits in the driver; `None` while the probe is missing.
+    pub gpu_wait: Option<Durations>,
+    /// Round trips; `None` while the probe is missing.
+    pub rtt: Option<Durations>,
+    /// Connections and retransmits; `None` while the probe is missing.
+    pub sockets: Option<SocketCounts>,
+    /// Processes that exited.
+    pub exits: u64,
+}
+
+enum Request {
+    Configure(model::Probes),
+    Assign(Vec<Whose>),
+    Process(u32),
+    LookAgain,
+    Figures(oneshot::Sender<Figures>),
+    Stop,
+}
+
+/// The thread's other end.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    requests: mpsc::SyncSender<Request>,
+}
+
+impl Witness {
+    /// Starts the thread; loading the probes happens there.
+    pub fn start(wanted: model::Probes) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (requests, inbox) = mpsc::sync_channel(REQUESTS_MAX);
+        let handle = thread::Builder::new()
+            .name("headgate-probes".to_owned())
+            .spawn(move || Thread::new(wanted).run(&inbox))?;
+        Ok((Self { requests }, handle))
+    }
+
+    /// Which probes are wanted now.
+    pub fn configure(&self, wanted: model::Probes) {
+        self.ask(Request::Configure(wanted));
+    }
+
+    /// Whose cgroup is whose now.
+    pub fn assign(&self, tenants: Vec<Whose>) {
+        self.ask(Request::Assign(tenants));
+    }
+
+    /// A process got a seat: its driver library may be one not probed yet.
+    pub fn process(&self, pid: u32) {
+        self.ask(Request::Process(pid));
+    }
+
+    /// A cgroup may just have been made.
+    pub fn look_again(&self) {
+        self.ask(Request::LookAgain);
+    }
+
+    /// What the probes saw so far.
+    pub async fn figures(&self) -> Figures {
+        let (reply, figures) = oneshot::channel();
+        self.ask(Request::Figures(reply));
+        figures.await.unwrap_or_default()
+    }
+
+    /// Ends the thread and detaches everything.
+    pub fn stop(&self) {
+        self.ask(Request::Stop);
+    }
+
+    fn ask(&self, request: Request) {
+        // A full queue means a thread that is stuck in the kernel; the node does not wait for it.
+        if self.requests.try_send(request).is_err() {
+            tracing::debug!("the probes' thread does not keep up; a request is dropped");
+        }
+    }
+}
+
+struct Thread {
+    wanted: model::Probes,
+    probes: Probes,
+    tenants: Vec<Whose>,
+    /// Cgroups told to the kernel, by slot.
+    named: HashMap<u32, Named>,
+    exits: HashMap<u32, u64>,
+}
+
+struct Named {
+    serial: u64,
+    cgroup_id: u64,
+}
+
+impl Thread {
+    fn new(wanted: model::Probes) -> Self {
+        let mut this = Self {
+            wanted,
+            probes: Probes::load(headgate_ebpf::Config::default()),
+            tenants: Vec::new(),
+            named: HashMap::new(),
+            exits: HashMap::new(),
+        };
+        this.attach_known_libraries();
+        this
+    }
+
+    fn run(mut self, inbox: &mpsc::Receiver<Request>) {
+        let idle_rounds = u32::try_from(DISCOVERY_PERIOD.as_millis() / SAMPLE_PERIOD.as_millis()).unwrap_or(1);
+        let mut round = 0;
+        loop {
+            match inbox.recv_timeout(SAMPLE_PERIOD) {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(request) => self.serve(request),
+                Err(RecvTimeoutError::Timeout) => {
+                    round += 1;
+                    if round % idle_rounds == 0 {
+                        // Cgroups are made and drivers are installed while we run.
+                        self.name_cgroups();
+                        self.attach_known_libraries();
+                    }
+                }
+            }
+            self.drain();
+        }
+        self.probes.detach_all();
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Configure(wanted) => {
+                self.wanted = wanted;
+                self.attach_known_libraries();
+            }
+            Request::Assign(tenants) => {
+                self.tenants = tenants;
+                self.name_cgroups();
+            }
+            Request::Process(pid) => self.attach_libraries_of(pid),
+            Request::LookAgain => self.name_cgroups(),
+            Request::Figures(reply) => {
+                self.drain();
+                // Whoever asked may have given up.
+                let _unheard = reply.send(self.figures());
+            }
+            Request::Stop => {}
+        }
+    }
+
+    /// Tells the kernel about cgroups that are new, gone, or made again under the same name.
+    fn name_cgroups(&mut self) {
+        let gone: Vec<u32> = self
+            .named
+            .iter()
+            .filter(|(slot, named)| !self.tenants.iter().any(|t| t.slot == **slot && t.serial == named.serial))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in gone {
+            if let Some(named) = self.named.remove(&slot) {
+                note(self.probes.remove_cgroup(named.cgroup_id));
+            }
+            self.exits.remove(&slot);
+            if let Some(row) = Slot::of_tenant(slot) {
+                note(self.probes.clear(row));
+            }
+        }
+        for tenant in &self.tenants {
+            let Some(directory) = &tenant.directory else { continue };
+            // A cgroup that is not there yet is looked for again.
+            let Ok(cgroup) = Cgroup::open(directory) else { continue };
+            let known = self.named.get(&tenant.slot);
+            if known.is_some_and(|named| named.cgroup_id == cgroup.id()) {
+                continue;
+            }
+            if let Some(old) = known {
+                note(self.probes.remove_cgroup(old.cgroup_id));
+            }
+            let Some(row) = Slot::of_tenant(tenant.slot) else { continue };
+            note(self.probes.set_cgroup(&cgroup, row));
+            self.named.insert(tenant.slot, Named { serial: tenant.serial, cgroup_id: cgroup.id() });
+        }
+    }
+
+    fn attach_known_libraries(&mut self) {
+        let usual = USUAL_LIBRARIES.iter().map(PathBuf::from).filter(|path| path.exists());
+        for path in self.wanted.libraries.clone().into_iter().chain(usual) {
+            self.attach(&path);
+        }
+    }
+
+    /// Probes the driver libraries a process has mapped, whatever file system they come from.
+    fn attach_libraries_of(&mut self, pid: u32) {
+        // The process may be gone again.
+        let Ok(maps) = fs::read_to_string(process::proc_path(pid, "maps")) else { return };
+        let mut paths: Vec<&str> = maps
+            .lines()
+            .filter_map(|line| line.find('/').map(|at| &line[at..]))
+            .filter(|path| Path::new(path).file_name().is_some_and(is_driver))
+            .collect();
+        paths.dedup();
+        for path in paths {
+            self.attach(&process::proc_path(pid, "root").join(path.trim_start_matches('/')));
+        }
+    }
+
+    fn attach(&mut self, path: &Path) {
+        if self.wanted.gpu_wait
+            && let Err(error) = self.probes.attach_library(path)
+        {
+            tracing::debug!(library = %path.display(), %error, "a driver library is not probed");
+        }
+    }
+
+    fn drain(&mut self) {
+        let exits = &mut self.exits;
+        self.probes.drain_exits(|exit| {
+            if let Some(slot) = exit.slot.tenant() {
+                *exits.entry(slot).or_insert(0) += 1;
+            }
+        });
+    }
+
+    fn figures(&self) -> Figures {
+        let wanted = |probe: headgate_ebpf::Probe| match probe {
+            headgate_ebpf::Probe::GpuWait => self.wanted.gpu_wait,
+            headgate_ebpf::Probe::NetworkRtt => self.wanted.network_rtt,
+            headgate_ebpf::Probe::ProcessExit => self.wanted.process_exit,
+        };
+        let states = self
+            .probes
+            .status()
+            .into_iter()
+            .map(|status| {
+                let on = wanted(status.probe);
+                ProbeState {
+                    probe: status.probe.name().to_owned(),
+                    up: on && status.up(),
+                    mode: status.mode.map(|mode| mode.name().to_owned()).unwrap_or_default(),
+                    reason: if on { status.reason } else { "switched off in spec.probes".to_owned() },
+                }
+            })
+            .collect();
+        let tenants = self.tenants.iter().filter_map(|tenant| {
+            let slot = Slot::of_tenant(tenant.slot)?;
+            let figures = TenantFigures {
+                gpu_wait: self.probes.gpu_waits(slot).ok().flatten().filter(|_| self.wanted.gpu_wait),
+                rtt: self.probes.round_trips(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
+                sockets: self.probes.sockets(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
+                exits: self.exits.get(&tenant.slot).copied().unwrap_or(0),
+            };
+            Some((tenant.serial, figures))
+        });
+        Figures {
+            states,
+            tenants: tenants.collect(),
+            counters: self.probes.counters().unwrap_or_default(),
+        }
+    }
+}
+
+fn is_driver(name: &std::ffi::OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("libcuda.so"))
+}
+
+fn note(outcome: Result<(), headgate_ebpf::Error>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "a kernel probe does not follow a tenant");
+    }
+}
+
+/// How long the daemon waits for the probes to come off.
+pub const DETACH_WAIT: Duration = Duration::from_secs(2);

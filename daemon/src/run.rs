@@ -1,0 +1,458 @@
+//! The daemon: sources on one side, the node in the middle, its hands on the other, and the only loop that selects.
+//!
+//! ```text
+//! control, admin, http, signals, config watch, discovery, pidfds --> Input --> step --> effects --> hands
+//! ```
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use headgate_exporter::Snapshot;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::admin::{self, Place};
+use crate::clock;
+use crate::config::model::DeviceUuid;
+use crate::config::watch::Watch;
+use crate::config::{self, Config, Loaded};
+use crate::control::listener::{ListenError, Socket};
+use crate::control::session::Opened;
+use crate::devices::Discover;
+use crate::effects::{Hands, Placed, Tools};
+use crate::gate::Gates;
+use crate::identity::cgroup::Cgroups;
+use crate::limits::{
+    AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
+};
+use crate::node::{self, Event, Process, RequestId, State};
+use crate::probes::{DETACH_WAIT, Figures, Witness};
+use crate::segments::adopt;
+use crate::segments::record::{RecordError, StateDir};
+use crate::telemetry::LogLimit;
+use crate::view::{self, Samples, StatusDocument, View};
+
+/// Where inputs go.
+pub type Inputs = mpsc::Sender<Input>;
+
+/// What comes to the node.
+#[derive(Debug)]
+pub enum Input {
+    /// Something happened.
+    Node(Event),
+    /// Something happened on a connection that the node has not seen yet.
+    Opened(Opened, Event),
+    /// A process was moved into a cgroup, or not.
+    Placed(RequestId, Result<Placed, String>),
+    /// Somebody asks.
+    Asked(Question),
+}
+
+/// What can be asked.
+#[derive(Debug)]
+pub enum Question {
+    /// The status document.
+    Status(oneshot::Sender<Box<StatusDocument>>),
+    /// The metrics snapshot, and its tenants' serials.
+    Snapshot(oneshot::Sender<(Snapshot, Vec<u64>)>),
+    /// Why the node is not ready.
+    Unready(oneshot::Sender<Vec<String>>),
+    /// To be moved into a tenant.
+    Place {
+        /// Who asks.
+        caller: Process,
+        /// The tenant's name.
+        tenant: String,
+        /// Where to answer.
+        reply: oneshot::Sender<Result<Place, String>>,
+    },
+}
+
+/// Why a daemon cannot run. The operator is at fault, or the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The HTTP address cannot be bound.
+    #[error("http address {address}: {source}; change spec.http.listen, or free the port")]
+    Http {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Signals or threads cannot be had.
+    #[error("kernel: {step} failed: {source}")]
+    Kernel {
+        /// Which step.
+        step: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+}
+
+struct Daemon {
+    state: State,
+    hands: Hands,
+    samples: Samples,
+    file: PathBuf,
+    /// The configuration the daemon started with, for settings that cannot change while it runs.
+    started_with: Arc<Config>,
+    restart_needed: Vec<String>,
+    /// What the file was when it was last looked at: a hash, or what was wrong.
+    last_seen: Result<String, String>,
+    /// Where the next audit begins.
+    audit_from: usize,
+    tasks: tokio::task::JoinSet<()>,
+    hook: Option<PathBuf>,
+}
+
+/// Runs until a signal says stop.
+pub async fn run(file: &Path, loaded: Loaded, mut discover: Box<dyn Discover>) -> Result<(), RunError> {
+    let kernel = |step| move |source| RunError::Kernel { step, source };
+    let Loaded { config, hash } = loaded;
+    let config = Arc::new(config);
+    let state_dir = StateDir::open(&config.state_dir)?;
+    let record = state_dir.read();
+    let rows: Vec<DeviceUuid> = record.devices.iter().map_while(|text| DeviceUuid::parse(text)).collect();
+    let epoch = u64::try_from(clock::wall().as_micros()).unwrap_or(u64::MAX);
+    let (inputs, mut inbox) = mpsc::channel(EVENTS_MAX);
+    let logs = Arc::new(LogLimit::default());
+    let (witness, probes) = Witness::start(config.probes.clone()).map_err(kernel("starting the probes"))?;
+    let hands = Hands::new(Tools {
+        gates: Gates::start().map_err(kernel("starting the gate threads"))?,
+        cgroups: Cgroups::find(config.cgroup_root.as_deref()),
+        witness: witness.clone(),
+        logs: Arc::clone(&logs),
+        state_dir,
+        epoch,
+        inputs: inputs.clone(),
+    });
+    let mut daemon = Daemon {
+        state: State::new(epoch, &rows),
+        hands,
+        samples: Samples::default(),
+        file: file.to_owned(),
+        started_with: Arc::clone(&config),
+        restart_needed: Vec::new(),
+        last_seen: Ok(hash.clone()),
+        audit_from: 0,
+        tasks: tokio::task::JoinSet::new(),
+        hook: config.hook_library.clone().or_else(crate::cli::hook_beside_binary),
+    };
+    let mut signals = Signals::new().map_err(kernel("signal handling"))?;
+    daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
+    daemon.take(discover_once(&mut discover));
+    // Before anyone can say hello: a process that comes back must find its seat.
+    for found in adopt::find(&record.ledgers) {
+        daemon.hands.found(found.tenant.clone(), found.file);
+        daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
+    }
+    daemon.tasks.spawn(rediscover(discover, inputs.clone()));
+    let stop = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
+    tracing::info!(
+        node = %config.node, tenants = config.tenants.len(), control = %config.sockets.control.display(),
+        "ready for hellos"
+    );
+    daemon.select(&mut inbox, &mut signals).await;
+    drop(inbox);
+    daemon.shut_down(&stop, probes).await;
+    Ok(())
+}
+
+impl Daemon {
+    /// Opens the sockets. Dropping what comes back, or sending on it, ends the HTTP endpoint.
+    async fn listen(
+        &mut self,
+        config: &Config,
+        inputs: &Inputs,
+        logs: &Arc<LogLimit>,
+        witness: Witness,
+    ) -> Result<watch::Sender<bool>, RunError> {
+        // Any user's process may say hello: who it is, the kernel tells.
+        let control = Arc::new(Socket::bind(&config.sockets.control, 0o666)?);
+        let admin = Socket::bind(&config.sockets.admin, 0o600)?;
+        let (stop, mut stopped) = watch::channel(false);
+        if let Some(address) = config.http_listen {
+            let failed = |source| RunError::Http { address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let source = Source { inputs: inputs.clone(), witness };
+            let stopped = async move {
+                // An error means that the sender is gone, which is the same thing.
+                let _stopped = stopped.wait_for(|stop| *stop).await;
+            };
+            self.tasks.spawn(async move {
+                if let Err(error) = headgate_exporter::serve(listener, source, stopped).await {
+                    tracing::error!(%error, "the HTTP endpoint ended");
+                }
+            });
+        }
+        self.tasks.spawn(crate::control::listen(control, inputs.clone(), Arc::clone(logs)));
+        self.tasks.spawn(admin::listen(admin, inputs.clone()));
+        Ok(stop)
+    }
+
+    async fn select(&mut self, inbox: &mut mpsc::Receiver<Input>, signals: &mut Signals) {
+        let mut changes = Watch::new(&self.file);
+        let mut sample = ticks(SAMPLE_PERIOD);
+        let mut audit = ticks(AUDIT_PERIOD);
+        loop {
+            tokio::select! {
+                input = inbox.recv() => match input {
+                    Some(input) => self.input(input),
+                    None => return,
+                },
+                _ = sample.tick() => {
+                    self.samples.take(clock::monotonic(), &self.state, &self.hands);
+                    self.hands.recount();
+                }
+                _ = audit.tick() => self.audit(),
+                () = changes.changed() => self.reload(false),
+                _ = signals.hup.recv() => self.reload(true),
+                _ = signals.term.recv() => return,
+                _ = signals.int.recv() => return,
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Node(event) => {
+                if let Event::Closed { connection } = event {
+                    self.hands.closed(connection);
+                }
+                self.take(event);
+            }
+            Input::Opened(opened, event) => {
+                self.hands.open(opened);
+                self.take(event);
+            }
+            Input::Placed(request, outcome) => self.hands.placed(request, outcome),
+            Input::Asked(question) => self.answer(question),
+        }
+    }
+
+    /// Takes an event in, and whatever follows from it.
+    fn take(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            tracing::trace!(?event, "event");
+            let effects = node::step(&mut self.state, event);
+            events.extend(self.hands.carry_out(&self.state, effects));
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever asked may have given up; an answer nobody hears is no error.
+        match question {
+            Question::Status(reply) => {
+                let file = self.file.display().to_string();
+                let mut document = self.view(&file).status(Figures::default());
+                let witness = self.hands.witness.clone();
+                self.tasks.spawn(async move {
+                    document.probes = witness.figures().await.states;
+                    let _unheard = reply.send(Box::new(document));
+                });
+            }
+            Question::Snapshot(reply) => {
+                let view = self.view("");
+                let _unheard = reply.send((view.snapshot(), view.serials()));
+            }
+            Question::Unready(reply) => {
+                let _unheard = reply.send(self.view("").unready());
+            }
+            Question::Place { caller, tenant, reply } => {
+                let (placed, outcome) = oneshot::channel();
+                let request = self.hands.ask(placed);
+                let (socket, hook) = (self.started_with.sockets.control.clone(), self.hook.clone());
+                self.tasks.spawn(async move {
+                    let outcome = outcome.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned()));
+                    let _unheard = reply.send(outcome.map(|placed| Place {
+                        identity: if placed.cgroup.is_some() { "cgroup" } else { "process-tree" }.to_owned(),
+                        tenant: placed.tenant,
+                        cgroup: placed.cgroup,
+                        socket,
+                        hook,
+                    }));
+                });
+                self.take(Event::Place { request, caller, tenant });
+            }
+        }
+        // Finished answers are forgotten here, so that they do not pile up.
+        while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn view<'a>(&'a self, file: &'a str) -> View<'a> {
+        View {
+            state: &self.state,
+            hands: &self.hands,
+            samples: &self.samples,
+            now: clock::monotonic(),
+            file,
+            restart_needed: &self.restart_needed,
+        }
+    }
+
+    /// Looks over some of the seats: a process that called `exec` may have left its connection to a child.
+    fn audit(&mut self) {
+        let seats: Vec<_> = self.state.seats().map(|(seat, sitter)| (seat, sitter.process)).collect();
+        if seats.is_empty() {
+            return;
+        }
+        let count = seats.len().min(AUDIT_SEATS_MAX);
+        let chosen = seats.iter().cycle().skip(self.audit_from % seats.len()).take(count);
+        chosen.for_each(|(seat, process)| self.hands.inspect(*seat, *process));
+        self.audit_from = (self.audit_from + count) % seats.len();
+    }
+
+    fn reload(&mut self, asked: bool) {
+        match config::load(&self.file) {
+            Ok(Loaded { hash, .. }) if self.last_seen.as_ref() == Ok(&hash) => {
+                if asked {
+                    tracing::info!(hash, "the configuration is unchanged");
+                }
+            }
+            Ok(Loaded { config, hash }) => {
+                self.restart_needed = fixed_settings(&self.started_with, &config);
+                if !self.restart_needed.is_empty() {
+                    let settings = self.restart_needed.join(", ");
+                    tracing::warn!(settings, "these settings take effect at the next restart");
+                }
+                tracing::info!(hash, tenants = config.tenants.len(), "configuration reloaded");
+                self.last_seen = Ok(hash.clone());
+                self.take(Event::Configured { config: Arc::new(config), hash, at: clock::wall() });
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if asked || self.last_seen.as_ref() != Err(&text) {
+                    tracing::error!("the configuration cannot be used, the last good one stays:\n{text}");
+                }
+                self.last_seen = Err(text.clone());
+                self.take(Event::ConfigRejected { text });
+            }
+        }
+    }
+
+    async fn shut_down(mut self, stop: &watch::Sender<bool>, probes: std::thread::JoinHandle<()>) {
+        tracing::info!("shutting down: gates open, running programs keep their memory");
+        stop.send_replace(true);
+        self.tasks.abort_all();
+        self.hands.let_go();
+        let joined = tokio::task::spawn_blocking(move || probes.join());
+        match timeout(DETACH_WAIT, joined).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(_) => tracing::error!("the probes' thread panicked; this is a bug of Headgate"),
+            Err(_) => tracing::warn!("the kernel is slow to take the probes off; leaving it to that"),
+        }
+        // Tasks that were told to end drop their sockets' files as they do.
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(SHUTDOWN_WAIT, ended).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+/// Settings that differ and only take effect at a restart.
+fn fixed_settings(before: &Config, now: &Config) -> Vec<String> {
+    let differs = [
+        ("spec.sockets", before.sockets != now.sockets),
+        ("spec.http.listen", before.http_listen != now.http_listen),
+        ("spec.stateDir", before.state_dir != now.state_dir),
+        ("spec.cgroupRoot", before.cgroup_root != now.cgroup_root),
+        ("spec.hookLibrary", before.hook_library != now.hook_library),
+    ];
+    differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+struct Signals {
+    hup: Signal,
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+fn discover_once(discover: &mut Box<dyn Discover>) -> Event {
+    match discover.discover() {
+        Ok(devices) => Event::Devices(devices),
+        Err(error) => Event::DevicesMissing { reason: error.to_string() },
+    }
+}
+
+/// Looks for devices again and again: a driver may be installed, reloaded or fall off while we run.
+async fn rediscover(mut discover: Box<dyn Discover>, inputs: Inputs) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(DISCOVERY_PERIOD).await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let event = discover_once(&mut discover);
+            (discover, event)
+        });
+        let event;
+        (discover, event) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::error!(%error, "device discovery ended; this is a bug of Headgate");
+                return;
+            }
+        };
+        if last.as_ref() != Some(&event) {
+            if let Event::DevicesMissing { reason } = &event {
+                tracing::warn!(reason, "no devices");
+            }
+            last = Some(event.clone());
+            if inputs.send(Input::Node(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The exporter's view of the daemon.
+#[derive(Debug)]
+struct Source {
+    inputs: Inputs,
+    witness: Witness,
+}
+
+impl Source {
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Asked(question(reply))).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+impl headgate_exporter::Source for Source {
+    async fn snapshot(&self) -> Option<Snapshot> {
+        let (mut snapshot, serials) = self.ask(Question::Snapshot).await?;
+        view::add_figures(&mut snapshot, &serials, self.witness.figures().await);
+        Some(snapshot)
+    }
+
+    async fn unready(&self) -> Option<Vec<String>> {
+        self.ask(Question::Unready).await
+    }
+}

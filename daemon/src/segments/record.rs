@@ -1,0 +1,162 @@
+//! What must outlive a restart: which device has which row, and which file is whose ledger.
+//!
+//! Names of memory files can be forged by anyone; device and inode cannot. After a restart only files recorded
+//! here are taken for ledgers, and only within the same boot, because inode numbers start over with the kernel.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::process::FileId;
+use crate::limits::STATE_BYTES_MAX;
+
+const FILE: &str = "ledgers.json";
+const LOCK: &str = "lock";
+const VERSION: u32 = 1;
+
+/// The content of the state file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Record {
+    version: u32,
+    boot_id: String,
+    /// UUIDs by device row, as text.
+    pub devices: Vec<String>,
+    /// Ledgers.
+    pub ledgers: Vec<LedgerRecord>,
+}
+
+/// One ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LedgerRecord {
+    /// The tenant's name.
+    pub tenant: String,
+    /// The file.
+    pub file: FileId,
+}
+
+/// Why the state directory cannot be used. The operator is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The kernel refused a step.
+    #[error("state directory {}: {step} failed: {source}; check spec.stateDir and its permissions", path.display())]
+    Kernel {
+        /// The directory or file.
+        path: PathBuf,
+        /// Which step.
+        step: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// Another daemon uses it.
+    #[error("state directory {} is in use by another headgate daemon; stop it, or give this one its own", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The state directory, held by a lock: two daemons on one node would hand out the same seats.
+#[derive(Debug)]
+pub struct StateDir {
+    directory: PathBuf,
+    boot_id: String,
+    _lock: Flock<fs::File>,
+}
+
+impl StateDir {
+    /// Opens the directory, making it if need be.
+    pub fn open(directory: &Path) -> Result<Self, RecordError> {
+        let kernel = |step, source| RecordError::Kernel { path: directory.to_owned(), step, source };
+        fs::create_dir_all(directory).map_err(|source| kernel("making it", source))?;
+        let lock = fs::File::create(directory.join(LOCK)).map_err(|source| kernel("making the lock", source))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, errno)| match errno {
+                nix::errno::Errno::EWOULDBLOCK => RecordError::InUse { path: directory.to_owned() },
+                errno => kernel("locking", errno.into()),
+            })?;
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(|source| kernel("reading the boot id", source))?;
+        Ok(Self { directory: directory.to_owned(), boot_id: boot_id.trim().to_owned(), _lock: lock })
+    }
+
+    /// What an earlier run of this boot left. A file that cannot be read or understood is as good as none: its
+    /// ledgers can then not be adopted, which the log says.
+    #[must_use]
+    pub fn read(&self) -> Record {
+        let path = self.directory.join(FILE);
+        let text = match read_bounded(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Record::default(),
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "cannot read; earlier ledgers are not adopted");
+                return Record::default();
+            }
+        };
+        match serde_json::from_str::<Record>(&text) {
+            Ok(record) if record.version != VERSION => {
+                tracing::error!(
+                    file = %path.display(), version = record.version,
+                    "written by another version of Headgate; earlier ledgers are not adopted"
+                );
+                Record::default()
+            }
+            Ok(record) if record.boot_id != self.boot_id => Record { ledgers: Vec::new(), ..record },
+            Ok(record) => record,
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "damaged; earlier ledgers are not adopted");
+                Record::default()
+            }
+        }
+    }
+
+    /// Replaces the file whole, so that a crash leaves the old or the new one.
+    pub fn write(&self, devices: Vec<String>, ledgers: Vec<LedgerRecord>) -> Result<(), RecordError> {
+        let path = self.directory.join(FILE);
+        let kernel = |step, source| RecordError::Kernel { path: path.clone(), step, source };
+        let record = Record { version: VERSION, boot_id: self.boot_id.clone(), devices, ledgers };
+        let text = serde_json::to_string_pretty(&record)
+            .map_err(|error| kernel("encoding", io::Error::other(error)))?;
+        let draft = self.directory.join(format!("{FILE}.new"));
+        fs::write(&draft, text).map_err(|source| kernel("writing", source))?;
+        fs::rename(&draft, &path).map_err(|source| kernel("renaming", source))
+    }
+}
+
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(STATE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_within_the_same_boot_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = StateDir::open(dir.path()).unwrap();
+        assert_eq!(state.read(), Record::default());
+        let file = FileId { device: (0, 1), inode: 42 };
+        let ledger = LedgerRecord { tenant: "alerts".to_owned(), file };
+        state.write(vec!["GPU-x".to_owned()], vec![ledger.clone()]).unwrap();
+        assert_eq!(state.read().ledgers, [ledger]);
+        state.boot_id = "another".to_owned();
+        let later = state.read();
+        assert_eq!((later.devices.len(), later.ledgers.len()), (1, 0), "rows outlive a boot, inodes do not");
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_and_damage_is_survived() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        assert!(matches!(StateDir::open(dir.path()), Err(RecordError::InUse { .. })));
+        fs::write(dir.path().join(FILE), "{not json").unwrap();
+        assert_eq!(state.read(), Record::default());
+    }
+}

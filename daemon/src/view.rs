@@ -1,0 +1,561 @@
+//! What the node looks like from outside: the status document and the metrics snapshot.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering::Relaxed;
+
+use headgate_abi::limits::DEVICES_MAX;
+use headgate_abi::segment::SeatIndex;
+use headgate_abi::segment::layout::{BACKEND_MEMOPS, UNLIMITED};
+use headgate_exporter::snapshot::{self, Histogram, Snapshot};
+use headgate_quota::{Bytes, Micros, Ppm, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::config::model::Identity;
+use crate::effects::Hands;
+use crate::limits::SAMPLES_MAX;
+use crate::node::state::REASONS;
+use crate::node::{Row, State, TenantLimits, TenantSlot};
+use crate::probes::Figures;
+use crate::segments::TenantSegments;
+use crate::segments::counts::Counts;
+use crate::segments::gate;
+
+/// Share above nominal from which a tenant counts as borrowing: more than what windows overshoot by.
+const BORROWING_ABOVE_PPM: u64 = 20_000;
+
+/// The whole status, as `headgate status --json` prints it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// Version of the daemon.
+    pub version: String,
+    /// The node's name.
+    pub node: String,
+    /// The node's district.
+    pub district: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// Whether the node is ready for tenants.
+    pub ready: bool,
+    /// Why not.
+    pub unready: Vec<String>,
+    /// The configuration.
+    pub config: ConfigView,
+    /// How processes are told apart.
+    pub identity: IdentityView,
+    /// Device rows.
+    pub devices: Vec<DeviceView>,
+    /// Tenants.
+    pub tenants: Vec<TenantView>,
+    /// Kernel probes.
+    pub probes: Vec<crate::probes::ProbeState>,
+    /// Hellos refused, by reason.
+    pub refused: std::collections::BTreeMap<String, u64>,
+}
+
+/// How the configuration stands.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ConfigView {
+    /// The file.
+    pub file: String,
+    /// Identifies the content in force.
+    pub hash: String,
+    /// When it was read, in seconds since 1970.
+    pub loaded_unix_seconds: u64,
+    /// Whether the file could be used when it was last read.
+    pub last_reload_successful: bool,
+    /// What is wrong with it, if not.
+    pub error: Option<String>,
+    /// Settings that changed in the file but only take effect at a restart.
+    pub restart_needed: Vec<String>,
+}
+
+/// How processes are told apart.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct IdentityView {
+    /// `cgroup`, or `process-tree` where processes cannot be moved into cgroups.
+    pub method: String,
+    /// What that means, where it is the weaker one.
+    pub note: Option<String>,
+}
+
+/// A device row.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DeviceView {
+    /// Row in the segments.
+    pub row: usize,
+    /// UUID.
+    pub gpu: String,
+    /// Product name.
+    pub name: String,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// Whether it is there now.
+    pub present: bool,
+}
+
+/// A tenant.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TenantView {
+    /// Its name.
+    pub name: String,
+    /// Its district.
+    pub district: String,
+    /// Its cgroup.
+    pub cgroup: Option<String>,
+    /// Its class.
+    pub class: String,
+    /// Its mode.
+    pub mode: String,
+    /// Its fail policy.
+    pub fail_policy: String,
+    /// Whether anything is held against it.
+    pub enforcement: bool,
+    /// Removed from the configuration, with processes still running.
+    pub removed: bool,
+    /// The word for how it stands: the worst of its devices.
+    pub status: String,
+    /// Processes seated.
+    pub seats: usize,
+    /// Frees of memory nobody had charged.
+    pub untracked_frees: u64,
+    /// Failures of the hook.
+    pub hook_faults: u64,
+    /// Its accounts.
+    pub gpus: Vec<AccountView>,
+    /// Its processes.
+    pub processes: Vec<ProcessView>,
+}
+
+/// A tenant's account on one device.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct AccountView {
+    /// UUID of the device.
+    pub gpu: String,
+    /// The word for how it stands here.
+    pub status: String,
+    /// Why, where the word alone does not say.
+    pub reason: Option<String>,
+    /// Owned share of SM time in parts per million; `null` without a quota.
+    pub sm_quota_ppm: Option<u32>,
+    /// Charged share over the last second, in parts per million.
+    pub sm_share_ppm: u64,
+    /// Device time charged, in microseconds.
+    pub charged_us: u64,
+    /// Tokens left in microseconds; negative is debt.
+    pub tokens_us: i64,
+    /// `open`, `closed`, or `ungoverned`.
+    pub gate: String,
+    /// Most bytes; `null` without a quota.
+    pub memory_quota_bytes: Option<u64>,
+    /// Bytes charged.
+    pub memory_used_bytes: u64,
+    /// Most bytes ever charged at once.
+    pub memory_peak_bytes: u64,
+    /// Allocations refused.
+    pub denied_allocations: u64,
+    /// Launches.
+    pub launches: u64,
+    /// Batches.
+    pub batches: u64,
+}
+
+/// A seated process.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ProcessView {
+    /// Process id.
+    pub pid: u32,
+    /// Its seat.
+    pub seat: usize,
+    /// Whether its connection stands.
+    pub connected: bool,
+}
+
+/// Device time as it was at a few recent moments, for the share over the last second.
+#[derive(Debug, Default)]
+pub struct Samples(VecDeque<(Micros, HashMap<u64, [Seen; DEVICES_MAX]>)>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    charged: Micros,
+    active: bool,
+}
+
+impl Samples {
+    /// Takes a sample.
+    pub fn take(&mut self, now: Micros, state: &State, hands: &Hands) {
+        let seen = state.tenants().filter_map(|(slot, tenant)| {
+            let segments = hands.segments.get(&slot)?;
+            let row = |account: &crate::segments::tenant::RowAccount| Seen {
+                charged: account.charged(),
+                active: account.active(),
+            };
+            Some((tenant.serial, segments.accounts.each_ref().map(row)))
+        });
+        self.0.push_back((now, seen.collect()));
+        if SAMPLES_MAX < self.0.len() {
+            self.0.pop_front();
+        }
+    }
+
+    /// Share of the device charged since the oldest sample, in parts per million.
+    fn share_ppm(&self, now: Micros, serial: u64, row: usize, charged: Micros) -> u64 {
+        let Some((then, seen)) = self.0.front() else { return 0 };
+        let before = seen.get(&serial).map_or(Micros::ZERO, |rows| rows[row].charged);
+        let span = now.saturating_sub(*then).0.max(1);
+        charged.saturating_sub(before).0.saturating_mul(1_000_000) / span
+    }
+
+    /// Whether the tenant showed work in every sample.
+    fn always_active(&self, serial: u64, row: usize) -> bool {
+        self.0.len() == SAMPLES_MAX
+            && self.0.iter().all(|(_, seen)| seen.get(&serial).is_some_and(|rows| rows[row].active))
+    }
+}
+
+/// What a view is made of.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// The node.
+    pub state: &'a State,
+    /// What it acts on.
+    pub hands: &'a Hands,
+    /// Recent device time.
+    pub samples: &'a Samples,
+    /// Now.
+    pub now: Micros,
+    /// The configuration file.
+    pub file: &'a str,
+    /// Settings that wait for a restart.
+    pub restart_needed: &'a [String],
+}
+
+struct Account {
+    status: Status,
+    reason: Option<String>,
+    share_ppm: u64,
+}
+
+impl View<'_> {
+    /// Why the node is not ready for tenants; empty when it is.
+    #[must_use]
+    pub fn unready(&self) -> Vec<String> {
+        let mut reasons = self.state.unready();
+        for row in self.hands.gates.stuck() {
+            reasons.push(format!("the gate thread of device row {row} does not tick"));
+        }
+        reasons
+    }
+
+    fn rows(&self) -> impl Iterator<Item = (usize, &Row)> {
+        self.state.rows.iter().enumerate().filter_map(|(index, row)| Some((index, row.as_ref()?)))
+    }
+
+    fn counts(&self, slot: TenantSlot) -> Counts {
+        let (Some(segments), Some(tenant)) = (self.hands.segments.get(&slot), self.state.tenant(slot)) else {
+            return Counts::default();
+        };
+        segments.counts(tenant.seats.keys().filter_map(|&index| SeatIndex::new(u32::try_from(index).ok()?)))
+    }
+
+    /// The word for how a tenant stands on a device, and why.
+    fn account(&self, slot: TenantSlot, row: usize, limits: &TenantLimits) -> Account {
+        let none = Account { status: Status::Nominal, reason: None, share_ppm: 0 };
+        let (Some(tenant), Some(of_row)) = (self.state.tenant(slot), limits.rows[row]) else { return none };
+        let because = |status, reason: &str, share_ppm| Account {
+            status,
+            reason: Some(reason.to_owned()),
+            share_ppm,
+        };
+        if self.state.rows[row].as_ref().is_some_and(|row| !row.present) {
+            return because(Status::Degraded, "the device is gone", 0);
+        }
+        if self.hands.gates.stuck().contains(&row) {
+            return because(Status::Degraded, "the device's gate thread does not tick", 0);
+        }
+        let Some(segments) = self.hands.segments.get(&slot) else { return none };
+        let account = &segments.accounts[row];
+        let share = self.samples.share_ppm(self.now, tenant.serial, row, account.charged());
+        let used = segments.ledger.used_bytes(row);
+        if of_row.memory_bytes_max != UNLIMITED && of_row.memory_bytes_max < used {
+            let reason = if tenant.retired {
+                "removed from the configuration; what still runs may free memory and finish"
+            } else {
+                "uses more memory than its quota allows since the quota shrank; allocations are refused"
+            };
+            return because(Status::Throttled, reason, share);
+        }
+        let nominal = u64::from(of_row.sm.get());
+        if !segments.governed(row) {
+            return Account { share_ppm: share, ..none };
+        }
+        if account.throttled() {
+            return because(Status::Throttled, "has spent its device time and waits for more", share);
+        }
+        let starved = self.samples.always_active(tenant.serial, row)
+            && share < nominal / 10 * 9
+            && 0 < account.tokens_us();
+        if starved {
+            return because(Status::Starved, "wants its share and does not get it", share);
+        }
+        let status =
+            if nominal + BORROWING_ABOVE_PPM < share { Status::Borrowing } else { Status::Nominal };
+        Account { status, reason: None, share_ppm: share }
+    }
+
+    /// The status document.
+    #[must_use]
+    pub fn status(&self, figures: Figures) -> StatusDocument {
+        let config = self.state.configured.as_ref();
+        let unready = self.unready();
+        StatusDocument {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: config.map(|c| c.config.node.to_string()).unwrap_or_default(),
+            district: config.map(|c| c.config.district.to_string()).unwrap_or_default(),
+            pid: std::process::id(),
+            ready: unready.is_empty(),
+            unready,
+            config: ConfigView {
+                file: self.file.to_owned(),
+                hash: config.map(|c| c.hash.clone()).unwrap_or_default(),
+                loaded_unix_seconds: config.map_or(0, |c| c.at.as_secs()),
+                last_reload_successful: config.is_some_and(|c| c.rejected.is_none()),
+                error: config.and_then(|c| c.rejected.clone()),
+                restart_needed: self.restart_needed.to_vec(),
+            },
+            identity: self.identity(),
+            devices: self
+                .rows()
+                .map(|(index, row)| DeviceView {
+                    row: index,
+                    gpu: row.uuid.to_string(),
+                    name: row.name.clone(),
+                    memory_bytes: row.memory.0,
+                    present: row.present,
+                })
+                .collect(),
+            tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
+            probes: figures.states,
+            refused: REASONS
+                .iter()
+                .zip(self.state.refused)
+                .map(|((_, word), count)| ((*word).to_owned(), count))
+                .collect(),
+        }
+    }
+
+    fn identity(&self) -> IdentityView {
+        let wanted = self.state.configured.as_ref().map_or(Identity::Auto, |c| c.config.identity);
+        let obstacle = self.hands.cgroups.obstacle();
+        let weaker = "weaker than cgroups: a process that outlives the one that was placed loses its tenant";
+        match (wanted, obstacle) {
+            (Identity::ProcessTree, _) => {
+                IdentityView { method: "process-tree".to_owned(), note: Some(weaker.to_owned()) }
+            }
+            (Identity::Auto, Some(obstacle)) => IdentityView {
+                method: "process-tree".to_owned(),
+                note: Some(format!("{obstacle}; {weaker}")),
+            },
+            (Identity::Cgroup, Some(obstacle)) => {
+                IdentityView { method: "cgroup".to_owned(), note: Some(format!("{obstacle}; `run` will fail")) }
+            }
+            (_, None) => IdentityView { method: "cgroup".to_owned(), note: None },
+        }
+    }
+
+    fn tenant(&self, slot: TenantSlot) -> TenantView {
+        let Some(tenant) = self.state.tenant(slot) else { unreachable!("asked for tenants there are") };
+        let policy = &tenant.policy;
+        let limits = TenantLimits::of(self.state, slot, tenant);
+        let counts = self.counts(slot);
+        let segments = self.hands.segments.get(&slot).map(AsRef::as_ref);
+        let mut worst = Status::Nominal;
+        let gpus = self
+            .rows()
+            .filter_map(|(row, device)| {
+                let of_row = limits.rows[row]?;
+                let account = self.account(slot, row, &limits);
+                worst = worst.max(account.status);
+                let governed = policy.quota_on(device.uuid).sm.is_some() && policy.enforcement;
+                let limit = (of_row.memory_bytes_max != UNLIMITED).then_some(of_row.memory_bytes_max);
+                Some(AccountView {
+                    gpu: device.uuid.to_string(),
+                    status: account.status.word().to_owned(),
+                    reason: account.reason,
+                    sm_quota_ppm: governed.then_some(of_row.sm.get()),
+                    sm_share_ppm: account.share_ppm,
+                    charged_us: segments.map_or(0, |s| s.accounts[row].charged().0),
+                    tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
+                    gate: gate_word(segments, row, governed).to_owned(),
+                    memory_quota_bytes: limit,
+                    memory_used_bytes: segments.map_or(0, |s| s.ledger.used_bytes(row)),
+                    memory_peak_bytes: peak(segments, row),
+                    denied_allocations: denied(segments, row),
+                    launches: counts.rows[row].launches,
+                    batches: counts.rows[row].batches,
+                })
+            })
+            .collect();
+        let processes = tenant.seats.iter().map(|(&seat, sitter)| ProcessView {
+            pid: sitter.process.pid,
+            seat,
+            connected: sitter.connection.is_some(),
+        });
+        TenantView {
+            name: policy.name.to_string(),
+            district: policy.district.to_string(),
+            cgroup: policy.cgroup.as_ref().map(ToString::to_string),
+            class: policy.class.word().to_owned(),
+            mode: policy.mode.word().to_owned(),
+            fail_policy: policy.fail_policy.word().to_owned(),
+            enforcement: policy.enforcement,
+            removed: tenant.retired,
+            status: worst.word().to_owned(),
+            seats: tenant.seats.len(),
+            untracked_frees: counts.untracked_frees,
+            hook_faults: counts.faults,
+            gpus,
+            processes: processes.collect(),
+        }
+    }
+
+    /// Everything on the metrics page but what the probes saw.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let config = self.state.configured.as_ref();
+        Snapshot {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: config.map(|c| c.config.node.to_string()).unwrap_or_default(),
+            district: config.map(|c| c.config.district.to_string()).unwrap_or_default(),
+            config: snapshot::ConfigState {
+                last_reload_successful: config.is_some_and(|c| c.rejected.is_none()),
+                last_success_unix_seconds: config.map_or(0, |c| c.at.as_secs()),
+                hash: config.map(|c| c.hash.clone()).unwrap_or_default(),
+            },
+            devices: self
+                .rows()
+                .filter(|(_, row)| row.present)
+                .map(|(_, row)| snapshot::Device {
+                    gpu: row.uuid.to_string(),
+                    name: row.name.clone(),
+                    memory: row.memory,
+                })
+                .collect(),
+            gate_backends: self.gate_backends(),
+            tenants: self.state.tenants().map(|(slot, _)| self.tenant_snapshot(slot)).collect(),
+            refused: REASONS.iter().zip(self.state.refused).map(|((_, word), n)| (*word, n)).collect(),
+            probes: Vec::new(),
+            probe_events: Vec::new(),
+        }
+    }
+
+    fn gate_backends(&self) -> Vec<(&'static str, u64)> {
+        let (mut memops, mut none) = (0, 0);
+        for (seat, _) in self.state.seats() {
+            let Some(segments) = self.hands.segments.get(&seat.slot) else { continue };
+            match segments.ledger.seat(seat.seat).gate_backend.load(Relaxed) {
+                BACKEND_MEMOPS => memops += 1,
+                _ => none += 1,
+            }
+        }
+        vec![("memops", memops), ("none", none)]
+    }
+
+    fn tenant_snapshot(&self, slot: TenantSlot) -> snapshot::Tenant {
+        let Some(tenant) = self.state.tenant(slot) else { unreachable!("asked for tenants there are") };
+        let limits = TenantLimits::of(self.state, slot, tenant);
+        let counts = self.counts(slot);
+        let segments = self.hands.segments.get(&slot).map(AsRef::as_ref);
+        let mut status = Status::Nominal;
+        let gpus = self
+            .rows()
+            .filter_map(|(row, device)| {
+                let of_row = limits.rows[row]?;
+                status = status.max(self.account(slot, row, &limits).status);
+                Some(snapshot::Account {
+                    gpu: device.uuid.to_string(),
+                    memory_quota: Bytes(of_row.memory_bytes_max.min(device.memory.0)),
+                    memory_used: Bytes(segments.map_or(0, |s| s.ledger.used_bytes(row))),
+                    memory_peak: Bytes(peak(segments, row)),
+                    denied: denied(segments, row),
+                    sm_quota: of_row.sm.min(Ppm::WHOLE),
+                    charged: segments.map_or(Micros::ZERO, |s| s.accounts[row].charged()),
+                    tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
+                    launches: counts.rows[row].launches,
+                    batches: counts.rows[row].batches,
+                })
+            })
+            .collect();
+        snapshot::Tenant {
+            tenant: tenant.policy.name.to_string(),
+            district: tenant.policy.district.to_string(),
+            status,
+            seats: tenant.seats.len() as u64,
+            untracked_frees: counts.untracked_frees,
+            hook_faults: counts.faults,
+            process_exits: 0,
+            gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, Micros(counts.gate_wait_us)),
+            lanes_refused: counts.lanes_refused,
+            gpu_wait: None,
+            network: None,
+            gpus,
+        }
+    }
+
+    /// Which tenant of the snapshot is which, for the probes' figures.
+    #[must_use]
+    pub fn serials(&self) -> Vec<u64> {
+        self.state.tenants().map(|(_, tenant)| tenant.serial).collect()
+    }
+}
+
+/// Adds what the probes saw. `serials` are those of the snapshot's tenants, in order.
+pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figures) {
+    snapshot.probes = figures
+        .states
+        .iter()
+        .map(|state| snapshot::Probe { probe: state.probe.clone(), up: state.up })
+        .collect();
+    snapshot.probe_events = figures.counters.iter().map(|(counter, n)| (counter.name(), *n)).collect();
+    for (tenant, serial) in snapshot.tenants.iter_mut().zip(serials) {
+        let seen = figures.tenants.remove(serial).unwrap_or_default();
+        tenant.process_exits = seen.exits;
+        tenant.gpu_wait = seen.gpu_wait.as_ref().map(histogram);
+        tenant.network = seen.rtt.as_ref().map(|rtt| {
+            let sockets = seen.sockets.unwrap_or_default();
+            snapshot::Network {
+                rtt: histogram(rtt),
+                connections: sockets.established,
+                retransmits: sockets.retransmits,
+            }
+        });
+    }
+}
+
+fn histogram(durations: &headgate_ebpf::Durations) -> Histogram {
+    let mut buckets: Vec<(f64, u64)> = durations.buckets().collect();
+    let above = match buckets.last() {
+        Some((bound, count)) if bound.is_infinite() => {
+            let count = *count;
+            buckets.pop();
+            count
+        }
+        _ => 0,
+    };
+    Histogram { buckets, above, sum_seconds: durations.sum_seconds() }
+}
+
+fn gate_word(segments: Option<&TenantSegments>, row: usize, governed: bool) -> &'static str {
+    match segments {
+        _ if !governed => "ungoverned",
+        Some(segments) if !gate::is_open(&segments.limits.device(row).gate) => "closed",
+        _ => "open",
+    }
+}
+
+fn peak(segments: Option<&TenantSegments>, row: usize) -> u64 {
+    segments.map_or(0, |s| s.ledger.segment().totals(row).peak_bytes.load(Relaxed))
+}
+
+fn denied(segments: Option<&TenantSegments>, row: usize) -> u64 {
+    segments.map_or(0, |s| s.ledger.segment().totals(row).denied.load(Relaxed))
+}
