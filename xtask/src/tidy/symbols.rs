@@ -60,8 +60,8 @@ pub(super) fn check(findings: &mut Findings) -> Result<()> {
     let cuda_rows: BTreeSet<&str> = cuda::symbols::ROWS.iter().map(|row| row.elf_name).collect();
     let nvml_rows: BTreeSet<&str> = nvml::ROWS.iter().map(|row| row.elf_name).collect();
     for (package, target, rows) in [
-        ("headgate-simgpu-libcuda", "cuda", &cuda_rows),
-        ("headgate-simgpu-libnvml", "nvidia_ml", &nvml_rows),
+        ("headgate-simgpu-libcuda", "headgate_simcuda", &cuda_rows),
+        ("headgate-simgpu-libnvml", "headgate_simnvml", &nvml_rows),
         ("headgate-nulldriver", "headgate_nullcuda", &cuda_rows),
     ] {
         let library = Library::read(built.path(target)?)?;
