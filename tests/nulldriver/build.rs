@@ -1,4 +1,4 @@
-//! Programs and the hook look for the driver by its soname.
+//! Names the library as programs look for it.
 
 fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libcuda.so.1");

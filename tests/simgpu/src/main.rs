@@ -35,7 +35,8 @@ fn arguments() -> Result<Arguments, String> {
     let mut parsed = Arguments::default();
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {
-        let mut value = || given.next().map(PathBuf::from).ok_or(format!("{} needs a value", argument.display()));
+        let mut value =
+            || given.next().map(PathBuf::from).ok_or(format!("{} needs a value", argument.display()));
         match argument.to_str() {
             Some("--socket") => parsed.socket = Some(value()?),
             Some("--config") => parsed.config = Some(value()?),

@@ -4,11 +4,9 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, send, sendmsg,
-};
 use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, send, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -182,7 +180,9 @@ impl Inbox {
 
     /// The next whole frame.
     pub(crate) fn next(&mut self) -> io::Result<Option<Frame>> {
-        let Some((header, _)) = self.bytes[self.start..].split_first_chunk::<HEADER>() else { return Ok(None) };
+        let Some((header, _)) = self.bytes[self.start..].split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
         let [l0, l1, l2, l3, stamp @ .., answered] = *header;
         let length = usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).map_err(io::Error::other)?;
         if !(HEADER..=FRAME_BYTES_MAX).contains(&length) {

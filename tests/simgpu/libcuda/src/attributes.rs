@@ -26,38 +26,38 @@ pub(crate) fn device(device: &DeviceInfo, attribute: CUenum) -> Option<i32> {
         2..=4 => BLOCK_MAX[attribute as usize - 2],
         5..=7 => GRID_MAX[attribute as usize - 5],
         8 => SHARED_PER_BLOCK,
-        9 => 64 << 10,                 // constant memory
+        9 => 64 << 10, // constant memory
         10 => WARP,
-        11 => i32::MAX as u32,         // pitch
+        11 => i32::MAX as u32, // pitch
         12 | 82 => REGISTERS_PER_SM,
-        13 => 1_980_000,               // clock in kHz
-        14 => 512,                     // texture alignment
-        15 | 31 => 1,                  // overlap and concurrent kernels
+        13 => 1_980_000, // clock in kHz
+        14 => 512,       // texture alignment
+        15 | 31 => 1,    // overlap and concurrent kernels
         16 => device.sms,
-        19 => 1,                       // can map host memory
+        19 => 1, // can map host memory
         33 => device.pci_bus,
-        34 | 50 => 0,                  // PCI device and domain
+        34 | 50 => 0,                     // PCI device and domain
         21..=29 | 42..=74 | 77 => 16_384, // texture and surface sizes
-        36 => 2_619_000,               // memory clock in kHz
-        37 => 5_120,                   // memory bus in bits
-        38 => 50 << 20,                // L2
+        36 => 2_619_000,                  // memory clock in kHz
+        37 => 5_120,                      // memory bus in bits
+        38 => 50 << 20,                   // L2
         39 => THREADS_PER_SM,
-        40 => 2,                       // copy engines
-        41 => 1,                       // unified addressing
+        40 => 2, // copy engines
+        41 => 1, // unified addressing
         75 => major,
         76 => minor,
-        78 => 1,                       // stream priorities
-        79 | 80 => 1,                  // L1 caching
+        78 => 1,      // stream priorities
+        79 | 80 => 1, // L1 caching
         81 => SHARED_PER_SM,
-        90 => 1,                       // preemption within a kernel
-        91 => 1,                       // host pointers can be used for registered memory
-        92..=94 | 122 | 123 => 1,      // stream memory operations, both versions, 64 bits, NOR
-        95 => 1,                       // cooperative launch
+        90 => 1,                  // preemption within a kernel
+        91 => 1,                  // host pointers can be used for registered memory
+        92..=94 | 122 | 123 => 1, // stream memory operations, both versions, 64 bits, NOR
+        95 => 1,                  // cooperative launch
         97 => SHARED_PER_BLOCK_OPTIN,
-        99 => 1,                       // host memory can be registered
+        99 => 1, // host memory can be registered
         106 => BLOCKS_PER_SM,
         111 => SHARED_RESERVED_PER_BLOCK,
-        115 => 1,                      // memory pools
+        115 => 1, // memory pools
         // Everything else up to the last is a feature this device has not: managed memory, virtual memory management,
         // peer access, graphs of its own, multicast, clusters, texture extras, confidential computing.
         0..=LAST => 0,

@@ -88,9 +88,8 @@ pub(crate) fn stream(
 }
 
 fn own_stream(driver: &Driver, context: &Arc<Context>) -> Result<Arc<Stream>, CUresult> {
-    let known = OWN_STREAMS.try_with(|own| {
-        own.0.borrow().get(&context.handle).filter(|own| own.context_is_alive()).cloned()
-    });
+    let known = OWN_STREAMS
+        .try_with(|own| own.0.borrow().get(&context.handle).filter(|own| own.context_is_alive()).cloned());
     if let Some(own) = known.map_err(|_| CUresult::ERROR_INVALID_CONTEXT)? {
         return Ok(own);
     }

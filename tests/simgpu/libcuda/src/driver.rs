@@ -14,7 +14,9 @@ use headgate_simgpu::limits::STREAMS_MAX;
 use headgate_simgpu::protocol::{Command, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
 
 use crate::host_functions::HostFunctions;
-use crate::objects::{Allocation, Context, Event, Function, HostRange, Kernel, Library, Module, Primary, Stream};
+use crate::objects::{
+    Allocation, Context, Event, Function, HostRange, Kernel, Library, Module, Primary, Stream,
+};
 use crate::raw;
 use crate::table::{Kind, Table};
 

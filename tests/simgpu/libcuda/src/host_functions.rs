@@ -35,7 +35,13 @@ struct Call {
 }
 
 /// Puts a host function into a stream as command `seq`, and has it run when the one before is done.
-pub(crate) fn add(driver: &'static Driver, stream: Arc<Stream>, seq: u64, function: usize, data: usize) -> Answer {
+pub(crate) fn add(
+    driver: &'static Driver,
+    stream: Arc<Stream>,
+    seq: u64,
+    function: usize,
+    data: usize,
+) -> Answer {
     let queue = &driver.host_functions;
     let mut pending = lock(&queue.pending);
     if !pending.helper_runs {
@@ -57,9 +63,9 @@ fn help(driver: &Driver) {
     let mut pending = lock(&queue.pending);
     loop {
         // A function whose own number is done was dropped with its context; it is never called.
-        pending.calls.retain(|call| {
-            call.stream.context_is_alive() && !driver.is_done(call.stream.slot, call.seq)
-        });
+        pending
+            .calls
+            .retain(|call| call.stream.context_is_alive() && !driver.is_done(call.stream.slot, call.seq));
         let due = |call: &Call| driver.is_done(call.stream.slot, call.seq - 1);
         if let Some(call) = pending.calls.iter().position(due).and_then(|index| pending.calls.remove(index)) {
             drop(pending);

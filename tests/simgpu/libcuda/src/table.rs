@@ -62,8 +62,8 @@ impl<T> Table<T> {
     pub(crate) fn issued(&self, handle: usize) -> bool {
         let first = BASE + ((self.kind as usize) << KIND_SHIFT);
         let made = self.made.load(Ordering::Relaxed);
-        handle.checked_sub(first).is_some_and(|offset| {
-            offset.is_multiple_of(STEP) && (1..made).contains(&(offset / STEP))
-        })
+        handle
+            .checked_sub(first)
+            .is_some_and(|offset| offset.is_multiple_of(STEP) && (1..made).contains(&(offset / STEP)))
     }
 }

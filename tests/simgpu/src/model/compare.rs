@@ -1,8 +1,7 @@
 //! The conditions of `cuStreamWaitValue32` and `cuStreamWaitValue64`.
 
 /// When a wait is over (`CUstreamWaitValue_flags`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Condition {
     /// `CU_STREAM_WAIT_VALUE_GEQ`: the difference, as a signed number of the same width, is not negative, so that a
     /// counter may wrap.
@@ -16,8 +15,7 @@ pub enum Condition {
 }
 
 /// Width of a memory operation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[derive(serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Width {
     /// 32 bits.
     Word,

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::stream::Stream;
-use super::{Active, Context, ContextId, CopyEngine, DeviceMeter, DeviceSpec, FOREVER, Nanos, StreamId, Work};
+use super::{
+    Active, Context, ContextId, CopyEngine, DeviceMeter, DeviceSpec, FOREVER, Nanos, StreamId, Work,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -90,7 +92,8 @@ impl Device {
         let mut due = Vec::new();
         match self.phase {
             Phase::Switching { to, until } if until <= now => {
-                self.phase = Phase::Running { context: to, slice_end: now.saturating_add(self.spec.slice_ns) };
+                self.phase =
+                    Phase::Running { context: to, slice_end: now.saturating_add(self.spec.slice_ns) };
             }
             Phase::Running { context, .. } => {
                 if let Some(context) = contexts.get_mut(&context) {
@@ -186,7 +189,8 @@ impl Device {
                     let Some(next) = self.turns.pop_front() else { return };
                     if self.resident.is_none_or(|resident| resident == next) || self.spec.switch_ns == 0 {
                         let slice_end = now.saturating_add(self.spec.slice_ns);
-                        self.meter.switches += u64::from(self.resident.is_some_and(|resident| resident != next));
+                        self.meter.switches +=
+                            u64::from(self.resident.is_some_and(|resident| resident != next));
                         self.phase = Phase::Running { context: next, slice_end };
                     } else {
                         self.meter.switches += 1;

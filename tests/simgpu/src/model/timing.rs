@@ -37,7 +37,8 @@ impl Default for KernelRule {
 impl KernelRule {
     /// For kernels that nothing else is said of. Uncalibrated: the order of magnitude of a small kernel on a large
     /// device.
-    pub const ORDINARY: Self = Self { base_ns: 2_000, block_ns: 0, wave_ns: 8_000, hangs: false, execute: true };
+    pub const ORDINARY: Self =
+        Self { base_ns: 2_000, block_ns: 0, wave_ns: 8_000, hangs: false, execute: true };
 
     /// A kernel that takes the same time whatever its grid.
     #[must_use]

@@ -109,7 +109,8 @@ impl Node {
 
     /// What a session used of each device since the mark.
     fn uses(&self, model: &Model<Payload>, id: SessionId, alive: bool) -> Vec<ProcessUse> {
-        let Some(session) = self.sessions.get(&id).filter(|session| session.role == Some(Role::Driver)) else {
+        let Some(session) = self.sessions.get(&id).filter(|session| session.role == Some(Role::Driver))
+        else {
             return Vec::new();
         };
         let touched = session.use_of.iter().enumerate().filter(|(_, use_of)| use_of.touched);

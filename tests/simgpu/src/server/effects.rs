@@ -21,14 +21,46 @@ pub(crate) struct Payload {
 
 #[derive(Debug)]
 pub(crate) enum Action {
-    Launch { module: Arc<Module>, launch: Launch, execute: bool },
-    Copy { to: Rows, from: Rows, width: u64, height: u64, staged: Option<Vec<u8>> },
-    Fill { at: u64, pitch: u64, value: u32, element: u32, width: u64, height: u64 },
-    WaitValue { at: Place, value: u64, width: Width, condition: Condition },
-    WriteValue { at: Place, value: u64, width: Width },
-    Stamp { event: u64 },
-    ForgetEvent { event: u64 },
-    Free { address: u64 },
+    Launch {
+        module: Arc<Module>,
+        launch: Launch,
+        execute: bool,
+    },
+    Copy {
+        to: Rows,
+        from: Rows,
+        width: u64,
+        height: u64,
+        staged: Option<Vec<u8>>,
+    },
+    Fill {
+        at: u64,
+        pitch: u64,
+        value: u32,
+        element: u32,
+        width: u64,
+        height: u64,
+    },
+    WaitValue {
+        at: Place,
+        value: u64,
+        width: Width,
+        condition: Condition,
+    },
+    WriteValue {
+        at: Place,
+        value: u64,
+        width: Width,
+    },
+    Stamp {
+        event: u64,
+    },
+    ForgetEvent {
+        event: u64,
+    },
+    Free {
+        address: u64,
+    },
     Nothing,
     /// The command was malformed when it came.
     Fail(Fault),
@@ -80,7 +112,9 @@ impl World<Payload> for Node {
     }
 
     fn satisfied(&mut self, _at: Nanos, _context: ContextId, payload: &Payload) -> Result<bool, Fault> {
-        let Action::WaitValue { at: place, value, width, condition } = payload.action else { return Ok(true) };
+        let Action::WaitValue { at: place, value, width, condition } = payload.action else {
+            return Ok(true);
+        };
         let Some(session) = self.sessions.get_mut(&payload.session) else { return Ok(true) };
         let mut word = [0; 8];
         read(session, place, &mut word[..width.bytes()])?;
@@ -263,7 +297,11 @@ struct KernelMemory<'a> {
 
 impl KernelMemory<'_> {
     fn place(&self, address: u64, bytes: usize) -> Place {
-        if self.session.is_pinned(address, bytes as u64) { Place::Host(address) } else { Place::Device(address) }
+        if self.session.is_pinned(address, bytes as u64) {
+            Place::Host(address)
+        } else {
+            Place::Device(address)
+        }
     }
 }
 

@@ -33,7 +33,8 @@ impl Samples {
         let usable = self.taken.iter().rev().find(|(at, _)| *at <= until).or(self.taken.front());
         let &(at, before) = usable?;
         let span = now.checked_sub(at).filter(|&span| span > 0)?;
-        let percent = (u128::from(busy.saturating_sub(before)) * 100 + u128::from(span) / 2) / u128::from(span);
+        let percent =
+            (u128::from(busy.saturating_sub(before)) * 100 + u128::from(span) / 2) / u128::from(span);
         u32::try_from(percent.min(100)).ok()
     }
 }

@@ -244,8 +244,12 @@ impl Server {
     /// Ends a client: all it had is free at once.
     fn bury(&mut self, id: SessionId) {
         self.node.remember(&self.model, id);
-        let contexts: Vec<u32> =
-            self.node.sessions.get(&id).map(|session| session.contexts.keys().copied().collect()).unwrap_or_default();
+        let contexts: Vec<u32> = self
+            .node
+            .sessions
+            .get(&id)
+            .map(|session| session.contexts.keys().copied().collect())
+            .unwrap_or_default();
         for context in contexts {
             // Closing what is known to exist cannot be refused, and nobody is left to tell.
             drop(self.node.handle(&mut self.model, id, crate::protocol::Request::CloseContext { context }));

@@ -14,7 +14,8 @@ use crate::config::{Config, DeviceInfo};
 use crate::limits::{BACKLOG_MAX, CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, PENDING_MAX, STREAMS_MAX};
 use crate::memory::AddressSpace;
 use crate::model::{
-    ContextId, CopyEngine, DeviceMeter, Fault, KernelTimes, Mark, Model, Nanos, Op, StreamId, StreamKind, Work,
+    ContextId, CopyEngine, DeviceMeter, Fault, KernelTimes, Mark, Model, Nanos, Op, StreamId, StreamKind,
+    Work,
 };
 use crate::page::StatusPage;
 use crate::protocol::{
@@ -179,7 +180,14 @@ impl Node {
             Request::TakeFault { call } => self.take_fault(id, &call),
             Request::Note { call, status } => {
                 let pid = self.session(id)?.pid;
-                self.note(Entry { at_ns: model.now(), pid, call: call.into(), detail: None, bytes: None, status });
+                self.note(Entry {
+                    at_ns: model.now(),
+                    pid,
+                    call: call.into(),
+                    detail: None,
+                    bytes: None,
+                    status,
+                });
                 Ok(Reply::Done)
             }
             Request::Processes { device } => self.processes(device),
@@ -230,8 +238,8 @@ impl Node {
         let number = (0..CONTEXTS_MAX).find_map(|number| {
             u32::try_from(number).ok().filter(|number| !session.contexts.contains_key(number))
         });
-        let number =
-            number.ok_or_else(|| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "too many contexts in the process"))?;
+        let number = number
+            .ok_or_else(|| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "too many contexts in the process"))?;
         if session.use_of[device].space.is_none() {
             let space = AddressSpace::new(device, capacity)
                 .map_err(|error| Refusal::new(CUresult::ERROR_OPERATING_SYSTEM, error.to_string()))?;
@@ -397,7 +405,8 @@ impl Node {
 
     fn read_image(&mut self, id: SessionId, image: Remote) -> Result<String, Refusal> {
         let length = usize::try_from(image.bytes).ok().filter(|&length| length <= IMAGE_BYTES_MAX);
-        let length = length.ok_or_else(|| Refusal::new(CUresult::ERROR_INVALID_IMAGE, "the image is too large"))?;
+        let length =
+            length.ok_or_else(|| Refusal::new(CUresult::ERROR_INVALID_IMAGE, "the image is too large"))?;
         let mut bytes = vec![0; length];
         read_process(self.session(id)?.pid, image.address, &mut bytes)
             .map_err(|_| Refusal::value("the image cannot be read"))?;
@@ -439,7 +448,10 @@ impl Node {
             Ok(op) => (op, None),
             Err(refusal) => {
                 let action = Action::Fail(Fault(refusal.status.0));
-                (Op { work: Work::Instant, after: Vec::new(), payload: Payload { session: id, action } }, Some(refusal))
+                (
+                    Op { work: Work::Instant, after: Vec::new(), payload: Payload { session: id, action } },
+                    Some(refusal),
+                )
             }
         };
         let given = model.submit(stream, op, self);
@@ -489,7 +501,9 @@ impl Node {
             Command::WaitValue { at, value, width, condition } => {
                 (Work::Wait, Action::WaitValue { at, value, width, condition })
             }
-            Command::WriteValue { at, value, width } => (Work::Instant, Action::WriteValue { at, value, width }),
+            Command::WriteValue { at, value, width } => {
+                (Work::Instant, Action::WriteValue { at, value, width })
+            }
             Command::After { slot, seq } => {
                 if let Some(&stream) = self.session(id)?.slots.get(&slot) {
                     after.push(Mark { stream, seq });
@@ -508,10 +522,12 @@ impl Node {
     fn launch(&mut self, id: SessionId, launch: Launch) -> Result<(Work, Action), Refusal> {
         let module = self.session(id)?.modules.get(&launch.module).cloned();
         let module = module.ok_or_else(|| Refusal::handle("no such module"))?;
-        let name = module.names.get(launch.kernel as usize).ok_or_else(|| Refusal::handle("no such kernel"))?;
+        let name =
+            module.names.get(launch.kernel as usize).ok_or_else(|| Refusal::handle("no such kernel"))?;
         let rule = *self.times.rule(name);
         let context = self.session(id)?.contexts.get(&module.context);
-        let device = context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
+        let device =
+            context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
         let sms = self.devices[device].info.sms;
         let volume = |of: [u32; 3]| of.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
         let blocks = volume(launch.grid);

@@ -23,7 +23,13 @@ const LIMIT_L2_FETCH: CUenum = 5;
 /// Default values of `CUlimit` 0 to 6: stack, printf, heap, sync depth, pending launches, L2 fetch, persisting L2.
 const LIMITS: [usize; 7] = [1_024, 1 << 20, 8 << 20, 2, 2_048, 64, 0];
 
-fn create(driver: &Driver, index: usize, flags: c_uint, handle: usize, is_primary: bool) -> Result<Arc<Context>, CUresult> {
+fn create(
+    driver: &Driver,
+    index: usize,
+    flags: c_uint,
+    handle: usize,
+    is_primary: bool,
+) -> Result<Arc<Context>, CUresult> {
     if flags & !FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
@@ -170,7 +176,12 @@ pub(crate) fn cuCtxCreate_v3(
     cuCtxCreate_v2(ctx, flags, dev)
 }
 
-pub(crate) fn cuCtxCreate_v4(ctx: *mut CUcontext, params: *mut c_void, flags: c_uint, dev: CUdevice) -> Answer {
+pub(crate) fn cuCtxCreate_v4(
+    ctx: *mut CUcontext,
+    params: *mut c_void,
+    flags: c_uint,
+    dev: CUdevice,
+) -> Answer {
     driver()?;
     if !params.is_null() {
         return Err(CUresult::ERROR_NOT_SUPPORTED);

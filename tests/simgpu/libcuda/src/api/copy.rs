@@ -103,7 +103,13 @@ fn copy(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) -> A
     linear(mode, CUstream::NULL, unified(dst)?, unified(src)?, bytes, Return::Done)
 }
 
-fn copy_async(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+fn copy_async(
+    mode: ThreadMode,
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
     linear(mode, stream, unified(dst)?, unified(src)?, bytes, Return::Early)
 }
 
@@ -119,20 +125,44 @@ fn on_device(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize)
     linear(mode, CUstream::NULL, Place::Device(dst), Place::Device(src), bytes, Return::Done)
 }
 
-fn to_device_async(mode: ThreadMode, dst: CUdeviceptr, src: *const c_void, bytes: usize, stream: CUstream) -> Answer {
+fn to_device_async(
+    mode: ThreadMode,
+    dst: CUdeviceptr,
+    src: *const c_void,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
     linear(mode, stream, Place::Device(dst), host_place(src), bytes, Return::Early)
 }
 
-fn from_device_async(mode: ThreadMode, dst: *mut c_void, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+fn from_device_async(
+    mode: ThreadMode,
+    dst: *mut c_void,
+    src: CUdeviceptr,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
     linear(mode, stream, host_place(dst), Place::Device(src), bytes, Return::Early)
 }
 
-fn on_device_async(mode: ThreadMode, dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
+fn on_device_async(
+    mode: ThreadMode,
+    dst: CUdeviceptr,
+    src: CUdeviceptr,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
     linear(mode, stream, Place::Device(dst), Place::Device(src), bytes, Return::Early)
 }
 
 /// One end of a 2D copy: `CUmemorytype` 1 host, 2 device, 3 array, 4 unified.
-fn end_of_2d(kind: u32, host: *const c_void, device: u64, (x, y, pitch): (usize, usize, usize), width: usize) -> Result<Rows, CUresult> {
+fn end_of_2d(
+    kind: u32,
+    host: *const c_void,
+    device: u64,
+    (x, y, pitch): (usize, usize, usize),
+    width: usize,
+) -> Result<Rows, CUresult> {
     let base = match kind {
         1 => host_place(host),
         2 => Place::Device(device),
@@ -145,7 +175,8 @@ fn end_of_2d(kind: u32, host: *const c_void, device: u64, (x, y, pitch): (usize,
     if x.checked_add(width).is_none_or(|needed| needed > pitch) {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let offset = y.checked_mul(pitch).and_then(|rows| rows.checked_add(x)).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let offset =
+        y.checked_mul(pitch).and_then(|rows| rows.checked_add(x)).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     let at = match base {
         Place::Host(address) => Place::Host(address.wrapping_add(offset as u64)),
         Place::Device(address) => Place::Device(address.wrapping_add(offset as u64)),
@@ -231,7 +262,14 @@ fn fill_32_async(mode: ThreadMode, dst: CUdeviceptr, value: u32, count: usize, s
     fill(mode, stream, line(dst, value, 4, count))
 }
 
-fn fill_2d_8(mode: ThreadMode, dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize) -> Answer {
+fn fill_2d_8(
+    mode: ThreadMode,
+    dst: CUdeviceptr,
+    pitch: usize,
+    value: u8,
+    width: usize,
+    height: usize,
+) -> Answer {
     let rows = Fill { at: dst, pitch: pitch as u64, value: value.into(), element: 1, width, height };
     fill(mode, CUstream::NULL, rows)
 }

@@ -105,7 +105,11 @@ pub(crate) fn cuMemHostUnregister(ptr: *mut c_void) -> Answer {
 }
 
 /// With unified addressing the device reaches pinned memory by its host address.
-pub(crate) fn cuMemHostGetDevicePointer_v2(dptr: *mut CUdeviceptr, ptr: *mut c_void, flags: c_uint) -> Answer {
+pub(crate) fn cuMemHostGetDevicePointer_v2(
+    dptr: *mut CUdeviceptr,
+    ptr: *mut c_void,
+    flags: c_uint,
+) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
     let address = ptr.addr() as u64;

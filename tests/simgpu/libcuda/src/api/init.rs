@@ -26,7 +26,11 @@ pub(crate) fn cuDriverGetVersion(version: *mut c_int) -> Answer {
 }
 
 /// What a look-up comes to: the entry point, or why there is none.
-fn look_up(symbol: *const c_char, version: c_int, flags: u64) -> Result<Result<*mut c_void, CUenum>, CUresult> {
+fn look_up(
+    symbol: *const c_char,
+    version: c_int,
+    flags: u64,
+) -> Result<Result<*mut c_void, CUenum>, CUresult> {
     let name = raw::text(symbol)?;
     let version = u32::try_from(version).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     if version > driver::version() {

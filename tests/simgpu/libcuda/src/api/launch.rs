@@ -51,7 +51,8 @@ impl Shape {
             return Err(CUresult::ERROR_LAUNCH_OUT_OF_RESOURCES);
         }
         if self.cooperative {
-            let resident = u64::from(blocks_per_sm(function, threads, self.shared_bytes.into())) * u64::from(sms);
+            let resident =
+                u64::from(blocks_per_sm(function, threads, self.shared_bytes.into())) * u64::from(sms);
             let blocks = self.grid.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
             if blocks > resident {
                 return Err(CUresult::ERROR_COOPERATIVE_LAUNCH_TOO_LARGE);
@@ -62,7 +63,11 @@ impl Shape {
 }
 
 /// The parameter block of a launch, from either form a caller may pass.
-fn parameters(function: &Function, params: *mut *mut c_void, extra: *mut *mut c_void) -> Result<Vec<u8>, CUresult> {
+fn parameters(
+    function: &Function,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<Vec<u8>, CUresult> {
     const END: usize = 0;
     const BUFFER_POINTER: usize = 1;
     const BUFFER_SIZE: usize = 2;

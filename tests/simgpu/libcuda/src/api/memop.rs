@@ -46,7 +46,13 @@ fn wait(driver: &Driver, address: u64, value: u64, width: Width, flags: c_uint) 
     Ok(Command::WaitValue { at: word(driver, address, width)?, value, width, condition })
 }
 
-fn write(driver: &Driver, address: u64, value: u64, width: Width, flags: c_uint) -> Result<Command, CUresult> {
+fn write(
+    driver: &Driver,
+    address: u64,
+    value: u64,
+    width: Width,
+    flags: c_uint,
+) -> Result<Command, CUresult> {
     // CU_STREAM_WRITE_VALUE_NO_MEMORY_BARRIER changes nothing on a device that does one thing at a time.
     if flags > 1 {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -100,9 +106,13 @@ fn batch(
                 let low = op.value & u64::from(u32::MAX);
                 match op.operation {
                     CU_STREAM_MEM_OP_WAIT_VALUE_32 => wait(driver, op.address, low, Width::Word, op.flags),
-                    CU_STREAM_MEM_OP_WAIT_VALUE_64 => wait(driver, op.address, op.value, Width::Double, op.flags),
+                    CU_STREAM_MEM_OP_WAIT_VALUE_64 => {
+                        wait(driver, op.address, op.value, Width::Double, op.flags)
+                    }
                     CU_STREAM_MEM_OP_WRITE_VALUE_32 => write(driver, op.address, low, Width::Word, op.flags),
-                    CU_STREAM_MEM_OP_WRITE_VALUE_64 => write(driver, op.address, op.value, Width::Double, op.flags),
+                    CU_STREAM_MEM_OP_WRITE_VALUE_64 => {
+                        write(driver, op.address, op.value, Width::Double, op.flags)
+                    }
                     CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES | CU_STREAM_MEM_OP_BARRIER => Ok(Command::Nothing),
                     _ => Err(CUresult::ERROR_INVALID_VALUE),
                 }

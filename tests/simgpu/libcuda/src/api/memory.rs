@@ -140,7 +140,11 @@ twins! {
     cuMemFreeAsync, cuMemFreeAsync_ptsz (dptr: CUdeviceptr, stream: CUstream) = free_async;
 }
 
-pub(crate) fn cuMemGetAddressRange_v2(base: *mut CUdeviceptr, bytes: *mut usize, dptr: CUdeviceptr) -> Answer {
+pub(crate) fn cuMemGetAddressRange_v2(
+    base: *mut CUdeviceptr,
+    bytes: *mut usize,
+    dptr: CUdeviceptr,
+) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
     let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_NOT_FOUND)?;

@@ -45,13 +45,14 @@ pub(crate) use context::{
     cuCtxGetDevice, cuCtxGetDevice_v2, cuCtxGetFlags, cuCtxGetLimit, cuCtxGetStreamPriorityRange,
     cuCtxPopCurrent_v2, cuCtxPushCurrent_v2, cuCtxSetCurrent, cuCtxSetLimit, cuCtxSynchronize,
     cuCtxSynchronize_v2, cuDevicePrimaryCtxGetState, cuDevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2,
-    cuDevicePrimaryCtxReset, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain, cuDevicePrimaryCtxSetFlags,
-    cuDevicePrimaryCtxSetFlags_v2,
+    cuDevicePrimaryCtxReset, cuDevicePrimaryCtxReset_v2, cuDevicePrimaryCtxRetain,
+    cuDevicePrimaryCtxSetFlags, cuDevicePrimaryCtxSetFlags_v2,
 };
 
 pub(crate) use memory::{
-    cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocPitch_v2, cuMemAlloc_v2, cuMemFreeAsync, cuMemFreeAsync_ptsz,
-    cuMemFree_v2, cuMemGetAddressRange_v2, cuMemGetInfo_v2, cuPointerGetAttribute, cuPointerGetAttributes,
+    cuMemAlloc_v2, cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocPitch_v2, cuMemFree_v2, cuMemFreeAsync,
+    cuMemFreeAsync_ptsz, cuMemGetAddressRange_v2, cuMemGetInfo_v2, cuPointerGetAttribute,
+    cuPointerGetAttributes,
 };
 
 pub(crate) use host::{
@@ -60,14 +61,14 @@ pub(crate) use host::{
 };
 
 pub(crate) use copy::{
-    cuMemcpy, cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz, cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds,
-    cuMemcpy2D_v2, cuMemcpy2D_v2_ptds, cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyDtoDAsync_v2,
-    cuMemcpyDtoDAsync_v2_ptsz, cuMemcpyDtoD_v2, cuMemcpyDtoD_v2_ptds, cuMemcpyDtoHAsync_v2,
-    cuMemcpyDtoHAsync_v2_ptsz, cuMemcpyDtoH_v2, cuMemcpyDtoH_v2_ptds, cuMemcpyHtoDAsync_v2,
-    cuMemcpyHtoDAsync_v2_ptsz, cuMemcpyHtoD_v2, cuMemcpyHtoD_v2_ptds, cuMemcpy_ptds, cuMemsetD16Async,
-    cuMemsetD16Async_ptsz, cuMemsetD16_v2, cuMemsetD16_v2_ptds, cuMemsetD2D8_v2, cuMemsetD2D8_v2_ptds,
-    cuMemsetD32Async, cuMemsetD32Async_ptsz, cuMemsetD32_v2, cuMemsetD32_v2_ptds, cuMemsetD8Async,
-    cuMemsetD8Async_ptsz, cuMemsetD8_v2, cuMemsetD8_v2_ptds,
+    cuMemcpy, cuMemcpy_ptds, cuMemcpy2D_v2, cuMemcpy2D_v2_ptds, cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz,
+    cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds, cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyDtoD_v2,
+    cuMemcpyDtoD_v2_ptds, cuMemcpyDtoDAsync_v2, cuMemcpyDtoDAsync_v2_ptsz, cuMemcpyDtoH_v2,
+    cuMemcpyDtoH_v2_ptds, cuMemcpyDtoHAsync_v2, cuMemcpyDtoHAsync_v2_ptsz, cuMemcpyHtoD_v2,
+    cuMemcpyHtoD_v2_ptds, cuMemcpyHtoDAsync_v2, cuMemcpyHtoDAsync_v2_ptsz, cuMemsetD2D8_v2,
+    cuMemsetD2D8_v2_ptds, cuMemsetD8_v2, cuMemsetD8_v2_ptds, cuMemsetD8Async, cuMemsetD8Async_ptsz,
+    cuMemsetD16_v2, cuMemsetD16_v2_ptds, cuMemsetD16Async, cuMemsetD16Async_ptsz, cuMemsetD32_v2,
+    cuMemsetD32_v2_ptds, cuMemsetD32Async, cuMemsetD32Async_ptsz,
 };
 
 pub(crate) use module::{
@@ -79,24 +80,24 @@ pub(crate) use module::{
 
 pub(crate) use launch::{
     cuLaunchCooperativeKernel, cuLaunchCooperativeKernel_ptsz, cuLaunchHostFunc, cuLaunchHostFunc_ptsz,
-    cuLaunchKernel, cuLaunchKernelEx, cuLaunchKernelEx_ptsz, cuLaunchKernel_ptsz,
+    cuLaunchKernel, cuLaunchKernel_ptsz, cuLaunchKernelEx, cuLaunchKernelEx_ptsz,
     cuOccupancyMaxActiveBlocksPerMultiprocessor, cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
 };
 
 pub(crate) use stream::{
     cuStreamCreate, cuStreamCreateWithPriority, cuStreamDestroy_v2, cuStreamGetCtx, cuStreamGetCtx_ptsz,
-    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz, cuStreamIsCapturing,
-    cuStreamIsCapturing_ptsz, cuStreamQuery, cuStreamQuery_ptsz, cuStreamSynchronize, cuStreamSynchronize_ptsz,
-    cuStreamWaitEvent, cuStreamWaitEvent_ptsz,
+    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz,
+    cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamQuery, cuStreamQuery_ptsz, cuStreamSynchronize,
+    cuStreamSynchronize_ptsz, cuStreamWaitEvent, cuStreamWaitEvent_ptsz,
 };
 
 pub(crate) use memop::{
     cuStreamBatchMemOp_v2, cuStreamBatchMemOp_v2_ptsz, cuStreamWaitValue32_v2, cuStreamWaitValue32_v2_ptsz,
-    cuStreamWaitValue64_v2, cuStreamWaitValue64_v2_ptsz, cuStreamWriteValue32_v2, cuStreamWriteValue32_v2_ptsz,
-    cuStreamWriteValue64_v2, cuStreamWriteValue64_v2_ptsz,
+    cuStreamWaitValue64_v2, cuStreamWaitValue64_v2_ptsz, cuStreamWriteValue32_v2,
+    cuStreamWriteValue32_v2_ptsz, cuStreamWriteValue64_v2, cuStreamWriteValue64_v2_ptsz,
 };
 
 pub(crate) use event::{
     cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventElapsedTime_v2, cuEventQuery, cuEventRecord,
-    cuEventRecordWithFlags, cuEventRecordWithFlags_ptsz, cuEventRecord_ptsz, cuEventSynchronize,
+    cuEventRecord_ptsz, cuEventRecordWithFlags, cuEventRecordWithFlags_ptsz, cuEventSynchronize,
 };

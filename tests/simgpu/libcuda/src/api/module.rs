@@ -282,7 +282,9 @@ pub(crate) fn cuFuncSetAttribute(handle: CUfunction, attribute: CUenum, value: c
         MAX_DYNAMIC_SHARED => {
             let most = attributes::SHARED_PER_BLOCK_OPTIN.saturating_sub(function.info().shared_bytes);
             let wanted = u32::try_from(value).ok().filter(|&wanted| wanted <= most);
-            function.dynamic_shared_max.store(wanted.ok_or(CUresult::ERROR_INVALID_VALUE)?, Ordering::Relaxed);
+            function
+                .dynamic_shared_max
+                .store(wanted.ok_or(CUresult::ERROR_INVALID_VALUE)?, Ordering::Relaxed);
             Ok(())
         }
         // A hint about the split between L1 and shared memory, which are not simulated.

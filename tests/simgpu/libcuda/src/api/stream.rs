@@ -88,7 +88,10 @@ pub(crate) fn cuStreamDestroy_v2(stream: CUstream) -> Answer {
 }
 
 /// The stream a handle means, in a context in working order.
-fn find(mode: ThreadMode, stream: CUstream) -> Result<(&'static Driver, Arc<Context>, Arc<Stream>), CUresult> {
+fn find(
+    mode: ThreadMode,
+    stream: CUstream,
+) -> Result<(&'static Driver, Arc<Context>, Arc<Stream>), CUresult> {
     let driver = driver()?;
     let context = current::context(driver)?;
     let stream = current::stream(driver, &context, stream, mode)?;
