@@ -1,20 +1,10 @@
-//! `cargo demo`: builds what the demo runs, in one go, and hands over to the harness.
+//! `cargo demo`: the README's first command. The harness builds what it starts and runs it.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
-
-use crate::workspace::{self, Profile};
-
-/// Everything the demo starts, and what those load.
-const PACKAGES: [&str; 6] = [
-    "headgate",
-    "headgate-hook",
-    "headgate-simgpu",
-    "headgate-simgpu-libcuda",
-    "headgate-simgpu-libnvml",
-    "headgate-apps",
-];
+use anyhow::{Context as _, Result};
+use headgate_harness::demo::DemoOptions;
+use headgate_harness::workspace;
 
 /// Options of the demo.
 #[derive(Debug, clap::Args)]
@@ -23,17 +13,13 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) json: bool,
     /// How long the tenants compete.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) seconds: u64,
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
 }
 
 /// Runs the demo; exit 1 when a share or a limit did not hold.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    eprintln!("building the demo (the first time takes a few minutes)");
-    let _built = workspace::build(Profile::Dev, &PACKAGES)?;
-    hand_over(options)
-}
-
-fn hand_over(options: &Options) -> Result<ExitCode> {
-    anyhow::bail!("the demo is not built yet (asked for {} s, json {})", options.seconds, options.json)
+    eprintln!("building what the demo runs (the first time takes a few minutes)");
+    let _directory = workspace::built().context("building the demo")?;
+    headgate_harness::demo::run(DemoOptions { json: options.json, seconds: options.seconds })
 }
