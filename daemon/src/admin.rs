@@ -1,8 +1,8 @@
 //! The admin socket: JSON lines between the command line and the daemon.
 //!
 //! ```text
-//! -> {"op":"status"}                    <- {"ok":true,"status":{...}}
-//! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"place":{"tenant":..,"identity":..,"cgroup":..,"socket":..,"hook":..}}
+//! -> {"op":"status"}                    <- {"ok":true,"version":..,"tenants":[..],..}
+//! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"socket":..,"hook":..}
 //!                                       <- {"ok":false,"error":"..."}
 //! ```
 //!
@@ -23,7 +23,6 @@ use crate::control::listener::Socket;
 use crate::identity::peer;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT};
 use crate::run::{Input, Inputs, Question};
-use crate::view::StatusDocument;
 
 /// A request.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,20 +37,17 @@ pub enum Request {
     },
 }
 
-/// An answer.
+/// An answer: whether it was done, and either what was asked for or why not.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Response {
+pub struct Response<T> {
     /// Whether it was done.
     pub ok: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<String>,
-    /// The status.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub status: Option<StatusDocument>,
-    /// Where the caller is now.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub place: Option<Place>,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub content: Option<T>,
 }
 
 /// Where a process was placed, and what it needs to start a program there.
@@ -69,14 +65,12 @@ pub struct Place {
     pub hook: Option<PathBuf>,
 }
 
-impl Response {
-    fn failed(error: impl Into<String>) -> Self {
-        Self { ok: false, error: Some(error.into()), status: None, place: None }
-    }
+fn done<T: Serialize>(content: T) -> serde_json::Result<String> {
+    serde_json::to_string(&Response { ok: true, error: None, content: Some(content) })
+}
 
-    fn done() -> Self {
-        Self { ok: true, error: None, status: None, place: None }
-    }
+fn failed(error: impl Into<String>) -> serde_json::Result<String> {
+    serde_json::to_string(&Response::<()> { ok: false, error: Some(error.into()), content: None })
 }
 
 /// Accepts for as long as the task lives.
@@ -111,12 +105,12 @@ async fn serve(stream: UnixStream, inputs: &Inputs) -> std::io::Result<()> {
         if read == 0 {
             return Ok(());
         }
-        let response = if line.ends_with('\n') {
+        let answered = if line.ends_with('\n') {
             answer(&line, stream.get_ref(), inputs).await
         } else {
-            Response::failed(format!("a request is one line of at most {ADMIN_LINE_BYTES_MAX} bytes"))
+            failed(format!("a request is one line of at most {ADMIN_LINE_BYTES_MAX} bytes"))
         };
-        let mut text = serde_json::to_string(&response).map_err(std::io::Error::other)?;
+        let mut text = answered.map_err(std::io::Error::other)?;
         text.push('\n');
         timeout(ADMIN_WAIT, stream.get_mut().write_all(text.as_bytes())).await??;
         if !line.ends_with('\n') {
@@ -125,28 +119,28 @@ async fn serve(stream: UnixStream, inputs: &Inputs) -> std::io::Result<()> {
     }
 }
 
-async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> Response {
+async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json::Result<String> {
     let request = match serde_json::from_str::<Request>(line) {
         Ok(request) => request,
         Err(error) => {
-            return Response::failed(format!(
+            return failed(format!(
                 "not a request: {error}; ask {{\"op\":\"status\"}} or {{\"op\":\"place\",\"tenant\":\"NAME\"}}"
             ));
         }
     };
     match request {
         Request::Status => match ask(inputs, Question::Status).await {
-            Ok(status) => Response { status: Some(*status), ..Response::done() },
-            Err(error) => Response::failed(error),
+            Ok(status) => done(status),
+            Err(error) => failed(error),
         },
         Request::Place { tenant } => {
             let caller = match peer::hold(stream.as_fd()) {
                 Ok(held) => held.process,
-                Err(error) => return Response::failed(format!("cannot tell who asks: {error}")),
+                Err(error) => return failed(format!("cannot tell who asks: {error}")),
             };
             match ask(inputs, |reply| Question::Place { caller, tenant, reply }).await {
-                Ok(Ok(place)) => Response { place: Some(place), ..Response::done() },
-                Ok(Err(error)) | Err(error) => Response::failed(error),
+                Ok(Ok(place)) => done(place),
+                Ok(Err(error)) | Err(error) => failed(error),
             }
         }
     }
@@ -158,6 +152,8 @@ async fn ask<T>(inputs: &Inputs, question: impl FnOnce(oneshot::Sender<T>) -> Qu
     inputs.send(Input::Asked(question(reply))).await.map_err(|_| gone())?;
     match timeout(ADMIN_WAIT, answer).await {
         Ok(answer) => answer.map_err(|_| gone()),
-        Err(_) => Err(format!("the daemon did not answer within {} s; look at its log", ADMIN_WAIT.as_secs())),
+        Err(_) => {
+            Err(format!("the daemon did not answer within {} s; look at its log", ADMIN_WAIT.as_secs()))
+        }
     }
 }

@@ -14,7 +14,6 @@ use headgate_abi::wire::{Answer, RefusalReason, Welcome};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::{clock, sys};
 use crate::config::model::{CgroupPath, Identity};
 use crate::control::session::{Opened, Reply};
 use crate::gate::{GateTable, GateTenant, Gates};
@@ -28,6 +27,7 @@ use crate::run::{Input, Inputs};
 use crate::segments::TenantSegments;
 use crate::segments::record::{LedgerRecord, StateDir};
 use crate::telemetry::LogLimit;
+use crate::{clock, sys};
 
 /// Answer to a request to be placed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -201,7 +201,8 @@ impl Hands {
         };
         if welcome.fresh {
             segments.ledger.take_this_seat(seat.seat, process.pid, seat.generation);
-            let pidfd = self.connections.get(&connection).map(|opened| opened.pidfd.as_fd().try_clone_to_owned());
+            let pidfd =
+                self.connections.get(&connection).map(|opened| opened.pidfd.as_fd().try_clone_to_owned());
             match pidfd {
                 Some(Ok(pidfd)) => self.watch(seat, pidfd),
                 Some(Err(error)) => {
@@ -215,7 +216,10 @@ impl Hands {
             self.witness.process(process.pid);
         }
         tracing::debug!(
-            tenant = welcome.tenant_name, pid = process.pid, seat = seat.seat.get(), fresh = welcome.fresh,
+            tenant = welcome.tenant_name,
+            pid = process.pid,
+            seat = seat.seat.get(),
+            fresh = welcome.fresh,
             "seated"
         );
         self.say(connection, Reply::Answer(Answer::Welcome(welcome), Some(segments)));
@@ -224,7 +228,11 @@ impl Hands {
 
     /// The tenant's segments, made and recorded if this is its first process: a ledger that is not recorded
     /// before it is handed out could not be adopted by the next run.
-    fn tenant_segments(&mut self, state: &State, limits: &TenantLimits) -> Result<Arc<TenantSegments>, String> {
+    fn tenant_segments(
+        &mut self,
+        state: &State,
+        limits: &TenantLimits,
+    ) -> Result<Arc<TenantSegments>, String> {
         if let Some(segments) = self.segments.get(&limits.slot) {
             return Ok(Arc::clone(segments));
         }
@@ -325,9 +333,8 @@ impl Hands {
             Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota })
         });
         let table = GateTable { tenants: tenants.collect() };
-        let present: Vec<usize> = (0..rows.len())
-            .filter(|&row| rows[row].as_ref().is_some_and(|row| row.present))
-            .collect();
+        let present: Vec<usize> =
+            (0..rows.len()).filter(|&row| rows[row].as_ref().is_some_and(|row| row.present)).collect();
         if let Err(error) = self.gates.serve(&present) {
             tracing::error!(%error, "no thread for a device's gates; they stay open");
         }

@@ -43,7 +43,7 @@ pub struct Whose {
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub struct ProbeState {
     /// Its name.
-    pub probe: String,
+    pub name: String,
     /// Whether it is attached.
     pub up: bool,
     /// By what means; empty while it is not.
@@ -169,7 +169,8 @@ impl Thread {
     }
 
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
-        let idle_rounds = u32::try_from(DISCOVERY_PERIOD.as_millis() / SAMPLE_PERIOD.as_millis()).unwrap_or(1);
+        let idle_rounds =
+            u32::try_from(DISCOVERY_PERIOD.as_millis() / SAMPLE_PERIOD.as_millis()).unwrap_or(1);
         let mut round = 0;
         loop {
             match inbox.recv_timeout(SAMPLE_PERIOD) {
@@ -215,7 +216,9 @@ impl Thread {
         let gone: Vec<u32> = self
             .named
             .iter()
-            .filter(|(slot, named)| !self.tenants.iter().any(|t| t.slot == **slot && t.serial == named.serial))
+            .filter(|(slot, named)| {
+                !self.tenants.iter().any(|t| t.slot == **slot && t.serial == named.serial)
+            })
             .map(|(slot, _)| *slot)
             .collect();
         for slot in gone {
@@ -296,7 +299,7 @@ impl Thread {
             .map(|status| {
                 let on = wanted(status.probe);
                 ProbeState {
-                    probe: status.probe.name().to_owned(),
+                    name: status.probe.name().to_owned(),
                     up: on && status.up(),
                     mode: status.mode.map(|mode| mode.name().to_owned()).unwrap_or_default(),
                     reason: if on { status.reason } else { "switched off in spec.probes".to_owned() },
@@ -313,11 +316,7 @@ impl Thread {
             };
             Some((tenant.serial, figures))
         });
-        Figures {
-            states,
-            tenants: tenants.collect(),
-            counters: self.probes.counters().unwrap_or_default(),
-        }
+        Figures { states, tenants: tenants.collect(), counters: self.probes.counters().unwrap_or_default() }
     }
 }
 

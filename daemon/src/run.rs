@@ -274,7 +274,8 @@ impl Daemon {
                 let request = self.hands.ask(placed);
                 let (socket, hook) = (self.started_with.sockets.control.clone(), self.hook.clone());
                 self.tasks.spawn(async move {
-                    let outcome = outcome.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned()));
+                    let outcome =
+                        outcome.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned()));
                     let _unheard = reply.send(outcome.map(|placed| Place {
                         identity: if placed.cgroup.is_some() { "cgroup" } else { "process-tree" }.to_owned(),
                         tenant: placed.tenant,

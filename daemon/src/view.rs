@@ -261,11 +261,8 @@ impl View<'_> {
     fn account(&self, slot: TenantSlot, row: usize, limits: &TenantLimits) -> Account {
         let none = Account { status: Status::Nominal, reason: None, share_ppm: 0 };
         let (Some(tenant), Some(of_row)) = (self.state.tenant(slot), limits.rows[row]) else { return none };
-        let because = |status, reason: &str, share_ppm| Account {
-            status,
-            reason: Some(reason.to_owned()),
-            share_ppm,
-        };
+        let because =
+            |status, reason: &str, share_ppm| Account { status, reason: Some(reason.to_owned()), share_ppm };
         if self.state.rows[row].as_ref().is_some_and(|row| !row.present) {
             return because(Status::Degraded, "the device is gone", 0);
         }
@@ -297,8 +294,7 @@ impl View<'_> {
         if starved {
             return because(Status::Starved, "wants its share and does not get it", share);
         }
-        let status =
-            if nominal + BORROWING_ABOVE_PPM < share { Status::Borrowing } else { Status::Nominal };
+        let status = if nominal + BORROWING_ABOVE_PPM < share { Status::Borrowing } else { Status::Nominal };
         Account { status, reason: None, share_ppm: share }
     }
 
@@ -355,9 +351,10 @@ impl View<'_> {
                 method: "process-tree".to_owned(),
                 note: Some(format!("{obstacle}; {weaker}")),
             },
-            (Identity::Cgroup, Some(obstacle)) => {
-                IdentityView { method: "cgroup".to_owned(), note: Some(format!("{obstacle}; `run` will fail")) }
-            }
+            (Identity::Cgroup, Some(obstacle)) => IdentityView {
+                method: "cgroup".to_owned(),
+                note: Some(format!("{obstacle}; `run` will fail")),
+            },
             (_, None) => IdentityView { method: "cgroup".to_owned(), note: None },
         }
     }
@@ -513,7 +510,7 @@ pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figure
     snapshot.probes = figures
         .states
         .iter()
-        .map(|state| snapshot::Probe { probe: state.probe.clone(), up: state.up })
+        .map(|state| snapshot::Probe { probe: state.name.clone(), up: state.up })
         .collect();
     snapshot.probe_events = figures.counters.iter().map(|(counter, n)| (counter.name(), *n)).collect();
     for (tenant, serial) in snapshot.tenants.iter_mut().zip(serials) {

@@ -4,7 +4,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::admin::{Request, Response};
+use serde::de::DeserializeOwned;
+
+use crate::admin::Request;
 use crate::limits::{ADMIN_ANSWER_BYTES_MAX, ADMIN_WAIT};
 
 /// Why there is no answer.
@@ -35,18 +37,28 @@ pub(super) enum ClientError {
 }
 
 /// Asks once.
-pub(super) fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
+pub(super) fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
     let stream = UnixStream::connect(path)
         .map_err(|source| ClientError::Unreachable { path: path.to_owned(), source })?;
-    let response = exchange(&stream, request)
-        .map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
-    match response {
-        Response { ok: true, .. } => Ok(response),
-        Response { error, .. } => Err(ClientError::Refused(error.unwrap_or_else(|| "no reason given".to_owned()))),
+    let line =
+        exchange(&stream, request).map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
+    let garbled =
+        |source: serde_json::Error| ClientError::Broken { path: path.to_owned(), source: source.into() };
+    let outcome: Outcome = serde_json::from_str(&line).map_err(garbled)?;
+    if !outcome.ok {
+        return Err(ClientError::Refused(outcome.error.unwrap_or_else(|| "no reason given".to_owned())));
     }
+    serde_json::from_str(&line).map_err(garbled)
 }
 
-fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<Response> {
+/// The part that every answer has.
+#[derive(serde::Deserialize)]
+struct Outcome {
+    ok: bool,
+    error: Option<String>,
+}
+
+fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
     // The daemon itself gives up after its own wait; this one only covers a daemon that hangs.
     stream.set_read_timeout(Some(ADMIN_WAIT * 2))?;
     let mut line = serde_json::to_string(request)?;
@@ -54,5 +66,5 @@ fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<Response> 
     stream.write_all(line.as_bytes())?;
     let mut answer = String::new();
     BufReader::new(stream.take(ADMIN_ANSWER_BYTES_MAX as u64)).read_line(&mut answer)?;
-    Ok(serde_json::from_str(&answer)?)
+    Ok(answer)
 }

@@ -36,9 +36,8 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
     let socket = args.socket.path().map_err(|error| error.to_string())?;
     // Found before anything is asked, so that a missing library moves nobody.
     let own = args.hook.clone().or_else(hook_beside_binary);
-    let response = client::ask(&socket, &Request::Place { tenant: args.tenant.clone() })
+    let place: Place = client::ask(&socket, &Request::Place { tenant: args.tenant.clone() })
         .map_err(|error| error.to_string())?;
-    let place = response.place.ok_or("the daemon placed this process but does not say where")?;
     let preload = preload(own.or_else(|| place.hook.clone()))?;
     let mut command = Command::new(program);
     command.args(arguments).env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);

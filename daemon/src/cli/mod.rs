@@ -25,10 +25,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve this node: hand out seats, open and close gates, expose metrics.
-    #[command(after_help = "Exit codes:\n  0  stopped by SIGTERM or SIGINT\n  1  the configuration is wrong\n  \
+    #[command(
+        after_help = "Exit codes:\n  0  stopped by SIGTERM or SIGINT\n  1  the configuration is wrong\n  \
                             2  the configuration cannot be read\n  3  the daemon cannot run (socket, state \
                             directory, port)\n\nSIGHUP reads the configuration again. RUST_LOG chooses what is \
-                            logged (default: info).")]
+                            logged (default: info)."
+    )]
     Daemon(DaemonArgs),
     /// Run a command as a tenant.
     #[command(after_help = "Exit codes:\n  125  the daemon does not answer or refuses, or there is no hook \
@@ -39,8 +41,10 @@ enum Command {
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers")]
     Status(StatusArgs),
     /// Check a configuration file without using it.
-    #[command(after_help = "Exit codes:\n  0  the configuration is right\n  1  it is wrong; every problem is \
-                            printed as file:line:column\n  2  it cannot be read")]
+    #[command(
+        after_help = "Exit codes:\n  0  the configuration is right\n  1  it is wrong; every problem is \
+                            printed as file:line:column\n  2  it cannot be read"
+    )]
     CheckConfig(CheckArgs),
 }
 

@@ -30,8 +30,7 @@ pub(super) fn main(args: &StatusArgs) -> ExitCode {
 
 fn document(args: &StatusArgs) -> Result<StatusDocument, String> {
     let socket = args.socket.path().map_err(|error| error.to_string())?;
-    let response = client::ask(&socket, &Request::Status).map_err(|error| error.to_string())?;
-    response.status.ok_or_else(|| "the daemon answered without a status".to_owned())
+    client::ask(&socket, &Request::Status).map_err(|error| error.to_string())
 }
 
 fn json(status: &StatusDocument) -> String {
@@ -47,8 +46,11 @@ pub fn table(status: &StatusDocument) -> String {
     let mut text = String::new();
     head(&mut text, status);
     let mut rows = vec![
-        ["TENANT", "DISTRICT", "CLASS", "MODE", "STATUS", "SEATS", "GPU", "SM QUOTA", "SM NOW", "GATE", "MEMORY", "PEAK", "LIMIT", "DENIED"]
-            .map(str::to_owned),
+        [
+            "TENANT", "DISTRICT", "CLASS", "MODE", "STATUS", "SEATS", "GPU", "SM QUOTA", "SM NOW", "GATE",
+            "MEMORY", "PEAK", "LIMIT", "DENIED",
+        ]
+        .map(str::to_owned),
     ];
     for tenant in &status.tenants {
         if tenant.gpus.is_empty() {
@@ -134,7 +136,7 @@ fn probes(text: &mut String, status: &StatusDocument) {
             (true, false) => ("up", format!(" ({})", probe.reason)),
             (false, _) => ("not up", format!(": {}", probe.reason)),
         };
-        line(text, format_args!("probe {} {state} {}{because}", probe.probe, probe.mode));
+        line(text, format_args!("probe {} {state} {}{because}", probe.name, probe.mode));
     }
     for (reason, count) in status.refused.iter().filter(|(_, count)| **count != 0) {
         line(text, format_args!("refused: {count} for {reason}"));

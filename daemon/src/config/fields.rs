@@ -29,7 +29,11 @@ impl<'a> Fields<'a> {
     /// The value of a key, if it is written and not empty.
     pub fn optional(&mut self, key: &'static str) -> Option<&'a Node> {
         self.asked.push(key);
-        self.entries.iter().find(|(known, _)| known.text == key).map(|(_, node)| node).filter(|n| !n.is_null())
+        self.entries
+            .iter()
+            .find(|(known, _)| known.text == key)
+            .map(|(_, node)| node)
+            .filter(|n| !n.is_null())
     }
 
     /// The value of a key that must be there.

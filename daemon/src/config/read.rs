@@ -14,8 +14,9 @@ use super::model::{
     SmQuota, Sockets, Tenant, defaults,
 };
 use super::problem::Problem;
+use super::quantity;
+use super::relations::{self, ReadTenant, Relations};
 use super::tree::{Node, Value};
-use super::{quantity, relations};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
 type Report = Vec<Problem>;
@@ -60,8 +61,17 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
     let probes = fields.optional("probes").and_then(|node| probes(node, report));
     let tenant_nodes = fields.required("tenants", report);
     fields.finish(report);
-    let tenants = tenant_nodes.and_then(|node| tenants(node, district.as_ref(), report));
-    let config = Config {
+    // Relations are checked over whatever could be read, so that one wrong value hides no other.
+    let nowhere = Name::new("unknown");
+    let tenants = tenant_nodes.and_then(|node| tenants(node, district.as_ref().or(nowhere.as_ref()), report));
+    let identity = identity.unwrap_or_default();
+    let overcommit_sm = overcommit_sm.unwrap_or(false);
+    if let Some(tenants) = &tenants {
+        let default = default_tenant.as_ref().zip(default_node).map(|(name, node)| (name, node.place));
+        let devices = devices.as_deref();
+        relations::check(&Relations { tenants, identity, default, devices, overcommit_sm }, report);
+    }
+    Some(Config {
         node: own_node.or_else(|| name.clone())?,
         name: name?,
         district: district?,
@@ -72,16 +82,14 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         http_listen: http.unwrap_or_else(|| defaults::HTTP_LISTEN.parse().ok()),
         state_dir: state_dir.unwrap_or_else(|| defaults::STATE_DIR.into()),
         cgroup_root,
-        identity: identity.unwrap_or_default(),
+        identity,
         default_tenant,
         hook_library,
         devices,
-        overcommit_sm: overcommit_sm.unwrap_or(false),
+        overcommit_sm,
         probes: probes.unwrap_or_default(),
-        tenants: tenants?,
-    };
-    relations::check(&config, default_node.map(|node| node.place), report);
-    Some(config)
+        tenants: tenants?.into_iter().map(|read| read.tenant).collect(),
+    })
 }
 
 fn sockets(node: &Node, report: &mut Report) -> Option<Sockets> {
@@ -185,9 +193,14 @@ fn probes(node: &Node, report: &mut Report) -> Option<Probes> {
     Some(Probes { gpu_wait, network_rtt, process_exit, libraries: libraries.unwrap_or_default() })
 }
 
-fn tenants(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<Vec<Tenant>> {
+fn tenants(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<Vec<ReadTenant>> {
     let items = list(node, "tenants", TENANTS_MAX, report)?;
-    Some(items.iter().filter_map(|item| tenant(item, district, report)).collect())
+    let read = items.iter().filter_map(|item| {
+        let before = report.len();
+        let tenant = tenant(item, district, report)?;
+        Some(ReadTenant { tenant, whole: report.len() == before })
+    });
+    Some(read.collect())
 }
 
 fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<Tenant> {
@@ -195,8 +208,10 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
     let name = fields.required("name", report).and_then(|node| checked_name(node, "a tenant name", report));
     let own_district = fields.optional("district").and_then(|node| checked_name(node, "a district", report));
     let cgroup = fields.optional("cgroup").and_then(|node| cgroup(node, report));
-    let class =
-        fields.optional("class").and_then(|node| one_of(node, "class", &classes(), report)).unwrap_or_default();
+    let class = fields
+        .optional("class")
+        .and_then(|node| one_of(node, "class", &classes(), report))
+        .unwrap_or_default();
     let mode =
         fields.optional("mode").and_then(|node| one_of(node, "mode", &modes(), report)).unwrap_or_default();
     let policies = [FailPolicy::Open, FailPolicy::LastKnown].map(|policy| (policy.word(), policy));
@@ -204,10 +219,8 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
         .optional("failPolicy")
         .and_then(|node| one_of(node, "failPolicy", &policies, report))
         .unwrap_or_default();
-    let enforcement = fields
-        .optional("enforcement")
-        .and_then(|node| on_off(node, "enforcement", report))
-        .unwrap_or(true);
+    let enforcement =
+        fields.optional("enforcement").and_then(|node| on_off(node, "enforcement", report)).unwrap_or(true);
     let quota = fields.optional("quota").and_then(|node| quotas(node, report)).unwrap_or_default();
     fields.finish(report);
     Some(Tenant {
@@ -306,7 +319,8 @@ fn quota(node: &Node, report: &mut Report) -> Option<Quota> {
     if let (Some(lent), Some(node)) = (lending_memory, lending) {
         match memory {
             None => {
-                let text = "lendingLimit memory needs a `memory` quota beside it; add one or remove the limit";
+                let text =
+                    "lendingLimit memory needs a `memory` quota beside it; add one or remove the limit";
                 report.push(Problem { place: node.place, text: text.to_owned() });
             }
             Some(nominal) if nominal < lent => {
@@ -318,15 +332,9 @@ fn quota(node: &Node, report: &mut Report) -> Option<Quota> {
         }
     }
     Some(Quota {
-        sm: sm.map(|nominal| SmQuota {
-            nominal,
-            borrowing_limit: borrowing_sm,
-            lending_limit: lending_sm,
-        }),
-        memory: memory.map(|nominal| MemoryQuota {
-            nominal,
-            lending_limit: lending_memory.unwrap_or(Bytes::ZERO),
-        }),
+        sm: sm.map(|nominal| SmQuota { nominal, borrowing_limit: borrowing_sm, lending_limit: lending_sm }),
+        memory: memory
+            .map(|nominal| MemoryQuota { nominal, lending_limit: lending_memory.unwrap_or(Bytes::ZERO) }),
     })
 }
 
@@ -445,8 +453,10 @@ fn one_of<T: Copy>(
         return Some(*value);
     }
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    let advice = nearest(text, &known)
-        .map_or_else(|| format!("write one of: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+    let advice = nearest(text, &known).map_or_else(
+        || format!("write one of: {}", known.join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
     report.push(Problem { place: node.place, text: format!("`{key}` is `{}`; {advice}", shown(text)) });
     None
 }

@@ -4,22 +4,52 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use headgate_quota::Ppm;
 
-use super::model::{Config, DeviceKey, Tenant};
+use super::model::{DeviceKey, DeviceUuid, Identity, Name, Tenant};
 use super::problem::{Place, Problem};
 
-/// Reports every relation that does not hold.
-pub fn check(config: &Config, default_place: Option<Place>, report: &mut Vec<Problem>) {
-    unique(config, report);
-    default_exists(config, default_place, report);
-    reachable(config, report);
-    devices_known(config, report);
-    shares_fit(config, report);
+/// A tenant as far as it could be read.
+#[derive(Clone, Debug)]
+pub struct ReadTenant {
+    /// The tenant; what was wrong in it is missing.
+    pub tenant: Tenant,
+    /// Whether nothing was wrong in it.
+    pub whole: bool,
 }
 
-fn unique(config: &Config, report: &mut Vec<Problem>) {
+/// The parts that relate to each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Relations<'a> {
+    /// The tenants, in the order of the file.
+    pub tenants: &'a [ReadTenant],
+    /// How processes are told apart.
+    pub identity: Identity,
+    /// The default tenant, and where it is named.
+    pub default: Option<(&'a Name, Place)>,
+    /// Devices governed; `None` is all.
+    pub devices: Option<&'a [DeviceUuid]>,
+    /// Whether shares may add up to more than a device.
+    pub overcommit_sm: bool,
+}
+
+impl<'a> Relations<'a> {
+    fn tenants(&self) -> impl Iterator<Item = &'a Tenant> {
+        self.tenants.iter().map(|read| &read.tenant)
+    }
+}
+
+/// Reports every relation that does not hold.
+pub fn check(parts: &Relations<'_>, report: &mut Vec<Problem>) {
+    unique(parts, report);
+    default_exists(parts, report);
+    reachable(parts, report);
+    devices_known(parts, report);
+    shares_fit(parts, report);
+}
+
+fn unique(config: &Relations<'_>, report: &mut Vec<Problem>) {
     let mut names = BTreeMap::new();
     let mut cgroups = BTreeMap::new();
-    for tenant in &config.tenants {
+    for tenant in config.tenants() {
         let place = tenant.place;
         if let Some(first) = names.insert(&tenant.name, place) {
             let text = format!(
@@ -41,24 +71,23 @@ fn unique(config: &Config, report: &mut Vec<Problem>) {
     }
 }
 
-fn default_exists(config: &Config, place: Option<Place>, report: &mut Vec<Problem>) {
-    let Some(name) = &config.default_tenant else { return };
-    if !config.tenants.iter().any(|tenant| tenant.name == *name) {
-        let known: Vec<&str> = config.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+fn default_exists(config: &Relations<'_>, report: &mut Vec<Problem>) {
+    let Some((name, place)) = config.default else { return };
+    if !config.tenants().any(|tenant| tenant.name == *name) {
+        let known: Vec<&str> = config.tenants().map(|tenant| tenant.name.as_str()).collect();
         let advice = super::fields::nearest(name.as_str(), &known).map_or_else(
             || "define it under spec.tenants".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
-        let place = place.unwrap_or(Place { line: 1, column: 1 });
         report.push(Problem { place, text: format!("defaultTenant `{name}` is not a tenant; {advice}") });
     }
 }
 
 /// A tenant that no process can ever belong to is a mistake, not a tenant.
-fn reachable(config: &Config, report: &mut Vec<Problem>) {
-    for tenant in &config.tenants {
-        let by_tree = config.identity == super::model::Identity::ProcessTree;
-        let by_default = config.default_tenant.as_ref() == Some(&tenant.name);
+fn reachable(config: &Relations<'_>, report: &mut Vec<Problem>) {
+    for ReadTenant { tenant, .. } in config.tenants.iter().filter(|read| read.whole) {
+        let by_tree = config.identity == Identity::ProcessTree;
+        let by_default = config.default.is_some_and(|(name, _)| *name == tenant.name);
         if tenant.cgroup.is_none() && !by_default && !by_tree {
             let text = format!(
                 "tenant `{}` has no cgroup and is not the default tenant, so no process can belong to it; \
@@ -70,9 +99,9 @@ fn reachable(config: &Config, report: &mut Vec<Problem>) {
     }
 }
 
-fn devices_known(config: &Config, report: &mut Vec<Problem>) {
-    let Some(devices) = &config.devices else { return };
-    for tenant in &config.tenants {
+fn devices_known(config: &Relations<'_>, report: &mut Vec<Problem>) {
+    let Some(devices) = config.devices else { return };
+    for tenant in config.tenants() {
         for key in tenant.quota.keys() {
             if let DeviceKey::One(uuid) = key
                 && !devices.contains(uuid)
@@ -88,16 +117,16 @@ fn devices_known(config: &Config, report: &mut Vec<Problem>) {
 }
 
 /// Nominal shares of one device must fit into it, unless the operator overcommits on purpose.
-fn shares_fit(config: &Config, report: &mut Vec<Problem>) {
+fn shares_fit(config: &Relations<'_>, report: &mut Vec<Problem>) {
     if config.overcommit_sm {
         return;
     }
-    let mut keys: BTreeSet<DeviceKey> = config.tenants.iter().flat_map(|t| t.quota.keys().copied()).collect();
+    let mut keys: BTreeSet<DeviceKey> = config.tenants().flat_map(|t| t.quota.keys().copied()).collect();
     keys.insert(DeviceKey::All);
     for key in keys {
         let mut sum = 0;
         let mut parts = Vec::new();
-        for tenant in &config.tenants {
+        for tenant in config.tenants() {
             let Some(share) = nominal(tenant, key) else { continue };
             sum += u64::from(share.get());
             parts.push(format!("{} {share}", tenant.name));

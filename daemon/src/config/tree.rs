@@ -160,7 +160,10 @@ impl Builder<'_> {
 
     fn enter(&mut self, open: Open, place: Place) -> Option<()> {
         if CONFIG_DEPTH_MAX <= self.open.len() {
-            self.report(place, format!("nested deeper than {CONFIG_DEPTH_MAX} levels; the schema needs seven"));
+            self.report(
+                place,
+                format!("nested deeper than {CONFIG_DEPTH_MAX} levels; the schema needs seven"),
+            );
             return None;
         }
         self.open.push(open);

@@ -48,11 +48,7 @@ pub async fn read_hello(stream: &mut UnixStream) -> Result<Hello, HelloError> {
 }
 
 /// Sends an answer; a welcome brings the tenant's descriptors along.
-pub async fn send(
-    stream: &UnixStream,
-    answer: &Answer,
-    segments: Option<&TenantSegments>,
-) -> io::Result<()> {
+pub async fn send(stream: &UnixStream, answer: &Answer, segments: Option<&TenantSegments>) -> io::Result<()> {
     let frame = answer.encode();
     let descriptors: Vec<RawFd> =
         segments.map(|s| s.descriptors().iter().map(AsRawFd::as_raw_fd).collect()).unwrap_or_default();

@@ -26,7 +26,9 @@ impl Discover for NvmlDevices {
         // Kept only while it works: after a driver reload the library has to be initialised again.
         self.nvml = Some(nvml);
         if devices.is_empty() {
-            return Err(DiscoveryError("the NVIDIA driver sees no device; look at `nvidia-smi -L`".to_owned()));
+            return Err(DiscoveryError(
+                "the NVIDIA driver sees no device; look at `nvidia-smi -L`".to_owned(),
+            ));
         }
         Ok(devices)
     }

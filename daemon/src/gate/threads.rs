@@ -99,7 +99,8 @@ impl Gates {
     pub fn stuck(&self) -> Vec<usize> {
         let now = clock::monotonic().0;
         let late = |device: &DeviceThread| {
-            TICK_STUCK_US < now.saturating_sub(device.last_tick_us.load(Relaxed)) || device.handle.is_finished()
+            TICK_STUCK_US < now.saturating_sub(device.last_tick_us.load(Relaxed))
+                || device.handle.is_finished()
         };
         self.devices.iter().filter(|(_, device)| late(device)).map(|(row, _)| *row).collect()
     }

@@ -40,9 +40,8 @@ impl Turn {
     /// Takes a new table in.
     pub fn retable(&mut self, table: Arc<GateTable>) {
         let row = self.row;
-        self.scheduler.set_tenants(
-            table.tenants.iter().filter_map(|tenant| Some((tenant.serial, tenant.quota[row]?))),
-        );
+        self.scheduler
+            .set_tenants(table.tenants.iter().filter_map(|tenant| Some((tenant.serial, tenant.quota[row]?))));
         // The scheduler forgets a tenant that is no longer governed; its account then starts over.
         let scheduler = &self.scheduler;
         self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
@@ -55,10 +54,15 @@ impl Turn {
         let Self { row, scheduler, table, places, charged } = self;
         let row = *row;
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
-        scheduler.tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
+        scheduler
+            .tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
         for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
             let word = &tenant.segments.limits.device(row).gate;
-            if scheduler.gate_open(tenant.serial) { gate::open(word) } else { gate::close(word) }
+            if scheduler.gate_open(tenant.serial) {
+                gate::open(word)
+            } else {
+                gate::close(word)
+            }
             if let Some(account) = scheduler.account(tenant.serial) {
                 let before = charged.insert(tenant.serial, account.charged).unwrap_or(Micros::ZERO);
                 let newly = account.charged.saturating_sub(before);
@@ -122,8 +126,7 @@ mod tests {
         };
         let mut quotas = [None; headgate_abi::limits::DEVICES_MAX];
         quotas[0] = Some(quota);
-        let tenant =
-            GateTenant { serial, segments: Arc::new(segments), seats: vec![seat], quota: quotas };
+        let tenant = GateTenant { serial, segments: Arc::new(segments), seats: vec![seat], quota: quotas };
         (tenant, seat)
     }
 

@@ -23,7 +23,9 @@ pub enum PeerError {
         source: io::Error,
     },
     /// The peer runs in a pid namespace that the daemon cannot see into.
-    #[error("the process is in a pid namespace the daemon cannot see; run the daemon in the host's (hostPID)")]
+    #[error(
+        "the process is in a pid namespace the daemon cannot see; run the daemon in the host's (hostPID)"
+    )]
     Invisible,
     /// The peer ended before it could be looked at.
     #[error("the process ended during the hello")]
@@ -58,8 +60,8 @@ pub fn hold(socket: BorrowedFd<'_>) -> Result<Held, PeerError> {
         Err(Errno::ESRCH) => return Err(PeerError::Gone),
         Err(errno) => return Err(PeerError::Kernel { step: "SO_PEERPIDFD", source: errno.into() }),
     };
-    let process =
-        process::process(pid).map_err(|source| PeerError::Kernel { step: "reading /proc/<pid>/stat", source })?;
+    let process = process::process(pid)
+        .map_err(|source| PeerError::Kernel { step: "reading /proc/<pid>/stat", source })?;
     let held = Held { process, pidfd };
     let another = by_number && entered < process.start_ticks;
     if another || ended(held.pidfd.as_fd()) { Err(PeerError::Gone) } else { Ok(held) }

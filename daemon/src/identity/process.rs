@@ -51,7 +51,7 @@ pub fn cgroup(pid: u32) -> io::Result<Option<String>> {
 /// Address ranges at which the process has `file` mapped, as `/proc/<pid>/map_files` names them.
 pub fn mappings(pid: u32, file: impl Fn(FileId) -> bool) -> io::Result<Vec<(String, FileId)>> {
     let maps = fs::read(format!("/proc/{pid}/maps"))?;
-    let lines = maps.split(|&byte| byte == b'\n').filter_map(|line| parse_mapping(line));
+    let lines = maps.split(|&byte| byte == b'\n').filter_map(parse_mapping);
     Ok(lines.filter(|(_, id)| file(*id)).collect())
 }
 
@@ -78,7 +78,10 @@ fn read(pid: u32, file: &str) -> io::Result<String> {
 }
 
 fn odd(pid: u32, file: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/{file} has a form this build does not know"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("/proc/{pid}/{file} has a form this build does not know"),
+    )
 }
 
 /// Parent and start time. The process's own name stands in parentheses and may itself contain any.

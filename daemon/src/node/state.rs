@@ -158,9 +158,10 @@ impl State {
 
     /// The tenants there are, with their slots.
     pub fn tenants(&self) -> impl Iterator<Item = (TenantSlot, &TenantState)> {
-        self.tenants.iter().enumerate().filter_map(|(index, tenant)| {
-            Some((TenantSlot::new(index)?, tenant.as_ref()?))
-        })
+        self.tenants
+            .iter()
+            .enumerate()
+            .filter_map(|(index, tenant)| Some((TenantSlot::new(index)?, tenant.as_ref()?)))
     }
 
     /// The tenant of a slot.

@@ -88,12 +88,8 @@ fn configure(state: &mut State, config: &Arc<Config>, effects: &mut Vec<Effect>)
             state.crowded_out.push(policy.name.clone());
         }
     }
-    let roots: Vec<Process> = state
-        .roots
-        .iter()
-        .filter(|(_, name)| named(config, name).is_none())
-        .map(|(root, _)| *root)
-        .collect();
+    let roots: Vec<Process> =
+        state.roots.iter().filter(|(_, name)| named(config, name).is_none()).map(|(root, _)| *root).collect();
     for root in roots {
         state.roots.remove(&root);
     }
@@ -108,7 +104,8 @@ fn settle(state: &mut State, policy: Tenant, retired: bool) -> Option<TenantSlot
     let slot = state.free_slot()?;
     let serial = state.next_serial;
     state.next_serial += 1;
-    let tenant = TenantState { serial, policy: Arc::new(policy), retired, seats: std::collections::BTreeMap::new() };
+    let tenant =
+        TenantState { serial, policy: Arc::new(policy), retired, seats: std::collections::BTreeMap::new() };
     state.tenants[slot.index()] = Some(tenant);
     Some(slot)
 }
@@ -207,13 +204,7 @@ fn bare(state: &State, name: crate::config::model::Name) -> Option<Tenant> {
     })
 }
 
-fn greet(
-    state: &mut State,
-    connection: ConnectionId,
-    peer: &Peer,
-    hello: &Hello,
-    effects: &mut Vec<Effect>,
-) {
+fn greet(state: &mut State, connection: ConnectionId, peer: &Peer, hello: &Hello, effects: &mut Vec<Effect>) {
     if state.connections.contains_key(&connection) {
         let text = "a session says hello once; close it and connect again".to_owned();
         state.connections.remove(&connection);
@@ -270,9 +261,8 @@ fn resume(
     hello: &Hello,
     effects: &mut Vec<Effect>,
 ) {
-    let sitter = state.tenants[seat.slot.index()]
-        .as_mut()
-        .and_then(|tenant| tenant.seats.get_mut(&seat.seat.get()));
+    let sitter =
+        state.tenants[seat.slot.index()].as_mut().and_then(|tenant| tenant.seats.get_mut(&seat.seat.get()));
     if let Some(sitter) = sitter
         && let Some(old) = sitter.connection.replace(connection)
     {
@@ -418,7 +408,12 @@ fn place(state: &mut State, request: RequestId, caller: Process, tenant: String,
     }
 }
 
-fn root(state: &mut State, caller: Process, tenant: &str, effects: &mut Vec<Effect>) -> Result<String, String> {
+fn root(
+    state: &mut State,
+    caller: Process,
+    tenant: &str,
+    effects: &mut Vec<Effect>,
+) -> Result<String, String> {
     if ROOTS_MAX <= state.roots.len() {
         return Err(format!("{ROOTS_MAX} process trees are placed already; end some"));
     }

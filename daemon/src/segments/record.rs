@@ -73,12 +73,12 @@ impl StateDir {
     pub fn open(directory: &Path) -> Result<Self, RecordError> {
         let kernel = |step, source| RecordError::Kernel { path: directory.to_owned(), step, source };
         fs::create_dir_all(directory).map_err(|source| kernel("making it", source))?;
-        let lock = fs::File::create(directory.join(LOCK)).map_err(|source| kernel("making the lock", source))?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
-            .map_err(|(_, errno)| match errno {
-                nix::errno::Errno::EWOULDBLOCK => RecordError::InUse { path: directory.to_owned() },
-                errno => kernel("locking", errno.into()),
-            })?;
+        let lock =
+            fs::File::create(directory.join(LOCK)).map_err(|source| kernel("making the lock", source))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => RecordError::InUse { path: directory.to_owned() },
+            errno => kernel("locking", errno.into()),
+        })?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(|source| kernel("reading the boot id", source))?;
         Ok(Self { directory: directory.to_owned(), boot_id: boot_id.trim().to_owned(), _lock: lock })

@@ -222,4 +222,3 @@ fn id_of(stat: &nix::sys::stat::FileStat) -> FileId {
     let device = (part(nix::sys::stat::major(stat.st_dev)), part(nix::sys::stat::minor(stat.st_dev)));
     FileId { device, inode: stat.st_ino }
 }
-
