@@ -115,8 +115,13 @@ struct Daemon {
     hook: Option<PathBuf>,
 }
 
-/// Runs until a signal says stop.
-pub async fn run(file: &Path, loaded: Loaded, mut discover: Box<dyn Discover>) -> Result<(), RunError> {
+/// Runs until SIGTERM, SIGINT or `stop`.
+pub async fn run(
+    file: &Path,
+    loaded: Loaded,
+    mut discover: Box<dyn Discover>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let kernel = |step| move |source| RunError::Kernel { step, source };
     let Loaded { config, hash } = loaded;
     let config = Arc::new(config);
@@ -157,14 +162,17 @@ pub async fn run(file: &Path, loaded: Loaded, mut discover: Box<dyn Discover>) -
         daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
     }
     daemon.tasks.spawn(rediscover(discover, inputs.clone()));
-    let stop = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
+    let end_http = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
     tracing::info!(
         node = %config.node, tenants = config.tenants.len(), control = %config.sockets.control.display(),
         "ready for hellos"
     );
-    daemon.select(&mut inbox, &mut signals).await;
+    tokio::select! {
+        () = daemon.select(&mut inbox, &mut signals) => {}
+        () = stop => {}
+    }
     drop(inbox);
-    daemon.shut_down(&stop, probes).await;
+    daemon.shut_down(&end_http, probes).await;
     Ok(())
 }
 

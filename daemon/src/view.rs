@@ -14,6 +14,7 @@ use crate::config::model::Identity;
 use crate::effects::Hands;
 use crate::limits::SAMPLES_MAX;
 use crate::node::state::REASONS;
+use crate::node::state::TenantState;
 use crate::node::{Row, State, TenantLimits, TenantSlot};
 use crate::probes::Figures;
 use crate::segments::TenantSegments;
@@ -177,7 +178,20 @@ pub struct Samples(VecDeque<(Micros, HashMap<u64, [Seen; DEVICES_MAX]>)>);
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     charged: Micros,
+    /// Time launches have spent waiting, summed over threads.
+    waited: Micros,
     active: bool,
+}
+
+/// What happened to a tenant on a device since the oldest sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lately {
+    /// Share of the device charged.
+    share_ppm: u64,
+    /// Share of the time that launches waited at the gate; more than the whole if several threads did.
+    waited_ppm: u64,
+    /// Whether it showed work in every sample.
+    always_active: bool,
 }
 
 impl Samples {
@@ -185,11 +199,13 @@ impl Samples {
     pub fn take(&mut self, now: Micros, state: &State, hands: &Hands) {
         let seen = state.tenants().filter_map(|(slot, tenant)| {
             let segments = hands.segments.get(&slot)?;
-            let row = |account: &crate::segments::tenant::RowAccount| Seen {
-                charged: account.charged(),
-                active: account.active(),
+            let counts = segments.counts(seats_of(tenant));
+            let row = |row: usize| {
+                let account = &segments.accounts[row];
+                let waited = Micros(counts.rows[row].gate_wait_us);
+                Seen { charged: account.charged(), waited, active: account.active() }
             };
-            Some((tenant.serial, segments.accounts.each_ref().map(row)))
+            Some((tenant.serial, std::array::from_fn(row)))
         });
         self.0.push_back((now, seen.collect()));
         if SAMPLES_MAX < self.0.len() {
@@ -197,19 +213,24 @@ impl Samples {
         }
     }
 
-    /// Share of the device charged since the oldest sample, in parts per million.
-    fn share_ppm(&self, now: Micros, serial: u64, row: usize, charged: Micros) -> u64 {
-        let Some((then, seen)) = self.0.front() else { return 0 };
-        let before = seen.get(&serial).map_or(Micros::ZERO, |rows| rows[row].charged);
-        let span = now.saturating_sub(*then).0.max(1);
-        charged.saturating_sub(before).0.saturating_mul(1_000_000) / span
+    fn lately(&self, now: Micros, serial: u64, row: usize, charged: Micros) -> Lately {
+        let (Some((then, oldest)), Some((latest, newest))) = (self.0.front(), self.0.back()) else {
+            return Lately::default();
+        };
+        let of = |seen: &HashMap<u64, [Seen; DEVICES_MAX]>| seen.get(&serial).map(|rows| rows[row]);
+        let (before, after) = (of(oldest).unwrap_or_default(), of(newest).unwrap_or_default());
+        let per_million = |part: Micros, span: Micros| part.0.saturating_mul(1_000_000) / span.0.max(1);
+        Lately {
+            share_ppm: per_million(charged.saturating_sub(before.charged), now.saturating_sub(*then)),
+            waited_ppm: per_million(after.waited.saturating_sub(before.waited), latest.saturating_sub(*then)),
+            always_active: self.0.len() == SAMPLES_MAX
+                && self.0.iter().all(|(_, seen)| of(seen).is_some_and(|seen| seen.active)),
+        }
     }
+}
 
-    /// Whether the tenant showed work in every sample.
-    fn always_active(&self, serial: u64, row: usize) -> bool {
-        self.0.len() == SAMPLES_MAX
-            && self.0.iter().all(|(_, seen)| seen.get(&serial).is_some_and(|rows| rows[row].active))
-    }
+fn seats_of(tenant: &TenantState) -> impl Iterator<Item = SeatIndex> + '_ {
+    tenant.seats.keys().filter_map(|&index| SeatIndex::new(u32::try_from(index).ok()?))
 }
 
 /// What a view is made of.
@@ -254,7 +275,7 @@ impl View<'_> {
         let (Some(segments), Some(tenant)) = (self.hands.segments.get(&slot), self.state.tenant(slot)) else {
             return Counts::default();
         };
-        segments.counts(tenant.seats.keys().filter_map(|&index| SeatIndex::new(u32::try_from(index).ok()?)))
+        segments.counts(seats_of(tenant))
     }
 
     /// The word for how a tenant stands on a device, and why.
@@ -271,7 +292,8 @@ impl View<'_> {
         }
         let Some(segments) = self.hands.segments.get(&slot) else { return none };
         let account = &segments.accounts[row];
-        let share = self.samples.share_ppm(self.now, tenant.serial, row, account.charged());
+        let lately = self.samples.lately(self.now, tenant.serial, row, account.charged());
+        let share = lately.share_ppm;
         let used = segments.ledger.used_bytes(row);
         if of_row.memory_bytes_max != UNLIMITED && of_row.memory_bytes_max < used {
             let reason = if tenant.retired {
@@ -288,10 +310,8 @@ impl View<'_> {
         if account.throttled() {
             return because(Status::Throttled, "has spent its device time and waits for more", share);
         }
-        let starved = self.samples.always_active(tenant.serial, row)
-            && share < nominal / 10 * 9
-            && 0 < account.tokens_us();
-        if starved {
+        let open = gate::is_open(&segments.limits.device(row).gate);
+        if account.active() && starved(&lately, nominal, open) {
             return because(Status::Starved, "wants its share and does not get it", share);
         }
         let status = if nominal + BORROWING_ABOVE_PPM < share { Status::Borrowing } else { Status::Nominal };
@@ -490,7 +510,7 @@ impl View<'_> {
             untracked_frees: counts.untracked_frees,
             hook_faults: counts.faults,
             process_exits: 0,
-            gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, Micros(counts.gate_wait_us)),
+            gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, counts.gate_wait()),
             lanes_refused: counts.lanes_refused,
             gpu_wait: None,
             network: None,
@@ -539,6 +559,18 @@ fn histogram(durations: &headgate_ebpf::Durations) -> Histogram {
         _ => 0,
     };
     Histogram { buckets, above, sum_seconds: durations.sum_seconds() }
+}
+
+/// A tenant is starved when it gets clearly less than it owns and waited at the gate for longer than the share
+/// that others own explains. One that merely has nothing to launch does not wait.
+fn starved(lately: &Lately, nominal_ppm: u64, gate_open: bool) -> bool {
+    const CLEARLY_PPM: u64 = 100_000;
+    let others_ppm = 1_000_000u64.saturating_sub(nominal_ppm);
+    // A wait is only counted when it ends, so one that never ends shows as no share at a closed gate.
+    let shut_out = lately.share_ppm == 0 && !gate_open;
+    lately.always_active
+        && lately.share_ppm < nominal_ppm / 10 * 9
+        && (shut_out || others_ppm + CLEARLY_PPM < lately.waited_ppm)
 }
 
 fn gate_word(segments: Option<&TenantSegments>, row: usize, governed: bool) -> &'static str {

@@ -1,5 +1,6 @@
 //! `headgate daemon`.
 
+use std::future::pending;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -24,7 +25,7 @@ pub(super) fn main(file: &Path, format: LogFormat) -> ExitCode {
     // Two threads: one for the node, one for whatever blocks it least. Gates and probes have their own.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run::run(file, loaded, Box::new(NvmlDevices::default()))),
+        Ok(runtime) => runtime.block_on(run::run(file, loaded, Box::new(NvmlDevices::default()), pending())),
         Err(source) => Err(run::RunError::Kernel { step: "starting the runtime", source }),
     };
     match outcome {

@@ -29,3 +29,6 @@ pub use effect::{Effect, RowLimits, TenantLimits};
 pub use event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
 pub use state::{Row, SeatRef, State, TenantSlot};
 pub use step::step;
+
+#[cfg(test)]
+mod tests;

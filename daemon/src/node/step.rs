@@ -38,7 +38,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::Hello { connection, peer, hello } => greet(state, connection, &peer, &hello, &mut effects),
         Event::Malformed { connection, text } => {
             // A session that breaks the protocol ends; its seat stays for as long as its process lives.
-            state.connections.remove(&connection);
+            close(state, connection, &mut effects);
             refuse(state, connection, RefusalReason::BadHello, text, &mut effects);
         }
         Event::Unidentified { connection, text } => {
@@ -207,7 +207,7 @@ fn bare(state: &State, name: crate::config::model::Name) -> Option<Tenant> {
 fn greet(state: &mut State, connection: ConnectionId, peer: &Peer, hello: &Hello, effects: &mut Vec<Effect>) {
     if state.connections.contains_key(&connection) {
         let text = "a session says hello once; close it and connect again".to_owned();
-        state.connections.remove(&connection);
+        close(state, connection, effects);
         return refuse(state, connection, RefusalReason::BadHello, text, effects);
     }
     let slot = match identify(state, peer) {
