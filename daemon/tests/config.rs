@@ -60,8 +60,10 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "  district: n\n  tenants: [{name: a}]\n",
-        &["f:6:13: tenant `a` has no cgroup and is not the default tenant, so no process can belong to it; add \
-           `cgroup: /headgate/a`"],
+        &[
+            "f:6:13: tenant `a` has no cgroup and is not the default tenant, so no process can belong to it; add \
+           `cgroup: /headgate/a`",
+        ],
     ),
     (
         "  district: n\n  tenants:\n    - {name: a, cgroup: /a}\n    - {name: a, cgroup: /a}\n",
@@ -72,8 +74,10 @@ const BAD: &[(&str, &[&str])] = &[
     ),
     (
         "  district: n\n  tenants:\n    - name: a\n      cgroup: a/../b\n",
-        &["f:8:15: `a/../b` is not a cgroup path; write it from the cgroup2 root, such as /headgate/alerts, \
-           without . or .."],
+        &[
+            "f:8:15: `a/../b` is not a cgroup path; write it from the cgroup2 root, such as /headgate/alerts, \
+           without . or ..",
+        ],
     ),
     (
         "  district: n\n  tenants:\n    - {name: a, cgroup: /a, class: xpress, mode: soft, enforcement: yes}\n",
@@ -95,8 +99,10 @@ const BAD: &[(&str, &[&str])] = &[
     (
         "  district: n\n  tenants:\n    - {name: a, cgroup: /a, quota: {\"*\": {sm: 70}}}\n    \
          - {name: b, cgroup: /b, quota: {\"*\": {sm: 40}}}\n",
-        &["f:8:7: sm shares on device \"*\" add up to more than 100 % here (a 70 %, b 40 %); lower one, or set \
-           spec.overcommit.sm: true to scale all down under load"],
+        &[
+            "f:8:7: sm shares on device \"*\" add up to more than 100 % here (a 70 %, b 40 %); lower one, or set \
+           spec.overcommit.sm: true to scale all down under load",
+        ],
     ),
     (
         "  district: n\n  tenants:\n    - name: a\n      cgroup: /a\n      quota:\n        \"*\":\n          \
@@ -158,7 +164,8 @@ fn the_frame_of_the_document_is_checked_too() {
 
 #[test]
 fn overcommit_is_allowed_when_asked_for() {
-    let tenant = |name: &str| format!("    - {{name: {name}, cgroup: /{name}, quota: {{'*': {{sm: 70}}}}}}\n");
+    let tenant =
+        |name: &str| format!("    - {{name: {name}, cgroup: /{name}, quota: {{'*': {{sm: 70}}}}}}\n");
     let spec = "  district: n\n  overcommit: {sm: true}\n  tenants:\n";
     let text = format!("{HEAD}{spec}{}{}", tenant("a"), tenant("b"));
     assert!(config::parse("f", &text).unwrap().overcommit_sm);
@@ -186,7 +193,8 @@ fn check_config_tells_by_its_exit_code() {
     std::fs::write(&file, format!("{HEAD}  tenants: 1\n  districts: n\n")).unwrap();
     let (code, text) = run(&file);
     assert_eq!(code, 1);
-    let at = |place: &str| text.lines().any(|line| line.starts_with(&format!("{}:{place}: ", file.display())));
+    let at =
+        |place: &str| text.lines().any(|line| line.starts_with(&format!("{}:{place}: ", file.display())));
     assert!(at("5:12") && at("6:3"), "{text}");
     let (code, text) = run(&dir.path().join("none.yaml"));
     assert_eq!(code, 2);

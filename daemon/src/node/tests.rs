@@ -78,7 +78,9 @@ fn refused(effects: &[Effect]) -> (RefusalReason, &str) {
 #[test]
 fn the_longest_cgroup_wins_and_strangers_are_refused_by_name() {
     let mut state = node(TWO);
-    for (pid, cgroup, tenant) in [(1, "/hg/a", "a"), (2, "/hg/a/x/y", "a"), (3, "/hg/a/b/c", "ab"), (4, "/hg/a/bc", "a")] {
+    for (pid, cgroup, tenant) in
+        [(1, "/hg/a", "a"), (2, "/hg/a/x/y", "a"), (3, "/hg/a/b/c", "ab"), (4, "/hg/a/bc", "a")]
+    {
         let effects = greet(&mut state, u64::from(pid), peer(pid, cgroup), None);
         assert_eq!(welcomed(&effects).1.tenant_name, tenant, "{cgroup}");
     }
@@ -211,7 +213,8 @@ fn a_rejected_configuration_changes_nothing_but_what_is_told() {
 
 #[test]
 fn devices_keep_their_rows() {
-    let facts = |byte: u8| DeviceFacts { uuid: DeviceUuid([byte; 16]), name: String::new(), memory: Bytes(1) };
+    let facts =
+        |byte: u8| DeviceFacts { uuid: DeviceUuid([byte; 16]), name: String::new(), memory: Bytes(1) };
     let mut state = State::new(1, &[DeviceUuid([1; 16]), DeviceUuid([2; 16])]);
     step(&mut state, config(TWO));
     step(&mut state, Event::Devices(vec![facts(3), facts(2)]));
@@ -257,7 +260,8 @@ fn adopted_seats_count_only_for_processes_that_still_belong() {
 #[test]
 fn a_ledger_of_a_tenant_that_left_the_configuration_is_kept_for_its_processes() {
     let mut state = node(TWO);
-    let seats = vec![AdoptedSeat { seat: SeatIndex::new(0).unwrap(), generation: 5, peer: Some(peer(1, "/x")) }];
+    let seats =
+        vec![AdoptedSeat { seat: SeatIndex::new(0).unwrap(), generation: 5, peer: Some(peer(1, "/x")) }];
     step(&mut state, Event::LedgerFound { tenant: "gone".to_owned(), seats });
     let slot = state.slot_of("gone").unwrap();
     assert!(state.tenant(slot).unwrap().retired);
@@ -273,8 +277,12 @@ fn placing_falls_back_to_process_trees_only_where_that_is_allowed() {
     };
     let mut state = node(TWO);
     let effects = ask(&mut state, "alert");
-    assert!(matches!(&effects[..], [Effect::Placed { outcome: Err(text), .. }] if text.contains("there are: a, ab")));
-    assert!(matches!(&ask(&mut state, "a")[..], [Effect::Place { cgroup, .. }] if cgroup.as_str() == "/hg/a"));
+    assert!(
+        matches!(&effects[..], [Effect::Placed { outcome: Err(text), .. }] if text.contains("there are: a, ab"))
+    );
+    assert!(
+        matches!(&ask(&mut state, "a")[..], [Effect::Place { cgroup, .. }] if cgroup.as_str() == "/hg/a")
+    );
     let unable =
         Event::PlaceUnable { request: RequestId(1), caller, tenant: "a".to_owned(), why: "no".to_owned() };
     let effects = step(&mut state, unable);
@@ -287,14 +295,18 @@ fn placing_falls_back_to_process_trees_only_where_that_is_allowed() {
     assert_eq!(refused(&greet(&mut state, 2, child, None)).0, RefusalReason::NoTenant);
 
     let mut state = node(&format!("  identity: process-tree\n{TWO}"));
-    assert!(ask(&mut state, "a").iter().any(|effect| matches!(effect, Effect::Placed { outcome: Ok(_), .. })));
+    assert!(
+        ask(&mut state, "a").iter().any(|effect| matches!(effect, Effect::Placed { outcome: Ok(_), .. }))
+    );
     let mut state = node("  identity: cgroup\n  defaultTenant: d\n  tenants: [{name: d}]\n");
     assert!(matches!(&ask(&mut state, "d")[..], [Effect::Placed { outcome: Err(_), .. }]));
 }
 
 #[test]
 fn enforcement_off_limits_nothing_and_says_so() {
-    let mut state = node("  tenants:\n    - {name: a, cgroup: /hg/a, enforcement: off, quota: {'*': {sm: 10, memory: 1}}}\n");
+    let mut state = node(
+        "  tenants:\n    - {name: a, cgroup: /hg/a, enforcement: off, quota: {'*': {sm: 10, memory: 1}}}\n",
+    );
     let effects = greet(&mut state, 1, peer(1, "/hg/a"), None);
     let (_, welcome, limits) = welcomed(&effects);
     let row = limits.rows[0].unwrap();
@@ -336,7 +348,8 @@ impl Model {
         for effect in effects {
             match effect {
                 Effect::Welcome { seat, process, welcome, .. } if welcome.fresh => {
-                    let taken = self.seats.keys().any(|known| known.slot == seat.slot && known.seat == seat.seat);
+                    let taken =
+                        self.seats.keys().any(|known| known.slot == seat.slot && known.seat == seat.seat);
                     assert!(!taken, "a seat is handed out twice");
                     self.seats.insert(*seat, process.pid);
                 }
