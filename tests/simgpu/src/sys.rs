@@ -65,6 +65,9 @@ pub(crate) struct Reservation {
     length: usize,
 }
 
+// SAFETY: the mapping is private memory owned by this value, reached through its borrows only, like a Vec's.
+unsafe impl Send for Reservation {}
+
 impl Reservation {
     pub(crate) fn new(length: usize) -> io::Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;

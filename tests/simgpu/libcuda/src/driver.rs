@@ -143,27 +143,26 @@ pub(crate) fn shell(symbol: Symbol, work: impl FnOnce() -> Answer) -> CUresult {
     if FORKED.load(Ordering::Acquire) {
         return CUresult::ERROR_NOT_INITIALIZED;
     }
-    let known = DRIVER.get().and_then(|driver| driver.as_ref().ok());
-    if let Some(driver) = known {
-        let page = driver.connection.page();
-        page.count_call(symbol.index());
-        if page.faults_armed()
-            && let Some(status) = driver.injected_fault(symbol)
-        {
-            return status;
-        }
-    }
-    let status = match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(())) => CUresult::SUCCESS,
-        Ok(Err(status)) => status,
-        Err(_) => CUresult::ERROR_UNKNOWN,
+    let Some(driver) = DRIVER.get().and_then(|driver| driver.as_ref().ok()) else {
+        return guarded(work);
     };
-    if let Some(driver) = known
-        && driver.connection.page().journals_all()
-    {
+    let page = driver.connection.page();
+    page.count_call(symbol.index());
+    let ordered = if page.faults_armed() { driver.injected_fault(symbol) } else { None };
+    let status = ordered.unwrap_or_else(|| guarded(work));
+    if page.journals_all() {
         driver.note(symbol, status);
     }
     status
+}
+
+/// A panic must not reach the caller, who is C.
+fn guarded(work: impl FnOnce() -> Answer) -> CUresult {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => CUresult::SUCCESS,
+        Ok(Err(status)) => status,
+        Err(_) => CUresult::ERROR_UNKNOWN,
+    }
 }
 
 /// The answer of a row that has no function of its own.

@@ -88,23 +88,32 @@ pub(crate) fn ask(request: &Request) -> Result<Reply, NvmlReturn> {
 
 /// What every exported function does around its own work.
 pub(crate) fn shell(call: &'static str, work: impl FnOnce() -> Answer) -> NvmlReturn {
-    if let Ok(connection) = connection()
-        && connection.page().faults_armed()
-        && let Ok(Reply::Fault(Some(status))) = connection.ask(&Request::TakeFault { call: call.to_owned() })
-    {
-        return NvmlReturn(status);
+    let Ok(open) = connection() else { return guarded(work) };
+    let status = match open.page().faults_armed() {
+        true => injected_fault(&open, call),
+        false => None,
+    };
+    let status = status.unwrap_or_else(|| guarded(work));
+    if open.page().journals_all() {
+        open.tell(&Request::Note { call: call.to_owned(), status: status.0 });
     }
-    let status = match catch_unwind(AssertUnwindSafe(work)) {
+    status
+}
+
+fn injected_fault(connection: &Connection, call: &str) -> Option<NvmlReturn> {
+    match connection.ask(&Request::TakeFault { call: call.to_owned() }) {
+        Ok(Reply::Fault(status)) => status.map(NvmlReturn),
+        _ => None,
+    }
+}
+
+/// A panic must not reach the caller, who is C.
+fn guarded(work: impl FnOnce() -> Answer) -> NvmlReturn {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => NvmlReturn::SUCCESS,
         Ok(Err(status)) => status,
         Err(_) => NvmlReturn::ERROR_UNKNOWN,
-    };
-    if let Ok(connection) = connection()
-        && connection.page().journals_all()
-    {
-        connection.tell(&Request::Note { call: call.to_owned(), status: status.0 });
     }
-    status
 }
 
 /// The answer of a row that has no function of its own.
