@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::limits::{CONFIG_DEBOUNCE, CONFIG_POLL_PERIOD};
 
@@ -19,6 +19,9 @@ pub struct Watch {
     changed: Arc<Notify>,
     directory: PathBuf,
     watcher: Option<RecommendedWatcher>,
+    /// When a noticed change may be acted upon.
+    due: Option<Instant>,
+    next_poll: Instant,
 }
 
 impl Watch {
@@ -46,15 +49,28 @@ impl Watch {
                 );
             })
             .ok();
-        Self { changed, directory, watcher }
+        Self { changed, directory, watcher, due: None, next_poll: Instant::now() + CONFIG_POLL_PERIOD }
     }
 
     /// Returns when the file should be read again.
+    ///
+    /// Safe to drop and call again: the daemon's loop does so whenever something else happens first, and a
+    /// change that was noticed meanwhile must not be forgotten, nor the poll put off for ever.
     pub async fn changed(&mut self) {
-        if timeout(CONFIG_POLL_PERIOD, self.changed.notified()).await.is_ok() {
-            sleep(CONFIG_DEBOUNCE).await;
-            return;
+        if self.due.is_none() {
+            if timeout_at(self.next_poll, self.changed.notified()).await.is_ok() {
+                self.due = Some(Instant::now() + CONFIG_DEBOUNCE);
+            } else {
+                self.rewatch();
+                self.due = Some(self.next_poll);
+            }
         }
+        sleep_until(self.due.unwrap_or(self.next_poll)).await;
+        self.due = None;
+        self.next_poll = Instant::now() + CONFIG_POLL_PERIOD;
+    }
+
+    fn rewatch(&mut self) {
         // The watch dies with the directory it was set on; setting it again is cheap and idempotent.
         if let Some(watcher) = &mut self.watcher
             && let Err(error) = watcher.watch(&self.directory, RecursiveMode::NonRecursive)

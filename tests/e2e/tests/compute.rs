@@ -134,7 +134,7 @@ fn a_new_share_takes_effect_under_running_programs() {
     assert_share(share, 20.0, "review before");
     node.set_tenants(hard(60)).unwrap();
     eventually("the new quota is in the status", SOON, || {
-        (device_row(&node, "review")["sm_quota"].as_f64() == Some(0.6)).then_some(())
+        (device_row(&node, "review")["sm_quota_ppm"] == 600_000).then_some(())
     });
     let [share] = shares(&node, ["review"], [&review]);
     assert_share(share, 60.0, "review after");

@@ -138,7 +138,7 @@ fn forks_execs_and_closed_descriptors_keep_the_books_right() {
     assert_eq!(used_bytes(&node, "alerts"), 2 * MIB, "closing descriptors does not give memory back");
     drop(puppet);
     eventually_used(&node, "alerts", MIB, CLEANUP);
-    other.tell("exec");
+    other.must("exec");
     other.must("init");
     eventually_used(&node, "alerts", 0, CLEANUP);
     assert_eq!(seats(&node, "alerts"), 1);
@@ -169,10 +169,10 @@ fn a_broken_configuration_changes_nothing_and_is_reported() {
         let page = node.metrics().unwrap();
         (page.value("headgate_config_last_reload_successful", &[]) == Some(0.0)).then_some(())
     });
-    assert_eq!(device_row(&node, "alerts")["memory_limit_bytes"], 1024 * MIB);
+    assert_eq!(device_row(&node, "alerts")["memory_quota_bytes"], 1024 * MIB);
     std::fs::write(node.config_file(), good.replace("memory: 1Gi", "memory: 2Gi")).unwrap();
     eventually("the mended file is taken", SOON, || {
-        (device_row(&node, "alerts")["memory_limit_bytes"] == 2048 * MIB).then_some(())
+        (device_row(&node, "alerts")["memory_quota_bytes"] == 2048 * MIB).then_some(())
     });
 }
 

@@ -25,7 +25,7 @@ fn an_allocation_beyond_the_quota_is_out_of_memory_and_nothing_else() {
         puppet.must("free");
         assert_eq!(used_bytes(&node, "alerts"), 0);
     }
-    assert!(6 <= device_row(&node, "alerts")["denied"].as_u64().unwrap());
+    assert!(6 <= device_row(&node, "alerts")["denied_allocations"].as_u64().unwrap());
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn round(value: f64) -> f64 {
 fn field(status: &Value, tenant: &str, name: &str) -> Option<u64> {
     let tenants = status["tenants"].as_array()?;
     let tenant = tenants.iter().find(|row| row["name"] == tenant)?;
-    tenant["devices"][0][name].as_u64()
+    tenant["gpus"][0][name].as_u64()
 }
 
 fn tenant_summary(status: &Value, tenant: &str, district: &str) -> TenantSummary {
@@ -242,9 +242,9 @@ fn tenant_summary(status: &Value, tenant: &str, district: &str) -> TenantSummary
         district: district.to_owned(),
         sm_quota: None,
         sm_share: None,
-        memory_quota_bytes: field(status, tenant, "memory_limit_bytes"),
+        memory_quota_bytes: field(status, tenant, "memory_quota_bytes"),
         memory_peak_bytes: field(status, tenant, "memory_peak_bytes").unwrap_or(0),
-        denied_allocations: field(status, tenant, "denied").unwrap_or(0),
+        denied_allocations: field(status, tenant, "denied_allocations").unwrap_or(0),
     }
 }
 

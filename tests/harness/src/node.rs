@@ -262,7 +262,10 @@ impl Node {
         stream.write_all(b"{\"op\":\"status\"}\n")?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
-        serde_json::from_str(&line).with_context(|| format!("the admin socket answered {line:?}"))
+        let answer: Value =
+            serde_json::from_str(&line).with_context(|| format!("the admin socket answered {line:?}"))?;
+        ensure!(answer["ok"] == true, "the daemon refused its status: {}", answer["error"]);
+        Ok(answer)
     }
 
     /// The metrics page, read strictly.

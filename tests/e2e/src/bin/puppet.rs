@@ -325,6 +325,8 @@ fn fork(libraries: &Libraries) -> String {
 fn exec() -> String {
     use std::os::unix::process::CommandExt;
     let Ok(me) = std::env::current_exe() else { return "no path".into() };
+    // Answered first: whoever asks must not send more before the new program reads it.
+    println!("ok");
     let error = std::process::Command::new(me).exec();
     format!("exec failed: {error}")
 }

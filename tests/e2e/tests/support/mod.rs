@@ -123,7 +123,7 @@ pub fn node(tenants: Vec<TenantSpec>) -> Node {
 /// A tenant's row of the status, on the first device.
 pub fn device_row(node: &Node, tenant: &str) -> Value {
     let status = node.status().unwrap();
-    tenant_row(&status, tenant)["devices"][0].clone()
+    tenant_row(&status, tenant)["gpus"][0].clone()
 }
 
 /// A tenant's row of the status.
