@@ -29,6 +29,7 @@ macro_rules! shells {
             use crate::driver::{Answer, not_supported};
             $(
                 #[allow(dead_code, reason = "shadowed where the row has a function of its own")]
+                #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
                 pub(crate) fn $name($(_: $ty),*) -> Answer {
                     not_supported(Symbol::$name)
                 }

@@ -454,7 +454,7 @@ fn memory_operations_gate_a_stream() {
         cu!(cuStreamBatchMemOp_v2(stream, 2, ops.as_mut_ptr(), 0)).unwrap();
         cu!(cuStreamWriteValue32_v2(stream, count, 42, 0)).unwrap();
         // SAFETY: the words lie in the page just allocated; the device writes them meanwhile.
-        let read = |word: usize| unsafe { words.add(word).read_volatile() };
+        let read = |word: usize| unsafe { words.wrapping_add(word).read_volatile() };
         // SAFETY: as above.
         let write = |value| unsafe { words.write_volatile(value) };
         eventually("the write before the wait", || read(16) == 41);
@@ -499,7 +499,7 @@ fn registered_memory_is_pinned_memory() {
         launch(write_at, 1, NULL, [param(&device), param(&index), param(&value)]).unwrap();
         cu!(cuCtxSynchronize()).unwrap();
         // SAFETY: the vector is alive; the device wrote it.
-        assert_eq!(unsafe { address.cast::<u32>().add(5).read_volatile() }, 77);
+        assert_eq!(unsafe { address.cast::<u32>().wrapping_add(5).read_volatile() }, 77);
         cu!(cuMemHostUnregister(address)).unwrap();
         assert_eq!(cu!(cuMemHostUnregister(address)), Err(CUresult::CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED));
         drop(words);

@@ -100,11 +100,7 @@ pub(crate) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CU
         Reply::Moments(Some(start), Some(end)) => {
             let later = end.saturating_sub(start);
             let earlier = start.saturating_sub(end);
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                reason = "the API's own type"
-            )]
+            #[expect(clippy::cast_precision_loss, reason = "exact below 104 days")]
             let span = (later as f64 - earlier as f64) / 1e6;
             #[expect(clippy::cast_possible_truncation, reason = "the API's own type")]
             raw::store(milliseconds, span as f32)

@@ -16,9 +16,11 @@ mod event;
 /// Defines the two thread modes of calls whose null stream means different streams.
 macro_rules! twins {
     ($($name:ident, $twin:ident ($($arg:ident: $ty:ty),*) = $body:ident;)*) => {$(
+        #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
         pub(crate) fn $name($($arg: $ty),*) -> Answer {
             $body(ThreadMode::Base, $($arg),*)
         }
+        #[allow(clippy::too_many_arguments, reason = "the signatures are the driver API's")]
         pub(crate) fn $twin($($arg: $ty),*) -> Answer {
             $body(ThreadMode::PerThread, $($arg),*)
         }
