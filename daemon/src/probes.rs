@@ -143,7 +143,8 @@ impl Witness {
 
 struct Thread {
     wanted: model::Probes,
-    probes: Probes,
+    /// Loaded once any of them is wanted.
+    probes: Option<Probes>,
     tenants: Vec<Whose>,
     /// Cgroups told to the kernel, by slot.
     named: HashMap<u32, Named>,
@@ -157,15 +158,19 @@ struct Named {
 
 impl Thread {
     fn new(wanted: model::Probes) -> Self {
-        let mut this = Self {
-            wanted,
-            probes: Probes::load(headgate_ebpf::Config::default()),
-            tenants: Vec::new(),
-            named: HashMap::new(),
-            exits: HashMap::new(),
-        };
-        this.attach_known_libraries();
+        let mut this =
+            Self { wanted, probes: None, tenants: Vec::new(), named: HashMap::new(), exits: HashMap::new() };
+        this.load_wanted();
         this
+    }
+
+    fn load_wanted(&mut self) {
+        let model::Probes { gpu_wait, network_rtt, process_exit, .. } = self.wanted;
+        if self.probes.is_none() && (gpu_wait || network_rtt || process_exit) {
+            self.probes = Some(Probes::load(headgate_ebpf::Config::default()));
+        }
+        self.name_cgroups();
+        self.attach_known_libraries();
     }
 
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
@@ -187,14 +192,16 @@ impl Thread {
             }
             self.drain();
         }
-        self.probes.detach_all();
+        if let Some(probes) = &mut self.probes {
+            probes.detach_all();
+        }
     }
 
     fn serve(&mut self, request: Request) {
         match request {
             Request::Configure(wanted) => {
                 self.wanted = wanted;
-                self.attach_known_libraries();
+                self.load_wanted();
             }
             Request::Assign(tenants) => {
                 self.tenants = tenants;
@@ -213,6 +220,7 @@ impl Thread {
 
     /// Tells the kernel about cgroups that are new, gone, or made again under the same name.
     fn name_cgroups(&mut self) {
+        let Some(probes) = &mut self.probes else { return };
         let gone: Vec<u32> = self
             .named
             .iter()
@@ -223,11 +231,11 @@ impl Thread {
             .collect();
         for slot in gone {
             if let Some(named) = self.named.remove(&slot) {
-                note(self.probes.remove_cgroup(named.cgroup_id));
+                note(probes.remove_cgroup(named.cgroup_id));
             }
             self.exits.remove(&slot);
             if let Some(row) = Slot::of_tenant(slot) {
-                note(self.probes.clear(row));
+                note(probes.clear(row));
             }
         }
         for tenant in &self.tenants {
@@ -239,10 +247,10 @@ impl Thread {
                 continue;
             }
             if let Some(old) = known {
-                note(self.probes.remove_cgroup(old.cgroup_id));
+                note(probes.remove_cgroup(old.cgroup_id));
             }
             let Some(row) = Slot::of_tenant(tenant.slot) else { continue };
-            note(self.probes.set_cgroup(&cgroup, row));
+            note(probes.set_cgroup(&cgroup, row));
             self.named.insert(tenant.slot, Named { serial: tenant.serial, cgroup_id: cgroup.id() });
         }
     }
@@ -271,15 +279,17 @@ impl Thread {
 
     fn attach(&mut self, path: &Path) {
         if self.wanted.gpu_wait
-            && let Err(error) = self.probes.attach_library(path)
+            && let Some(probes) = &mut self.probes
+            && let Err(error) = probes.attach_library(path)
         {
             tracing::debug!(library = %path.display(), %error, "a driver library is not probed");
         }
     }
 
     fn drain(&mut self) {
+        let Some(probes) = &mut self.probes else { return };
         let exits = &mut self.exits;
-        self.probes.drain_exits(|exit| {
+        probes.drain_exits(|exit| {
             if let Some(slot) = exit.slot.tenant() {
                 *exits.entry(slot).or_insert(0) += 1;
             }
@@ -292,31 +302,40 @@ impl Thread {
             headgate_ebpf::Probe::NetworkRtt => self.wanted.network_rtt,
             headgate_ebpf::Probe::ProcessExit => self.wanted.process_exit,
         };
-        let states = self
-            .probes
-            .status()
-            .into_iter()
-            .map(|status| {
-                let on = wanted(status.probe);
-                ProbeState {
-                    name: status.probe.name().to_owned(),
-                    up: on && status.up(),
-                    mode: status.mode.map(|mode| mode.name().to_owned()).unwrap_or_default(),
-                    reason: if on { status.reason } else { "switched off in spec.probes".to_owned() },
-                }
-            })
-            .collect();
+        let off = "switched off in spec.probes";
+        let Some(probes) = &self.probes else {
+            let states = headgate_ebpf::Probe::ALL.map(|probe| ProbeState {
+                name: probe.name().to_owned(),
+                up: false,
+                mode: String::new(),
+                reason: off.to_owned(),
+            });
+            return Figures { states: states.into(), ..Figures::default() };
+        };
+        let states = probes.status().into_iter().map(|status| {
+            let on = wanted(status.probe);
+            ProbeState {
+                name: status.probe.name().to_owned(),
+                up: on && status.up(),
+                mode: status.mode.map(|mode| mode.name().to_owned()).unwrap_or_default(),
+                reason: if on { status.reason } else { off.to_owned() },
+            }
+        });
         let tenants = self.tenants.iter().filter_map(|tenant| {
             let slot = Slot::of_tenant(tenant.slot)?;
             let figures = TenantFigures {
-                gpu_wait: self.probes.gpu_waits(slot).ok().flatten().filter(|_| self.wanted.gpu_wait),
-                rtt: self.probes.round_trips(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
-                sockets: self.probes.sockets(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
+                gpu_wait: probes.gpu_waits(slot).ok().flatten().filter(|_| self.wanted.gpu_wait),
+                rtt: probes.round_trips(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
+                sockets: probes.sockets(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
                 exits: self.exits.get(&tenant.slot).copied().unwrap_or(0),
             };
             Some((tenant.serial, figures))
         });
-        Figures { states, tenants: tenants.collect(), counters: self.probes.counters().unwrap_or_default() }
+        Figures {
+            states: states.collect(),
+            tenants: tenants.collect(),
+            counters: probes.counters().unwrap_or_default(),
+        }
     }
 }
 
