@@ -161,8 +161,7 @@ fn a_restarted_daemon_takes_over_who_lives_and_forgets_who_died() {
 #[test]
 fn a_ledger_is_found_by_its_mapping_alone() {
     if !is_root() {
-        println!("SKIPPED: a_ledger_is_found_by_its_mapping_alone: needs root for /proc/<pid>/map_files");
-        return;
+        return support::skipped("a_ledger_is_found_by_its_mapping_alone", "/proc/<pid>/map_files needs root");
     }
     let mut node = Node::started(&format!("  defaultTenant: a\n{TREE}"));
     let (control, admin) = (node.path("control.sock"), node.path("admin.sock"));
