@@ -67,7 +67,7 @@ impl Default for Config {
             kernel_default: KernelRule::ORDINARY,
             kernels: BTreeMap::new(),
             poll_ns: 20_000,
-            instructions_max: 200_000_000,
+            instructions_max: 1_000_000_000,
             journal_all: false,
         }
     }
