@@ -10,7 +10,9 @@
 #![expect(clippy::print_stdout, reason = "figures are the output")]
 
 mod figure;
+mod stopwatch;
 mod hook;
+mod starts;
 
 use std::process::ExitCode;
 
@@ -26,8 +28,14 @@ const EXIT_NOT_MEASURED: u8 = 2;
 type Measure = fn(&Settings) -> Result<Vec<Figure>>;
 
 /// Every bench: name, what it measures, how.
-const BENCHES: &[(&str, &str, Measure)] =
-    &[("hook", "host time the hook adds to calls and to starting programs, on a null driver", hook::measure)];
+const BENCHES: &[(&str, &str, Measure)] = &[
+    ("hook", "host time the hook adds to calls and to starting programs, on a null driver", hook::measure),
+    (
+        "starts",
+        "time that hook and daemon together add to starting programs, on a null driver",
+        starts::measure,
+    ),
+];
 
 /// Options of the chore.
 #[derive(Debug, clap::Args)]

@@ -6,21 +6,20 @@
 //!
 //! The hook's daemon is a stand-in (`headgate-standin`): it answers hellos with real segments, keeps the gate open
 //! and the heartbeat fresh, and does nothing else, so that the hook alone is measured. What the real daemon adds to
-//! starts is therefore not in these figures; nor is what waiting at a closed gate costs, which is the quota, not
+//! starts is therefore not in these figures (the bench `starts` has it); nor is what waiting at a closed gate costs, which is the quota, not
 //! overhead.
 //!
 //! A run counts only if the functions came from where they should, the program saw the memory quota, and the
 //! seats counted every launch: a hook that is fast because it is not there must not pass.
 
 mod node;
-mod program;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 
 use self::node::Node;
-use self::program::{Program, Way};
+use super::stopwatch::{self, Stopwatch, Way};
 use super::{Figure, Settings, Subject};
 use crate::workspace::{self, Profile};
 
@@ -56,15 +55,10 @@ impl Samples {
 /// Runs the bench.
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     let effort = if settings.quick { QUICK } else { FULL };
-    let packages = ["headgate-hook", "headgate-nulldriver", "headgate-standin", "headgate-stopwatch"];
+    let packages: Vec<&str> = stopwatch::PACKAGES.into_iter().chain(["headgate-standin"]).collect();
     let built = workspace::build(Profile::Release, &packages)?;
     let mut node = Node::start(built.path("headgate-standin")?)?;
-    let program = Program::new(
-        built.path("headgate-stopwatch")?,
-        built.path("headgate_nullcuda")?,
-        built.path("headgate_hook")?,
-        &node,
-    )?;
+    let program = Stopwatch::new(&built, &node.daemon())?;
     let subject =
         Subject { bench: "hook", device: "null driver".to_owned(), commit: settings.commit.clone() };
     let mut figures = calls(&subject, &effort, &program, &mut node)?;
@@ -72,7 +66,7 @@ pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn calls(subject: &Subject, effort: &Effort, program: &Program, node: &mut Node) -> Result<Vec<Figure>> {
+fn calls(subject: &Subject, effort: &Effort, program: &Stopwatch, node: &mut Node) -> Result<Vec<Figure>> {
     let (mut native, mut added) = (Samples::default(), Samples::default());
     for _ in 0..effort.rounds {
         for way in Way::ALL {
@@ -113,7 +107,7 @@ fn goal_of(call: &str) -> Option<f64> {
     }
 }
 
-fn starts(subject: &Subject, effort: &Effort, program: &Program, node: &mut Node) -> Result<Vec<Figure>> {
+fn starts(subject: &Subject, effort: &Effort, program: &Stopwatch, node: &mut Node) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for &count in effort.starts {
         let (mut native, mut added) = (Vec::new(), Vec::new());

@@ -6,6 +6,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::bench::stopwatch::Daemon;
+
 /// What the seat of an ended session had counted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counts {
@@ -19,8 +21,7 @@ pub(super) struct Node {
     directory: tempfile::TempDir,
     child: Child,
     said: BufReader<ChildStdout>,
-    /// The tenant's memory quota.
-    pub(super) memory_bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Node {
@@ -40,8 +41,8 @@ impl Node {
         Ok(node)
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
-        socket_in(self.directory.path())
+    pub(super) fn daemon(&self) -> Daemon {
+        Daemon { socket: socket_in(self.directory.path()), quota_bytes: self.memory_bytes }
     }
 
     /// Waits for one session to end; what its seat had counted.

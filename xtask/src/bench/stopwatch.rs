@@ -1,4 +1,5 @@
-//! Runs the measuring program, with and without the hook, and reads what it says.
+//! Runs the measuring program `headgate-stopwatch` on the null driver, with and without the hook, and reads what it
+//! says.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -8,21 +9,21 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::node::Node;
 use crate::clock;
+use crate::workspace::Artifacts;
 
 /// How the program finds entry points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
+pub(crate) enum Way {
     Dlsym,
     GetProcAddress,
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 2] = [Self::Dlsym, Self::GetProcAddress];
+    pub(crate) const ALL: [Self; 2] = [Self::Dlsym, Self::GetProcAddress];
 
     /// The program's word for it.
-    pub(super) const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Dlsym => "dlsym",
             Self::GetProcAddress => "proc",
@@ -32,48 +33,59 @@ impl Way {
 
 /// What one call costs, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Cost {
-    pub(super) p50_ns: f64,
-    pub(super) p99_ns: f64,
+pub(crate) struct Cost {
+    pub(crate) p50_ns: f64,
+    pub(crate) p99_ns: f64,
 }
 
 /// What one run of the program said.
 #[derive(Debug, Default)]
-pub(super) struct Calls {
-    pub(super) calls: BTreeMap<String, Cost>,
+pub(crate) struct Calls {
+    pub(crate) calls: BTreeMap<String, Cost>,
     origins: Vec<(String, String)>,
     memory_total: Option<u64>,
 }
 
 impl Calls {
     /// Launches a run of so many batches makes at least: a hundred a batch of either kind.
-    pub(super) fn launches(&self, batches: u32) -> u64 {
+    pub(crate) fn launches(&self, batches: u32) -> u64 {
         let kinds = self.calls.keys().filter(|call| call.starts_with("cuLaunch")).count();
         kinds as u64 * u64::from(batches) * 100
     }
 }
 
+/// The packages a stopwatch needs built.
+pub(crate) const PACKAGES: [&str; 3] = ["headgate-hook", "headgate-nulldriver", "headgate-stopwatch"];
+
+/// The daemon that programs under the hook find.
+#[derive(Clone, Debug)]
+pub(crate) struct Daemon {
+    /// Its control socket.
+    pub(crate) socket: PathBuf,
+    /// The memory quota it gives them.
+    pub(crate) quota_bytes: u64,
+}
+
 /// The program and what it runs on.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Stopwatch {
     program: PathBuf,
     hook: PathBuf,
-    socket: PathBuf,
-    /// The memory quota of programs under the hook.
-    quota_bytes: u64,
+    daemon: Daemon,
     /// Holds the null driver under the name programs load it by.
     libraries: tempfile::TempDir,
 }
 
-impl Program {
-    pub(super) fn new(program: &Path, driver: &Path, hook: &Path, node: &Node) -> Result<Self> {
+impl Stopwatch {
+    /// The program on the null driver, and the hook with the daemon it is to find.
+    pub(crate) fn new(built: &Artifacts, daemon: &Daemon) -> Result<Self> {
         let libraries = tempfile::tempdir().context("making a directory for the null driver")?;
+        let driver = built.path("headgate_nullcuda")?;
         symlink(driver, libraries.path().join("libcuda.so.1")).context("linking the null driver")?;
         Ok(Self {
-            program: program.into(),
-            hook: hook.into(),
-            socket: node.socket(),
-            quota_bytes: node.memory_bytes,
+            program: built.path("headgate-stopwatch")?.into(),
+            hook: built.path("headgate_hook")?.into(),
+            daemon: daemon.clone(),
             libraries,
         })
     }
@@ -82,13 +94,13 @@ impl Program {
         let mut command = Command::new(&self.program);
         command.env("LD_LIBRARY_PATH", self.libraries.path()).env_remove("LD_PRELOAD");
         if hooked {
-            command.env("LD_PRELOAD", &self.hook).env("HEADGATE_SOCKET", &self.socket);
+            command.env("LD_PRELOAD", &self.hook).env("HEADGATE_SOCKET", &self.daemon.socket);
         }
         command
     }
 
     /// Times calls once.
-    pub(super) fn calls(&self, way: Way, batches: u32, hooked: bool) -> Result<Calls> {
+    pub(crate) fn calls(&self, way: Way, batches: u32, hooked: bool) -> Result<Calls> {
         let output = self
             .command(hooked)
             .args(["calls", way.word(), &batches.to_string()])
@@ -114,16 +126,16 @@ impl Program {
         ensure!(!calls.origins.is_empty(), "the stopwatch did not say where its functions come from");
         let total = calls.memory_total.context("the stopwatch did not say how much memory it sees")?;
         ensure!(
-            (total == self.quota_bytes) == hooked,
+            (total == self.daemon.quota_bytes) == hooked,
             "the program sees {total} bytes of memory {} the hook; its quota is {}",
             if hooked { "under" } else { "without" },
-            self.quota_bytes
+            self.daemon.quota_bytes
         );
         Ok(())
     }
 
     /// Starts `count` programs at once; the milliseconds until the last one has its first allocation.
-    pub(super) fn starts(&self, count: usize, hooked: bool) -> Result<f64> {
+    pub(crate) fn starts(&self, count: usize, hooked: bool) -> Result<f64> {
         let (gate, hold) = std::io::pipe().context("making the starting gate")?;
         let mut crowd = Crowd(Vec::with_capacity(count));
         for _ in 0..count {
