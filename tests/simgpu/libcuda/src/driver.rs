@@ -132,7 +132,7 @@ pub(crate) fn version() -> u32 {
 
 /// The started driver.
 pub(crate) fn driver() -> Result<&'static Driver, CUresult> {
-    if !INITIALISED.load(Ordering::Acquire) {
+    if FORKED.load(Ordering::Acquire) || !INITIALISED.load(Ordering::Acquire) {
         return Err(CUresult::ERROR_NOT_INITIALIZED);
     }
     connected()
@@ -255,9 +255,14 @@ impl Driver {
         Ok((slots.made - 1, 0))
     }
 
-    /// Gives a slot back; it is used again when `last` is done.
+    /// Gives a slot back; it is used again when `last` is done. One that was given back before is given back earlier:
+    /// its stream was destroyed with work pending, and now its context is.
     pub(crate) fn give_slot(&self, slot: u32, last: u64) {
-        self.lock_slots().free.push_back((slot, last));
+        let mut slots = self.lock_slots();
+        match slots.free.iter_mut().find(|(free, _)| *free == slot) {
+            Some((_, known)) => *known = last.min(*known),
+            None => slots.free.push_back((slot, last)),
+        }
     }
 
     fn lock_slots(&self) -> MutexGuard<'_, Slots> {

@@ -549,6 +549,32 @@ fn a_full_stream_blocks_until_there_is_room() {
 }
 
 #[test]
+fn streams_of_a_context_that_died_with_work_pending_are_not_mixed_up() {
+    let config = r#"{"kernels": {"spin": {"hangs": true}}}"#;
+    in_child("streams_of_a_context_that_died_with_work_pending_are_not_mixed_up", config, || {
+        let primary = context();
+        let mut doomed = std::ptr::null_mut();
+        cu!(cuCtxCreate_v2(&mut doomed, 0, 0)).unwrap();
+        let spin = function(module(SPIN).unwrap(), c"spin");
+        let counter = allocate(8).unwrap();
+        let lost = stream(1);
+        launch(spin, 1, lost, [param(&counter)]).unwrap();
+        cu!(cuStreamDestroy_v2(lost)).unwrap();
+        launch(spin, 1, stream(1), [param(&counter)]).unwrap();
+        cu!(cuCtxDestroy_v2(doomed)).unwrap();
+        cu!(cuCtxSetCurrent(primary)).unwrap();
+        // New streams take over the numbers of the dead; each must still be one of its own.
+        let words = allocate(40).unwrap();
+        let streams: Vec<_> = (0..10).map(|_| stream(1)).collect();
+        for (stream, at) in streams.iter().zip(0_u32..) {
+            cu!(cuMemsetD32Async(words + 4 * u64::from(at), at, 1, *stream)).unwrap();
+            cu!(cuStreamSynchronize(*stream)).unwrap();
+        }
+        assert_eq!(download::<u32>(words, 10).unwrap(), (0..10).collect::<Vec<u32>>());
+    });
+}
+
+#[test]
 fn contexts_stack_and_count() {
     in_child("contexts_stack_and_count", "{}", || {
         let primary = context();
@@ -667,7 +693,8 @@ fn a_killed_process_leaves_nothing_behind() {
     let statistics = device.control.statistics().unwrap();
     let processes = statistics["processes"].as_array().unwrap();
     assert_eq!(processes.len(), 2, "the dead are remembered until the next mark");
-    assert!(processes.iter().all(|process| process["alive"] == false && process["busy_ns"] != 0));
+    assert!(processes.iter().all(|process| process["alive"] == false));
+    assert!(processes.iter().any(|process| process["busy_ns"] != 0));
     device.control.mark().unwrap();
     assert!(device.control.statistics().unwrap()["processes"].as_array().unwrap().is_empty());
 }

@@ -26,12 +26,19 @@ fn library() -> PathBuf {
     deps.join("libheadgate_simnvml.so")
 }
 
+/// A second name, or a copy, of a file that another build may replace at any time.
+fn keep(file: &Path, name: &Path) {
+    if std::fs::hard_link(file, name).is_err() {
+        std::fs::copy(file, name).unwrap();
+    }
+}
+
 /// Serves a device to `parent`, which may run this test's other half.
 fn serve(config: &str, name: &str, parent: impl FnOnce(&Path, &mut dyn FnMut())) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("device");
-    std::os::unix::fs::symlink(library(), directory.path().join("libnvidia-ml.so.1")).unwrap();
-    std::os::unix::fs::symlink(library(), directory.path().join("libnvidia-ml.so")).unwrap();
+    keep(&library(), &directory.path().join("libnvidia-ml.so.1"));
+    std::os::unix::fs::symlink("libnvidia-ml.so.1", directory.path().join("libnvidia-ml.so")).unwrap();
     let mut server = Server::bind(&socket, Config::parse(config).unwrap()).unwrap();
     let (stopped, stop) = std::io::pipe().unwrap();
     let thread = std::thread::spawn(move || server.run(stopped.as_fd()).unwrap());

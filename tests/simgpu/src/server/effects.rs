@@ -211,7 +211,12 @@ fn shifted(place: Place, by: u64) -> Place {
 
 /// Rows as one piece where they lie without gaps.
 fn pieces(to: Rows, from_pitch: u64, width: u64, height: u64) -> (u64, u64) {
-    if to.pitch == width && from_pitch == width { (width * height, height.min(1)) } else { (width, height) }
+    if to.pitch == width && from_pitch == width {
+        // A range too long to be true is refused as out of bounds where it is used.
+        (width.saturating_mul(height), height.min(1))
+    } else {
+        (width, height)
+    }
 }
 
 fn copy_rows(session: &mut Session, to: Rows, from: Rows, width: u64, height: u64) -> Result<(), Fault> {

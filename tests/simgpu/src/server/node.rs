@@ -227,6 +227,9 @@ impl Node {
         device: u32,
         legacy_slot: u32,
     ) -> Answer {
+        if legacy_slot as usize >= STREAMS_MAX {
+            return Err(Refusal::value("no such slot"));
+        }
         let overhead = self.config.context_bytes;
         let book = self.device(device)?;
         let (capacity, free) = (book.info.memory_bytes, book.info.memory_bytes - book.used);
@@ -409,7 +412,7 @@ impl Node {
             length.ok_or_else(|| Refusal::new(CUresult::ERROR_INVALID_IMAGE, "the image is too large"))?;
         let mut bytes = vec![0; length];
         read_process(self.session(id)?.pid, image.address, &mut bytes)
-            .map_err(|_| Refusal::value("the image cannot be read"))?;
+            .map_err(|why| Refusal::value(format!("the module's text cannot be read: {why}")))?;
         String::from_utf8(bytes)
             .map_err(|_| Refusal::new(CUresult::ERROR_INVALID_PTX, "the module text is not UTF-8"))
     }
@@ -492,6 +495,9 @@ impl Node {
                 };
                 (work, Action::Copy { to, from, width, height, staged })
             }
+            Command::Fill { element, .. } if !matches!(element, 1 | 2 | 4) => {
+                return Err(Refusal::value("a fill has elements of 1, 2 or 4 bytes"));
+            }
             Command::Fill { at, pitch, value, element, width, height } => {
                 let bytes = width.saturating_mul(height).saturating_mul(element.into());
                 let duration = copies.span(bytes, copies.on_device_bytes_per_s);
@@ -541,15 +547,21 @@ impl Node {
     fn stage(&mut self, id: SessionId, from: Rows, width: u64, height: u64) -> Result<Vec<u8>, Refusal> {
         let Place::Host(address) = from.at else { return Ok(Vec::new()) };
         let bytes = width.checked_mul(height).and_then(|bytes| usize::try_from(bytes).ok());
-        let mut staged = vec![0; bytes.ok_or_else(|| Refusal::value("too many bytes"))?];
+        let bytes = bytes.ok_or_else(|| Refusal::value("too many bytes"))?;
         let row_bytes = usize::try_from(width).map_err(|_| Refusal::value("too many bytes"))?;
+        let mut staged = Vec::new();
+        staged
+            .try_reserve_exact(bytes)
+            .map_err(|_| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no memory to stage the copy"))?;
+        staged.resize(bytes, 0);
         let pid = self.session(id)?.pid;
         if row_bytes == 0 {
             return Ok(staged);
         }
         for (index, row) in staged.chunks_mut(row_bytes).enumerate() {
             let address = address.wrapping_add(from.pitch.wrapping_mul(index as u64));
-            read_process(pid, address, row).map_err(|_| Refusal::value("host memory cannot be read"))?;
+            read_process(pid, address, row)
+                .map_err(|why| Refusal::value(format!("host memory cannot be read: {why}")))?;
         }
         Ok(staged)
     }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
@@ -91,9 +92,22 @@ pub(crate) struct Module {
     pub(crate) device: usize,
 }
 
-/// Part of another process's memory cannot be reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unreachable;
+/// Part of another process's memory cannot be reached, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreachable {
+    /// The process has nothing there, or is gone.
+    #[error("the program has no memory there")]
+    Absent,
+    /// The system does not let the server at it.
+    #[error("the device server may not reach the program's memory; run it as the same user or as root")]
+    Forbidden,
+}
+
+impl From<Errno> for Unreachable {
+    fn from(error: Errno) -> Self {
+        if error == Errno::EPERM { Self::Forbidden } else { Self::Absent }
+    }
+}
 
 /// Fills `into` from the memory of a process.
 pub(crate) fn read_process(pid: u32, address: u64, into: &mut [u8]) -> Result<(), Unreachable> {
@@ -101,9 +115,9 @@ pub(crate) fn read_process(pid: u32, address: u64, into: &mut [u8]) -> Result<()
     while done < into.len() {
         let remote = remote(address, done, into.len())?;
         let mut local = [IoSliceMut::new(&mut into[done..])];
-        match process_vm_readv(process(pid)?, &mut local, &[remote]) {
-            Ok(0) | Err(_) => return Err(Unreachable),
-            Ok(moved) => done += moved,
+        match process_vm_readv(process(pid)?, &mut local, &[remote])? {
+            0 => return Err(Unreachable::Absent),
+            moved => done += moved,
         }
     }
     Ok(())
@@ -114,21 +128,22 @@ pub(crate) fn write_process(pid: u32, address: u64, from: &[u8]) -> Result<(), U
     let mut done = 0;
     while done < from.len() {
         let remote = remote(address, done, from.len())?;
-        match process_vm_writev(process(pid)?, &[IoSlice::new(&from[done..])], &[remote]) {
-            Ok(0) | Err(_) => return Err(Unreachable),
-            Ok(moved) => done += moved,
+        match process_vm_writev(process(pid)?, &[IoSlice::new(&from[done..])], &[remote])? {
+            0 => return Err(Unreachable::Absent),
+            moved => done += moved,
         }
     }
     Ok(())
 }
 
 fn remote(address: u64, done: usize, length: usize) -> Result<RemoteIoVec, Unreachable> {
-    let base = usize::try_from(address).ok().and_then(|base| base.checked_add(done)).ok_or(Unreachable)?;
+    let base =
+        usize::try_from(address).ok().and_then(|base| base.checked_add(done)).ok_or(Unreachable::Absent)?;
     Ok(RemoteIoVec { base, len: length - done })
 }
 
 fn process(pid: u32) -> Result<Pid, Unreachable> {
-    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Unreachable)
+    i32::try_from(pid).map(Pid::from_raw).map_err(|_| Unreachable::Absent)
 }
 
 /// The name a process goes by.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use headgate_abi::cuda::types::{CUdeviceptr, CUenum, CUfunction, CUkernel, CUlibrary, CUmodule, CUresult};
 use headgate_simgpu::protocol::{Remote, Reply, Request};
 
-use super::device;
+use super::{context, device};
 use crate::driver::{Answer, Driver, driver, lost};
 use crate::objects::{Context, Function, Kernel, Library, Module, lock};
 use crate::{attributes, current, image, raw};
@@ -101,9 +101,12 @@ fn find_module(driver: &Driver, module: CUmodule) -> Result<Arc<Module>, CUresul
     driver.modules.get(module.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
 
+/// Waits for the context's work first, which may still use the module.
 pub(crate) fn cuModuleUnload(module: CUmodule) -> Answer {
     let driver = driver()?;
-    current::context(driver)?;
+    let context = current::context(driver)?;
+    find_module(driver, module)?;
+    context::synchronise(driver, &context)?;
     let module = driver.modules.remove(module.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     for (_, function) in lock(&module.functions).drain() {
         driver.functions.remove(function);

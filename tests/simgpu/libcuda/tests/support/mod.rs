@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Device {
         let directory = tempfile::tempdir().unwrap();
         let config = Config::parse(config).unwrap();
         let mut server = Server::bind(&directory.path().join("device"), config).unwrap();
-        std::os::unix::fs::symlink(library(), directory.path().join("libcuda.so.1")).unwrap();
+        keep(&library(), &directory.path().join("libcuda.so.1"));
         let (stopped, stop) = std::io::pipe().unwrap();
         let thread = std::thread::spawn(move || server.run(stopped.as_fd()).unwrap());
         let control = Control::open(&directory.path().join("device")).unwrap();
@@ -82,12 +82,17 @@ impl Drop for Device {
     }
 }
 
+/// The library that cargo built before it ran this test.
 fn library() -> PathBuf {
     let deps = std::env::current_exe().unwrap().parent().unwrap().to_owned();
-    let name = "libheadgate_simcuda.so";
-    let places = [deps.join(name), deps.parent().unwrap().join(name)];
-    let found = places.iter().filter_map(|path| Some((path.metadata().ok()?.modified().ok()?, path)));
-    found.max().map(|(_, path)| path.clone()).unwrap_or_else(|| panic!("cargo built no {name}"))
+    deps.join("libheadgate_simcuda.so")
+}
+
+/// A second name, or a copy, of a file that another build may replace at any time.
+fn keep(file: &Path, name: &Path) {
+    if std::fs::hard_link(file, name).is_err() {
+        std::fs::copy(file, name).unwrap();
+    }
 }
 
 /// What this process is to do: `None` in the process that cargo started.
