@@ -1,4 +1,6 @@
-//! Allocates chunk after chunk until the driver refuses, and says how far it got.
+//! Allocates chunk after chunk until the driver refuses, says how far it got, and holds what it got for a while.
+
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use cudarc::driver::sys::CUresult;
@@ -6,10 +8,11 @@ use cudarc::driver::{CudaContext, result};
 use headgate_apps::{Arguments, print};
 
 fn main() -> Result<()> {
-    let arguments = Arguments::read(&["chunk", "most"])?;
+    let arguments = Arguments::read(&["chunk", "most", "hold"])?;
     let chunk = usize::try_from(arguments.number("chunk", 64 << 20)?)?;
     // A program that is never refused must end too.
     let most = arguments.number("most", 1 << 40)?;
+    let hold = Duration::from_secs(arguments.number("hold", 0)?);
     let context = CudaContext::new(0)?;
     let (free, total) = result::mem_get_info()?;
     let mut held = Vec::new();
@@ -37,11 +40,17 @@ fn main() -> Result<()> {
         "free_bytes_before": free,
         "free_bytes_after": free_at_end,
     }));
+    pause(hold);
     for address in held {
         free_one(address)?;
     }
     drop(context);
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "holding on is what the caller asked for")]
+fn pause(span: Duration) {
+    std::thread::sleep(span);
 }
 
 #[expect(unsafe_code, reason = "raw allocation, so that nothing pools or rounds it")]

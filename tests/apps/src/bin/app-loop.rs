@@ -1,4 +1,4 @@
-//! Launches one kernel over and over for a while and counts.
+//! Launches one kernel over and over for a while (`--seconds 0`: until it is killed) and counts.
 #![expect(
     unsafe_code,
     reason = "launching a kernel is unsafe in cudarc: its arguments must fit its signature"
@@ -13,7 +13,10 @@ use headgate_apps::{Arguments, load, print, ptx};
 #[expect(clippy::disallowed_methods, reason = "an ordinary program that reads the clock")]
 fn main() -> Result<()> {
     let arguments = Arguments::read(&["seconds", "kernel", "grid", "block", "sync-every", "cycles"])?;
-    let length = Duration::from_secs(arguments.number("seconds", 10)?);
+    let length = match arguments.number("seconds", 10)? {
+        0 => Duration::MAX,
+        seconds => Duration::from_secs(seconds),
+    };
     let grid = u32::try_from(arguments.number("grid", 1)?)?;
     let block = u32::try_from(arguments.number("block", 32)?)?;
     let sync_every = arguments.number("sync-every", 0)?;
