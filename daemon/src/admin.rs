@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! -> {"op":"status"}                    <- {"ok":true,"version":..,"tenants":[..],..}
-//! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"socket":..,"hook":..}
+//! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"note":..,"socket":..,"hook":..}
 //!                                       <- {"ok":false,"error":"..."}
 //! ```
 //!
@@ -59,6 +59,8 @@ pub struct Place {
     pub identity: String,
     /// The cgroup, when it is that.
     pub cgroup: Option<String>,
+    /// Why it is not that, where it was wanted.
+    pub note: Option<String>,
     /// The control socket, for `HEADGATE_SOCKET`.
     pub socket: PathBuf,
     /// The hook library the daemon is configured with, or found beside its own binary.

@@ -25,7 +25,7 @@ use crate::node::{
 use crate::probes::{Whose, Witness};
 use crate::run::{Input, Inputs};
 use crate::segments::TenantSegments;
-use crate::segments::record::{LedgerRecord, StateDir};
+use crate::segments::record::{LedgerRecord, RecordError, StateDir};
 use crate::telemetry::LogLimit;
 use crate::{clock, sys};
 
@@ -36,6 +36,8 @@ pub struct Placed {
     pub tenant: String,
     /// The cgroup the process is in now; `None` when it is known by its process tree.
     pub cgroup: Option<String>,
+    /// Why it is known by process tree, where a cgroup was wanted.
+    pub note: Option<String>,
 }
 
 /// Everything the node acts on.
@@ -58,6 +60,9 @@ pub struct Hands {
     watches: HashMap<SeatRef, AbortHandle>,
     requests: HashMap<RequestId, oneshot::Sender<Result<Placed, String>>>,
     adopted: HashMap<String, OwnedFd>,
+    /// Nothing is recorded before the ledgers of an earlier run are taken over: a daemon killed in between must
+    /// leave the record of them as it found it.
+    adopting: bool,
     /// Tenants whose totals could not be set right at once.
     recounts: HashSet<TenantSlot>,
     next_request: u64,
@@ -100,6 +105,7 @@ impl Hands {
             watches: HashMap::new(),
             requests: HashMap::new(),
             adopted: HashMap::new(),
+            adopting: true,
             recounts: HashSet::new(),
             next_request: 0,
         }
@@ -121,6 +127,12 @@ impl Hands {
     /// Remembers a ledger that an event is about to name.
     pub fn found(&mut self, tenant: String, ledger: OwnedFd) {
         self.adopted.insert(tenant, ledger);
+    }
+
+    /// Every ledger of an earlier run has been taken over or dropped; from now on changes are recorded.
+    pub fn adoption_done(&mut self, state: &State) -> Result<(), RecordError> {
+        self.adopting = false;
+        self.remember(state)
     }
 
     /// A connection's task has ended.
@@ -169,8 +181,8 @@ impl Hands {
                 Effect::Place { request, caller, tenant, cgroup, identity } => {
                     self.place(request, caller, tenant, cgroup, identity);
                 }
-                Effect::Placed { request, outcome } => {
-                    self.placed(request, outcome.map(|tenant| Placed { tenant, cgroup: None }));
+                Effect::Placed { request, outcome, note } => {
+                    self.placed(request, outcome.map(|tenant| Placed { tenant, cgroup: None, note }));
                 }
             }
         }
@@ -353,7 +365,10 @@ impl Hands {
         }
     }
 
-    fn remember(&self, state: &State) -> Result<(), crate::segments::record::RecordError> {
+    fn remember(&self, state: &State) -> Result<(), RecordError> {
+        if self.adopting {
+            return Ok(());
+        }
         // Rows keep their index, so a gap in the middle could not be told apart from none; rows have no gaps.
         let devices = state.rows.iter().map_while(|row| Some(row.as_ref()?.uuid.to_string())).collect();
         let ledgers = state.tenants().filter_map(|(slot, tenant)| {
@@ -376,7 +391,7 @@ impl Hands {
         tokio::task::spawn_blocking(move || {
             let input = match move_into(&cgroups, &cgroup, caller) {
                 Ok(()) => {
-                    let placed = Placed { tenant, cgroup: Some(cgroup.as_str().to_owned()) };
+                    let placed = Placed { tenant, cgroup: Some(cgroup.as_str().to_owned()), note: None };
                     Input::Placed(request, Ok(placed))
                 }
                 Err(error) => {

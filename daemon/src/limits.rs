@@ -41,15 +41,17 @@ pub const ROOTS_MAX: usize = 4096;
 pub const ANCESTORS_MAX: usize = 64;
 
 /// How often seats are looked over for processes that live on without the ledger (after `exec`).
-pub const AUDIT_PERIOD: Duration = Duration::from_millis(500);
-/// Seats looked over each time: reading a process's maps costs up to a millisecond.
-pub const AUDIT_SEATS_MAX: usize = 8;
+pub const AUDIT_PERIOD: Duration = Duration::from_secs(1);
+/// Seats looked over each time: reading the maps of a CUDA process costs a millisecond or two.
+pub const AUDIT_SEATS_MAX: usize = 4;
 /// How often device time is sampled for the share over the last second.
 pub const SAMPLE_PERIOD: Duration = Duration::from_millis(250);
 /// Samples kept: one second, and one sample more to take the difference from.
 pub const SAMPLES_MAX: usize = 5;
 /// How often a missing NVIDIA driver is looked for again.
 pub const DISCOVERY_PERIOD: Duration = Duration::from_secs(5);
+/// Longest the daemon waits for the first answer of the driver before it serves without devices.
+pub const DISCOVERY_WAIT: Duration = Duration::from_secs(10);
 /// How often the configuration file is read even if no change was announced.
 pub const CONFIG_POLL_PERIOD: Duration = Duration::from_secs(10);
 /// Quiet time after a change in the configuration's directory before it is read.

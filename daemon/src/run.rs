@@ -22,14 +22,14 @@ use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::control::listener::{ListenError, Socket};
 use crate::control::session::Opened;
-use crate::devices::Discover;
+use crate::devices::{Discover, DiscoveryError};
 use crate::effects::{Hands, Placed, Tools};
 use crate::gate::Gates;
 use crate::identity::cgroup::Cgroups;
 use crate::limits::{
-    AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
+    AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
-use crate::node::{self, Event, Process, RequestId, State};
+use crate::node::{self, DeviceFacts, Event, Process, RequestId, State};
 use crate::probes::{DETACH_WAIT, Figures, Witness};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, StateDir};
@@ -119,7 +119,7 @@ struct Daemon {
 pub async fn run(
     file: &Path,
     loaded: Loaded,
-    mut discover: Box<dyn Discover>,
+    discover: Box<dyn Discover>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let kernel = |step| move |source| RunError::Kernel { step, source };
@@ -155,13 +155,20 @@ pub async fn run(
     };
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
     daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
-    daemon.take(discover_once(&mut discover));
+    let (first, discovered) = oneshot::channel();
+    daemon.tasks.spawn(discovery(discover, first, inputs.clone()));
+    match timeout(DISCOVERY_WAIT, discovered).await {
+        Ok(Ok(event)) => daemon.take(event),
+        _ => daemon.take(Event::DevicesMissing {
+            reason: "the NVIDIA driver does not answer; look at `nvidia-smi` and dmesg".to_owned(),
+        }),
+    }
     // Before anyone can say hello: a process that comes back must find its seat.
     for found in adopt::find(&record.ledgers) {
         daemon.hands.found(found.tenant.clone(), found.file);
         daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
     }
-    daemon.tasks.spawn(rediscover(discover, inputs.clone()));
+    daemon.hands.adoption_done(&daemon.state)?;
     let end_http = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
     tracing::info!(
         node = %config.node, tenants = config.tenants.len(), control = %config.sockets.control.display(),
@@ -288,6 +295,7 @@ impl Daemon {
                         identity: if placed.cgroup.is_some() { "cgroup" } else { "process-tree" }.to_owned(),
                         tenant: placed.tenant,
                         cgroup: placed.cgroup,
+                        note: placed.note,
                         socket,
                         hook,
                     }));
@@ -403,39 +411,55 @@ impl Signals {
     }
 }
 
-fn discover_once(discover: &mut Box<dyn Discover>) -> Event {
-    match discover.discover() {
-        Ok(devices) => Event::Devices(devices),
-        Err(error) => Event::DevicesMissing { reason: error.to_string() },
-    }
-}
-
-/// Looks for devices again and again: a driver may be installed, reloaded or fall off while we run.
-async fn rediscover(mut discover: Box<dyn Discover>, inputs: Inputs) {
+/// Looks for devices again and again: a driver may be installed, reloaded or fall off while we run. The first
+/// answer goes to `first`, later ones to the node when they differ.
+async fn discovery(mut discover: Box<dyn Discover>, first: oneshot::Sender<Event>, inputs: Inputs) {
+    let mut first = Some(first);
     let mut last = None;
     loop {
-        tokio::time::sleep(DISCOVERY_PERIOD).await;
+        // Away from the runtime: a driver in trouble answers late or never.
         let looked = tokio::task::spawn_blocking(move || {
-            let event = discover_once(&mut discover);
-            (discover, event)
+            let found = discover.discover();
+            (discover, found)
         });
-        let event;
-        (discover, event) = match looked.await {
+        let found;
+        (discover, found) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "device discovery ended; this is a bug of Headgate");
                 return;
             }
         };
-        if last.as_ref() != Some(&event) {
-            if let Event::DevicesMissing { reason } = &event {
-                tracing::warn!(reason, "no devices");
-            }
-            last = Some(event.clone());
-            if inputs.send(Input::Node(event)).await.is_err() {
+        if last.as_ref() != Some(&found) {
+            tell(&found);
+            last = Some(found.clone());
+            let event = match found {
+                Ok(devices) => Event::Devices(devices),
+                Err(error) => Event::DevicesMissing { reason: error.to_string() },
+            };
+            // If nobody waits for the first answer any more, it came late and goes the way of the others.
+            let unheard = match first.take() {
+                Some(first) => first.send(event).err(),
+                None => Some(event),
+            };
+            if let Some(event) = unheard
+                && inputs.send(Input::Node(event)).await.is_err()
+            {
                 return;
             }
         }
+        tokio::time::sleep(DISCOVERY_PERIOD).await;
+    }
+}
+
+fn tell(found: &Result<Vec<DeviceFacts>, DiscoveryError>) {
+    match found {
+        Ok(devices) => {
+            for device in devices {
+                tracing::info!(gpu = %device.uuid, name = device.name, bytes = device.memory.0, "device");
+            }
+        }
+        Err(reason) => tracing::warn!(%reason, "no devices"),
     }
 }
 

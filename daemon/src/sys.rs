@@ -28,6 +28,16 @@ pub(crate) fn futex_wake_all(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
 }
 
+/// Puts this thread ahead of ordinary ones, at the lowest real-time priority. Needs `CAP_SYS_NICE`.
+pub(crate) fn run_ahead() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // A child must not inherit it.
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the parameters are borrowed for the call; 0 is the calling thread.
+    let outcome = unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Registers a descriptor with the runtime, to wait until it is readable.
 pub(crate) fn readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>> {
     // SAFETY: the descriptor is borrowed for as long as the registration lives, so it stays open and is the same

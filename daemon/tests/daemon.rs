@@ -154,6 +154,10 @@ fn a_restarted_daemon_takes_over_who_lives_and_forgets_who_died() {
     let limits = lives.ask("limits");
     assert!(limits.starts_with(&format!("memory={} mode=1 open=1 stale=0", 2 * GIB)), "{limits}");
     assert_ne!(limits.split(' ').next_back(), epoch.split(' ').next_back(), "another run");
+    // And once more, by a daemon that adopted what another had adopted.
+    node.kill_daemon();
+    node.start();
+    assert_eq!((node.seats("a"), node.used("a")), (1, 101));
     lives.kill();
     eventually("the adopted seat is watched", || (node.seats("a") == 0 && node.used("a") == 0).then_some(()));
 }
@@ -161,7 +165,10 @@ fn a_restarted_daemon_takes_over_who_lives_and_forgets_who_died() {
 #[test]
 fn a_ledger_is_found_by_its_mapping_alone() {
     if !is_root() {
-        return support::skipped("a_ledger_is_found_by_its_mapping_alone", "/proc/<pid>/map_files needs root");
+        return support::skipped(
+            "a_ledger_is_found_by_its_mapping_alone",
+            "/proc/<pid>/map_files needs root",
+        );
     }
     let mut node = Node::started(&format!("  defaultTenant: a\n{TREE}"));
     let (control, admin) = (node.path("control.sock"), node.path("admin.sock"));

@@ -76,9 +76,7 @@ fn splits(path: &Path) -> bool {
 /// Says once where identity is the weaker kind: a user would otherwise not know.
 fn note(place: &Place) {
     if place.cgroup.is_none() {
-        complain(format_args!(
-            "tenant `{}` is known by process tree, not by cgroup; `headgate status` says why",
-            place.tenant
-        ));
+        let note = place.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
+        complain(format_args!("tenant `{}` is known by process tree, not by cgroup{note}", place.tenant));
     }
 }

@@ -12,8 +12,8 @@ use headgate_abi::limits::HEARTBEAT_PERIOD_US;
 
 use super::table::GateTable;
 use super::turn::Turn;
-use crate::clock;
 use crate::limits::TICK_STUCK_US;
+use crate::{clock, sys};
 
 /// All gate threads of the node.
 #[derive(Debug)]
@@ -140,6 +140,7 @@ fn device(row: usize, shared: &Shared, ticked: &AtomicU64, stop: &AtomicBool) {
     if let Err(error) = nix::sys::prctl::set_timerslack(1) {
         tracing::warn!(row, %error, "cannot make timers exact; windows will end a little late");
     }
+    run_ahead();
     let mut turn = Turn::new(row);
     let mut version = 0;
     while !stop.load(Acquire) {
@@ -155,10 +156,19 @@ fn device(row: usize, shared: &Shared, ticked: &AtomicU64, stop: &AtomicBool) {
     }
 }
 
+/// A tick is short and must come on time however busy the node's programs keep its processors: a late one lets a
+/// window run over, and a heartbeat that is late by a tenth of a second opens gates.
+fn run_ahead() {
+    if let Err(error) = sys::run_ahead() {
+        tracing::debug!(%error, "gates tick at ordinary priority; windows end late on a busy node");
+    }
+}
+
 /// Renews every tenant's heartbeat for as long as every device's thread ticks. If one is stuck, its gates might
 /// never open again; then all heartbeats stop, and tenants fall back to their fail policy.
 fn pulse(shared: &Shared) {
     const PERIOD: Duration = Duration::from_micros(HEARTBEAT_PERIOD_US / 2);
+    run_ahead();
     while !shared.stop.load(Acquire) {
         let now = clock::monotonic();
         let alive = |tick: &Arc<AtomicU64>| now.0.saturating_sub(tick.load(Relaxed)) < TICK_STUCK_US;

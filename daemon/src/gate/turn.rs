@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use headgate_abi::segment::progress::in_flight;
-use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
+use headgate_abi::segment::progress::progress;
+use headgate_quota::{Micros, Observation, Ppm, WindowScheduler, WindowSettings};
 
 use super::table::{GateTable, GateTenant};
 use crate::limits::{TICK_BUSY, TICK_CONTENDED, TICK_IDLE};
@@ -56,20 +56,24 @@ impl Turn {
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         scheduler
             .tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
-        for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
-            let word = &tenant.segments.limits.device(row).gate;
-            if scheduler.gate_open(tenant.serial) {
-                gate::open(word)
-            } else {
-                gate::close(word)
+        let mut held = false;
+        for tenant in &table.tenants {
+            let Some(quota) = &tenant.quota[row] else { continue };
+            // The host's gate is the tenant's, the GPU's is each process's own: the GPU must be able to read
+            // it, and a page that a process can only read is not one that every driver registers.
+            let words = tenant.seats.iter().map(|seat| &tenant.segments.ledger.seat(*seat).gates[row]);
+            for word in words.chain([&tenant.segments.limits.device(row).gate]) {
+                if scheduler.gate_open(tenant.serial) { gate::open(word) } else { gate::close(word) }
             }
             if let Some(account) = scheduler.account(tenant.serial) {
                 let before = charged.insert(tenant.serial, account.charged).unwrap_or(Micros::ZERO);
                 let newly = account.charged.saturating_sub(before);
                 tenant.segments.accounts[row].update(newly, &account);
+                held |= account.active && quota.ceiling() < Ppm::WHOLE;
             }
         }
-        if scheduler.contended() {
+        // One that is held below the whole device opens and closes by its tokens alone, as often as windows do.
+        if held || scheduler.contended() {
             TICK_CONTENDED
         } else if scheduler.busy() {
             TICK_BUSY
@@ -84,8 +88,9 @@ fn observe(tenant: &GateTenant, row: usize) -> Observation {
     let mut seen = Observation::default();
     for seat in &tenant.seats {
         let seat = tenant.segments.ledger.seat(*seat);
-        seen.waiting |= 0 < seat.waiting[row].load(Relaxed);
-        seen.in_flight |= in_flight(seat, row);
+        let progress = progress(seat, row);
+        seen.waiting |= progress.waiting || 0 < seat.waiting[row].load(Relaxed);
+        seen.in_flight |= progress.running;
         if seen.waiting && seen.in_flight {
             break;
         }
@@ -96,8 +101,8 @@ fn observe(tenant: &GateTenant, row: usize) -> Observation {
 #[cfg(test)]
 mod tests {
     use headgate_abi::segment::SeatIndex;
-    use headgate_abi::segment::layout::{GATE_HOST, UNLIMITED};
-    use headgate_quota::{Class, ComputeQuota, Mode, Ppm};
+    use headgate_abi::segment::layout::{GATE_GPU, UNLIMITED};
+    use headgate_quota::{Class, ComputeQuota, Mode};
     use std::sync::atomic::Ordering::{Acquire, Release};
 
     use super::*;
@@ -111,7 +116,7 @@ mod tests {
         rows[0] = Some(RowLimits {
             uuid: DeviceUuid([9; 16]),
             memory_bytes_max: UNLIMITED,
-            gate_mode: GATE_HOST,
+            gate_mode: GATE_GPU,
             sm: Ppm::from_percent(percent).unwrap(),
         });
         let limits = TenantLimits { slot, fail_policy: 0, rows };
@@ -133,7 +138,9 @@ mod tests {
     fn work(tenant: &GateTenant, seat: SeatIndex, submitted: u32) {
         let seat = tenant.segments.ledger.seat(seat);
         seat.lanes[3].device.store(1, Release);
+        seat.lanes[3].begun.store(submitted, Release);
         seat.lanes[3].submitted.store(submitted, Release);
+        seat.marks[3].started.store(submitted, Release);
         seat.lanes_high.store(4, Release);
         seat.waiting[0].store(1, Release);
     }
@@ -167,9 +174,12 @@ mod tests {
             for (t, seat) in [(&a, seat_a), (&b, seat_b)] {
                 let seat = t.segments.ledger.seat(seat);
                 let submitted = seat.lanes[3].submitted.load(Acquire);
-                seat.completed[3].store(submitted, Release);
+                seat.marks[3].completed.store(submitted, Release);
                 if open(t) {
-                    seat.lanes[3].submitted.store(submitted.wrapping_add(1), Release);
+                    let next = submitted.wrapping_add(1);
+                    seat.lanes[3].begun.store(next, Release);
+                    seat.lanes[3].submitted.store(next, Release);
+                    seat.marks[3].started.store(next, Release);
                 }
             }
         }

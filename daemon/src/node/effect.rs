@@ -1,7 +1,7 @@
 //! What a node decides to have done.
 
 use headgate_abi::limits::DEVICES_MAX;
-use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, FAIL_OPEN, GATE_HOST, GATE_UNGOVERNED, UNLIMITED};
+use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, FAIL_OPEN, GATE_GPU, GATE_UNGOVERNED, UNLIMITED};
 use headgate_abi::wire::{RefusalReason, Welcome};
 use headgate_quota::Ppm;
 
@@ -111,6 +111,8 @@ pub enum Effect {
         request: RequestId,
         /// The tenant's name, or why not.
         outcome: Result<String, String>,
+        /// Why it is by process tree, where a cgroup was wanted.
+        note: Option<String>,
     },
 }
 
@@ -132,7 +134,7 @@ pub struct RowLimits {
     pub uuid: DeviceUuid,
     /// Most bytes, or `UNLIMITED`.
     pub memory_bytes_max: u64,
-    /// `GATE_UNGOVERNED` or `GATE_HOST`.
+    /// `GATE_UNGOVERNED` or `GATE_GPU`.
     pub gate_mode: u32,
     /// Nominal share, for display.
     pub sm: Ppm,
@@ -159,7 +161,7 @@ impl TenantLimits {
             let memory = if tenant.retired { Some(0) } else { quota.memory.map(|memory| memory.nominal.0) };
             Some(RowLimits {
                 memory_bytes_max: memory.unwrap_or(UNLIMITED),
-                gate_mode: if quota.sm.is_some() { GATE_HOST } else { GATE_UNGOVERNED },
+                gate_mode: if quota.sm.is_some() { GATE_GPU } else { GATE_UNGOVERNED },
                 sm: quota.sm.map_or(Ppm::WHOLE, |sm| sm.nominal),
                 ..unlimited
             })

@@ -56,7 +56,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         Event::PlaceUnable { request, caller, tenant, why } => {
             let outcome = root(state, caller, &tenant, &mut effects)
                 .map_err(|full| format!("{why}; and as a process tree: {full}"));
-            effects.push(Effect::Placed { request, outcome });
+            effects.push(Effect::Placed { request, outcome, note: Some(why) });
         }
         Event::RootExited { root } => {
             state.roots.remove(&root);
@@ -185,7 +185,7 @@ fn adopt(state: &mut State, name: &str, seats: Vec<AdoptedSeat>, effects: &mut V
     effects.extend(dead.into_iter().map(|seat| Effect::Forget { slot, seat }));
     effects.extend(kept.into_iter().map(|(seat, process)| Effect::Watch { seat, process }));
     retire_if_empty(state, slot, effects);
-    effects.push(Effect::Regate);
+    effects.extend([Effect::Regate, Effect::Remember]);
 }
 
 /// A removed tenant of which only the name is known.
@@ -386,7 +386,7 @@ fn place(state: &mut State, request: RequestId, caller: Process, tenant: String,
             Some(near) => format!("there is no tenant `{tenant}`; did you mean `{near}`?"),
             None => format!("there is no tenant `{tenant}`; there are: {}", known.join(", ")),
         });
-        effects.push(Effect::Placed { request, outcome });
+        effects.push(Effect::Placed { request, outcome, note: None });
         return;
     };
     let identity =
@@ -399,11 +399,11 @@ fn place(state: &mut State, request: RequestId, caller: Process, tenant: String,
             let outcome = Err(format!(
                 "tenant `{tenant}` has no cgroup to be placed in; add `cgroup: /headgate/{tenant}` to it"
             ));
-            effects.push(Effect::Placed { request, outcome });
+            effects.push(Effect::Placed { request, outcome, note: None });
         }
         (Identity::ProcessTree, _) | (Identity::Auto, None) => {
             let outcome = root(state, caller, &tenant, effects);
-            effects.push(Effect::Placed { request, outcome });
+            effects.push(Effect::Placed { request, outcome, note: None });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headgate_abi::segment::SeatIndex;
-use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, GATE_HOST, GATE_UNGOVERNED, UNLIMITED};
+use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, GATE_GPU, GATE_UNGOVERNED, UNLIMITED};
 use headgate_abi::wire::{Hello, RefusalReason};
 use headgate_quota::Bytes;
 use proptest::prelude::*;
@@ -107,7 +107,7 @@ fn limits_and_rows_follow_the_quota() {
     let (_, welcome, limits) = welcomed(&effects);
     assert_eq!(welcome.rows, [None, Some(0)], "in the order of the hello");
     let row = limits.rows[0].unwrap();
-    assert_eq!((row.memory_bytes_max, row.gate_mode, row.sm.get()), (1 << 30, GATE_HOST, 700_000));
+    assert_eq!((row.memory_bytes_max, row.gate_mode, row.sm.get()), (1 << 30, GATE_GPU, 700_000));
     assert_eq!(limits.fail_policy, FAIL_LAST_KNOWN);
     let effects = greet(&mut state, 2, peer(2, "/hg/a/b"), None);
     let row = welcomed(&effects).2.rows[0].unwrap();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 
 use headgate_abi::limits::DEVICES_MAX;
-use headgate_abi::segment::layout::{GATE_HOST, GATE_UNGOVERNED};
+use headgate_abi::segment::layout::GATE_UNGOVERNED;
 use headgate_abi::segment::map::{LedgerSegment, LimitsSegment};
 use headgate_abi::segment::{Ledger, SeatIndex, SegmentError};
 use headgate_quota::{Micros, window::Account};
@@ -22,8 +22,6 @@ use crate::node::TenantLimits;
 const BATCH_US: u32 = 250;
 /// Most launches in a batch.
 const BATCH_LAUNCHES_MAX: u32 = 64;
-/// Most batches a stream may have under way: one running, one ready behind it.
-const BATCHES_AHEAD_MAX: u32 = 2;
 
 /// A tenant's shared memory.
 #[derive(Debug)]
@@ -139,12 +137,11 @@ impl TenantSegments {
             device.memory_bytes_max.store(row.memory_bytes_max, Release);
             device.batch_us.store(BATCH_US, Relaxed);
             device.batch_launches_max.store(BATCH_LAUNCHES_MAX, Relaxed);
-            device.batches_ahead_max.store(BATCHES_AHEAD_MAX, Relaxed);
             device.sm_ppm.store(row.sm.get(), Relaxed);
             let fresh = device.uuid[0].load(Relaxed) == 0 && device.uuid[1].load(Relaxed) == 0;
             let before = device.gate_mode.swap(row.gate_mode, AcqRel);
             if fresh || row.gate_mode != before || row.gate_mode == GATE_UNGOVERNED {
-                gate::open(&device.gate);
+                self.open_row(index);
             }
             // The UUID is what makes a row valid, so it comes last.
             let [low, high] = row.uuid.halves();
@@ -158,7 +155,15 @@ impl TenantSegments {
         for index in 0..DEVICES_MAX {
             let device = self.limits.device(index);
             device.gate_mode.store(GATE_UNGOVERNED, Release);
-            gate::open(&device.gate);
+            self.open_row(index);
+        }
+    }
+
+    /// Opens every gate of a row: the tenant's own and those of its processes.
+    fn open_row(&self, row: usize) {
+        gate::open(&self.limits.device(row).gate);
+        for seat in self.ledger.live() {
+            gate::open(&seat.gates[row]);
         }
     }
 
@@ -170,7 +175,7 @@ impl TenantSegments {
     /// Whether a row is governed now.
     #[must_use]
     pub fn governed(&self, row: usize) -> bool {
-        self.limits.device(row).gate_mode.load(Acquire) == GATE_HOST
+        self.limits.device(row).gate_mode.load(Acquire) != GATE_UNGOVERNED
     }
 
     /// The descriptors a hook gets: limits, then ledger.
