@@ -30,7 +30,7 @@ fn a_process_gets_its_tenants_limits_and_is_held_to_them() {
     assert!(seat.contains("seat=0") && seat.contains("fresh=true") && seat.contains("off=false"), "{seat}");
     assert!(seat.contains("rows=[Some(0)] tenant=a"), "{seat}");
     let limits = hook.ask("limits");
-    assert!(limits.starts_with(&format!("memory={GIB} mode=1 open=1 stale=0")), "{limits}");
+    assert!(limits.starts_with(&format!("memory={GIB} governed=1 open=11 stale=0")), "{limits}");
     assert_eq!(hook.ask(&format!("charge {GIB}")), "charged");
     assert_eq!(hook.ask("charge 1"), "denied");
     let account = node.tenant("a")["gpus"][0].clone();
@@ -40,7 +40,7 @@ fn a_process_gets_its_tenants_limits_and_is_held_to_them() {
     assert_eq!(node.tenant("a")["processes"][0]["pid"], hook.pid());
 
     let (mut other, _) = node.seated("b");
-    assert!(other.ask("limits").starts_with(&format!("memory={} mode=1", u64::MAX)));
+    assert!(other.ask("limits").starts_with(&format!("memory={} governed=1", u64::MAX)));
     assert_eq!(other.ask(&format!("charge {}", 4 * GIB)), "charged", "no quota, no limit");
 }
 
@@ -152,7 +152,7 @@ fn a_restarted_daemon_takes_over_who_lives_and_forgets_who_died() {
     let again = lives.ask("hello-again");
     assert_eq!(again, seat.replace("fresh=true", "fresh=false"));
     let limits = lives.ask("limits");
-    assert!(limits.starts_with(&format!("memory={} mode=1 open=1 stale=0", 2 * GIB)), "{limits}");
+    assert!(limits.starts_with(&format!("memory={} governed=1 open=11 stale=0", 2 * GIB)), "{limits}");
     assert_ne!(limits.split(' ').next_back(), epoch.split(' ').next_back(), "another run");
     // And once more, by a daemon that adopted what another had adopted.
     node.kill_daemon();
@@ -190,7 +190,7 @@ fn a_clean_shutdown_lets_everyone_through() {
     assert_eq!(hook.ask("charge 100"), "charged");
     node.stop_daemon();
     let limits = hook.ask("limits");
-    assert!(limits.contains("mode=0 open=1"), "{limits}");
+    assert!(limits.contains("governed=0 open=11"), "{limits}");
     assert_eq!(hook.ask("charge 1"), "charged", "memory is still counted");
     assert!(!node.path("control.sock").exists() && !node.path("admin.sock").exists());
 }

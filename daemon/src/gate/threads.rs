@@ -154,6 +154,7 @@ fn device(row: usize, shared: &Shared, ticked: &AtomicU64, stop: &AtomicBool) {
         ticked.store(now.0, Relaxed);
         thread::park_timeout(sleep);
     }
+    turn.release();
 }
 
 /// A tick is short and must come on time however busy the node's programs keep its processors: a late one lets a

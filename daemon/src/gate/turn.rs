@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use headgate_abi::segment::progress::progress;
-use headgate_quota::{Micros, Observation, Ppm, WindowScheduler, WindowSettings};
+use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
 
 use super::table::{GateTable, GateTenant};
 use crate::limits::{TICK_BUSY, TICK_CONTENDED, TICK_IDLE};
@@ -45,8 +45,19 @@ impl Turn {
         // The scheduler forgets a tenant that is no longer governed; its account then starts over.
         let scheduler = &self.scheduler;
         self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
+        // The last tick of the table before may have closed a gate that nobody minds any more.
+        for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_none()) {
+            tenant.segments.open_row(row);
+        }
         self.places = table.tenants.iter().enumerate().map(|(at, tenant)| (tenant.serial, at)).collect();
         self.table = table;
+    }
+
+    /// Lets everyone through: nobody will tick for this device any more.
+    pub fn release(&self) {
+        for tenant in &self.table.tenants {
+            tenant.segments.open_row(self.row);
+        }
     }
 
     /// Observes, schedules, carries out. How long to sleep until the next tick.
@@ -56,9 +67,7 @@ impl Turn {
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         scheduler
             .tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
-        let mut held = false;
-        for tenant in &table.tenants {
-            let Some(quota) = &tenant.quota[row] else { continue };
+        for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
             // The host's gate is the tenant's, the GPU's is each process's own: the GPU must be able to read
             // it, and a page that a process can only read is not one that every driver registers.
             let words = tenant.seats.iter().map(|seat| &tenant.segments.ledger.seat(*seat).gates[row]);
@@ -69,11 +78,9 @@ impl Turn {
                 let before = charged.insert(tenant.serial, account.charged).unwrap_or(Micros::ZERO);
                 let newly = account.charged.saturating_sub(before);
                 tenant.segments.accounts[row].update(newly, &account);
-                held |= account.active && quota.ceiling() < Ppm::WHOLE;
             }
         }
-        // One that is held below the whole device opens and closes by its tokens alone, as often as windows do.
-        if held || scheduler.contended() {
+        if scheduler.contended() {
             TICK_CONTENDED
         } else if scheduler.busy() {
             TICK_BUSY
@@ -102,7 +109,7 @@ fn observe(tenant: &GateTenant, row: usize) -> Observation {
 mod tests {
     use headgate_abi::segment::SeatIndex;
     use headgate_abi::segment::layout::{GATE_GPU, UNLIMITED};
-    use headgate_quota::{Class, ComputeQuota, Mode};
+    use headgate_quota::{Class, ComputeQuota, Mode, Ppm};
     use std::sync::atomic::Ordering::{Acquire, Release};
 
     use super::*;
@@ -121,7 +128,7 @@ mod tests {
         });
         let limits = TenantLimits { slot, fail_policy: 0, rows };
         let segments = TenantSegments::create(1, Micros(1), &limits).unwrap();
-        let seat = SeatIndex::new(0).unwrap();
+        let seat = segments.ledger.take_seat(1, 1).unwrap();
         let quota = ComputeQuota {
             nominal: Ppm::from_percent(percent).unwrap(),
             borrowing_limit: None,
@@ -187,5 +194,26 @@ mod tests {
         let share = a * 100 / (a + b);
         assert!((68..=72).contains(&share), "alerts got {share} % of what was charged");
         assert!((a + b) * 100 >= now * 99, "charged {} of {now} us", a + b);
+    }
+
+    #[test]
+    fn whoever_is_governed_no_longer_finds_every_gate_open() {
+        let ((a, seat_a), (b, seat_b)) = (tenant(1, 50), tenant(2, 50));
+        let mut turn = Turn::new(0);
+        turn.retable(Arc::new(GateTable { tenants: vec![a.clone(), b.clone()] }));
+        let words = |t: &GateTenant, seat: SeatIndex| {
+            let of_seat = gate::is_open(&t.segments.ledger.seat(seat).gates[0]);
+            (gate::is_open(&t.segments.limits.device(0).gate), of_seat)
+        };
+        work(&a, seat_a, 1);
+        work(&b, seat_b, 1);
+        turn.tick(Micros(1_000));
+        turn.tick(Micros(1_100));
+        let (shut, seat) = if words(&a, seat_a).0 { (b.clone(), seat_b) } else { (a.clone(), seat_a) };
+        assert_eq!(words(&shut, seat), (false, false), "one of two that contend waits");
+        let mut tenants = vec![a, b];
+        tenants.iter_mut().for_each(|tenant| tenant.quota[0] = None);
+        turn.retable(Arc::new(GateTable { tenants }));
+        assert_eq!(words(&shut, seat), (true, true));
     }
 }

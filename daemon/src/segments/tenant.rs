@@ -160,7 +160,7 @@ impl TenantSegments {
     }
 
     /// Opens every gate of a row: the tenant's own and those of its processes.
-    fn open_row(&self, row: usize) {
+    pub fn open_row(&self, row: usize) {
         gate::open(&self.limits.device(row).gate);
         for seat in self.ledger.live() {
             gate::open(&seat.gates[row]);

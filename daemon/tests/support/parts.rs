@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use headgate_abi::limits::FRAME_BYTES_MAX;
+use headgate_abi::segment::layout::{GATE_OPEN_BIT, GATE_UNGOVERNED};
 use headgate_abi::segment::map::{LedgerSegment, LimitsSegment};
 use headgate_abi::segment::{Ledger, SeatIndex};
 use headgate_abi::wire::{Answer, Frame, Hello};
@@ -82,15 +83,16 @@ fn hook() {
                 say(if charged.is_ok() { "charged" } else { "denied" });
             }
             ["limits"] => {
-                let limits = &session.as_ref().unwrap().limits;
+                let Seated { limits, ledger, seat, .. } = session.as_ref().unwrap();
                 let (header, device) = (limits.header(), limits.device(0));
                 let age =
                     headgate_daemon::clock::monotonic().0.saturating_sub(header.heartbeat_us.load(Acquire));
                 say(&format!(
-                    "memory={} mode={} open={} stale={} epoch={}",
+                    "memory={} governed={} open={}{} stale={} epoch={}",
                     device.memory_bytes_max.load(Acquire),
-                    device.gate_mode.load(Acquire),
-                    device.gate.load(Acquire) & 1,
+                    u8::from(device.gate_mode.load(Acquire) != GATE_UNGOVERNED),
+                    device.gate.load(Acquire) & GATE_OPEN_BIT,
+                    ledger.seat(*seat).gates[0].load(Acquire) & GATE_OPEN_BIT,
                     u8::from(headgate_abi::limits::HEARTBEAT_STALE_US < age),
                     header.epoch.load(Acquire),
                 ));
