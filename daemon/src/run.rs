@@ -107,8 +107,8 @@ struct Daemon {
     /// The configuration the daemon started with, for settings that cannot change while it runs.
     started_with: Arc<Config>,
     restart_needed: Vec<String>,
-    /// What the file was when it was last looked at: a hash, or what was wrong.
-    last_seen: Result<String, String>,
+    /// What the file was when it was last looked at: its content's hash, or why it could not be read.
+    last_seen: String,
     /// Where the next audit begins.
     audit_from: usize,
     tasks: tokio::task::JoinSet<()>,
@@ -148,7 +148,7 @@ pub async fn run(
         file: file.to_owned(),
         started_with: Arc::clone(&config),
         restart_needed: Vec::new(),
-        last_seen: Ok(hash.clone()),
+        last_seen: hash.clone(),
         audit_from: 0,
         tasks: tokio::task::JoinSet::new(),
         hook: config.hook_library.clone().or_else(crate::cli::hook_beside_binary),
@@ -330,13 +330,18 @@ impl Daemon {
         self.audit_from = (self.audit_from + count) % seats.len();
     }
 
+    /// Reads the file again; a content that was seen before is not even parsed.
     fn reload(&mut self, asked: bool) {
-        match config::load(&self.file) {
-            Ok(Loaded { hash, .. }) if self.last_seen.as_ref() == Ok(&hash) => {
-                if asked {
-                    tracing::info!(hash, "the configuration is unchanged");
-                }
-            }
+        let read = config::read(&self.file);
+        let seen = match &read {
+            Ok(text) => config::content_hash(text),
+            Err(error) => error.to_string(),
+        };
+        if self.last_seen == seen && !asked {
+            return;
+        }
+        self.last_seen = seen;
+        match read.and_then(|text| config::check(&self.file, &text)) {
             Ok(Loaded { config, hash }) => {
                 self.restart_needed = fixed_settings(&self.started_with, &config);
                 if !self.restart_needed.is_empty() {
@@ -344,15 +349,11 @@ impl Daemon {
                     tracing::warn!(settings, "these settings take effect at the next restart");
                 }
                 tracing::info!(hash, tenants = config.tenants.len(), "configuration reloaded");
-                self.last_seen = Ok(hash.clone());
                 self.take(Event::Configured { config: Arc::new(config), hash, at: clock::wall() });
             }
             Err(error) => {
                 let text = error.to_string();
-                if asked || self.last_seen.as_ref() != Err(&text) {
-                    tracing::error!("the configuration cannot be used, the last good one stays:\n{text}");
-                }
-                self.last_seen = Err(text.clone());
+                tracing::error!("the configuration cannot be used, the last good one stays:\n{text}");
                 self.take(Event::ConfigRejected { text });
             }
         }

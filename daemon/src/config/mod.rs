@@ -53,9 +53,13 @@ pub struct Loaded {
 
 /// Reads and checks a file.
 pub fn load(file: &Path) -> Result<Loaded, ConfigError> {
-    let text = read_text(file)?;
-    let config = parse(&file.display().to_string(), &text).map_err(ConfigError::Wrong)?;
-    Ok(Loaded { config, hash: content_hash(&text) })
+    check(file, &read(file)?)
+}
+
+/// Checks what was read from a file.
+pub fn check(file: &Path, text: &str) -> Result<Loaded, ConfigError> {
+    let config = parse(&file.display().to_string(), text).map_err(ConfigError::Wrong)?;
+    Ok(Loaded { config, hash: content_hash(text) })
 }
 
 /// Checks a document. `file` is only named in problems.
@@ -68,7 +72,8 @@ pub fn parse(file: &str, text: &str) -> Result<Config, Problems> {
     }
 }
 
-fn read_text(file: &Path) -> Result<String, ConfigError> {
+/// Reads a file of bounded size.
+pub fn read(file: &Path) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { file: file.to_owned(), source };
     let length = std::fs::metadata(file).map_err(unreadable)?.len();
     if length <= CONFIG_BYTES_MAX as u64 {

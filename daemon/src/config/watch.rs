@@ -7,11 +7,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::limits::{CONFIG_DEBOUNCE, CONFIG_POLL_PERIOD};
+
+/// Of all accesses, the one that follows a change.
+const WRITTEN: AccessKind = AccessKind::Close(AccessMode::Write);
 
 /// Tells when the file may have changed.
 #[derive(Debug)]
@@ -34,8 +38,14 @@ impl Watch {
         };
         let changed = Arc::new(Notify::new());
         let notify = Arc::clone(&changed);
-        // An error event also means "look again".
-        let watcher = notify::recommended_watcher(move |_event| notify.notify_one());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            // Reading is no change, and our own reading would otherwise call for the next. An error does mean
+            // "look again".
+            let read_only = |kind| matches!(kind, EventKind::Access(access) if access != WRITTEN);
+            if !event.is_ok_and(|event| read_only(event.kind)) {
+                notify.notify_one();
+            }
+        });
         let watcher = watcher.and_then(|mut watcher| {
             watcher.watch(&directory, RecursiveMode::NonRecursive)?;
             Ok(watcher)
