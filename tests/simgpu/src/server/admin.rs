@@ -6,13 +6,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::effects::Payload;
-use super::node::{Node, Refusal, SessionId};
+use super::node::{Answer, Node, Refusal, SessionId};
 use crate::clock;
 use crate::limits::ENDED_MAX;
 use crate::model::{ContextMeter, DeviceMeter, Fault, Model, Nanos};
 use crate::protocol::{Admin, ProcessInfo, ProcessSample, Reply, Role};
-
-type Answer = Result<Reply, Refusal>;
 
 /// What a process did on a device since the mark.
 #[derive(Debug, Clone, Serialize)]

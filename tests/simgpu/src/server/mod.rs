@@ -4,13 +4,14 @@
 //! the model up to each moment in turn, and sleeps until the model's next event. Interpreting a kernel delays the turn
 //! but no moment of device time.
 //!
-//! Read `node` (requests), `effects` (operations), `session` (what a client has), `admin` (what was measured).
+//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `session` (what a client has), `admin` (what was measured).
 
 mod admin;
 mod effects;
 mod journal;
 mod meter;
 mod node;
+mod operations;
 mod session;
 
 use std::io;

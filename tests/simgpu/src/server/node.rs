@@ -5,22 +5,17 @@ use std::sync::Arc;
 
 use headgate_abi::cuda::CUresult;
 
-use super::effects::{Action, Payload};
+use super::effects::Payload;
 use super::journal::{Entry, Journal};
 use super::meter::Samples;
 use super::session::{Module, Session, SessionContext, read_process};
 use crate::code::{Image, PlacedVariable};
 use crate::config::{Config, DeviceInfo};
-use crate::limits::{BACKLOG_MAX, CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, PENDING_MAX, STREAMS_MAX};
+use crate::limits::{CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, STREAMS_MAX};
 use crate::memory::AddressSpace;
-use crate::model::{
-    ContextId, CopyEngine, DeviceMeter, Fault, KernelTimes, Mark, Model, Nanos, Op, StreamId, StreamKind,
-    Work,
-};
+use crate::model::{ContextId, DeviceMeter, KernelTimes, Mark, Model, Nanos, StreamId, StreamKind};
 use crate::page::StatusPage;
-use crate::protocol::{
-    Command, Launch, ModuleInfo, NodeInfo, PROTOCOL, Place, Remote, Reply, Request, Role, Rows, VariableInfo,
-};
+use crate::protocol::{ModuleInfo, NodeInfo, PROTOCOL, Remote, Reply, Request, Role, VariableInfo};
 
 /// Number of a connection; never used twice.
 pub(crate) type SessionId = u64;
@@ -74,16 +69,17 @@ impl Refusal {
         Self { status, reason: reason.into() }
     }
 
-    fn value(reason: impl Into<String>) -> Self {
+    pub(crate) fn value(reason: impl Into<String>) -> Self {
         Self::new(CUresult::ERROR_INVALID_VALUE, reason)
     }
 
-    fn handle(reason: impl Into<String>) -> Self {
+    pub(crate) fn handle(reason: impl Into<String>) -> Self {
         Self::new(CUresult::ERROR_INVALID_HANDLE, reason)
     }
 }
 
-type Answer = Result<Reply, Refusal>;
+/// A reply, or why there is none.
+pub(crate) type Answer = Result<Reply, Refusal>;
 
 impl Node {
     pub(crate) fn new(config: Config, devices: &[DeviceInfo], now: Nanos) -> Self {
@@ -427,143 +423,6 @@ impl Node {
             self.release(id, device, allocation.bytes);
         }
         Ok(Reply::Done)
-    }
-
-    fn submit(
-        &mut self,
-        model: &mut Model<Payload>,
-        id: SessionId,
-        slot: u32,
-        seq: u64,
-        command: Command,
-    ) -> Answer {
-        let session = self.session(id)?;
-        let Some(&stream) = session.slots.get(&slot) else {
-            return Err(Refusal::handle("no such stream"));
-        };
-        if model.backlog(stream) >= BACKLOG_MAX {
-            self.doom(id, &format!("more than {PENDING_MAX} operations are pending in one stream"));
-            return Err(Refusal::value("too many pending operations"));
-        }
-        // The client's numbers must stay in step with the model's: a command that cannot be carried out still takes
-        // its number, as an operation that does nothing, and kills the context.
-        let (op, refusal) = match self.operation(id, command) {
-            Ok(op) => (op, None),
-            Err(refusal) => {
-                let action = Action::Fail(Fault(refusal.status.0));
-                (
-                    Op { work: Work::Instant, after: Vec::new(), payload: Payload { session: id, action } },
-                    Some(refusal),
-                )
-            }
-        };
-        let given = model.submit(stream, op, self);
-        if given != Some(seq) {
-            self.doom(id, &format!("operation {seq} of stream {slot} came as {given:?}"));
-        }
-        match refusal {
-            Some(refusal) => Err(refusal),
-            None => Ok(Reply::Done),
-        }
-    }
-
-    fn operation(&mut self, id: SessionId, command: Command) -> Result<Op<Payload>, Refusal> {
-        let mut after = Vec::new();
-        let copies = self.config.copies;
-        let (work, action) = match command {
-            Command::Launch(launch) => self.launch(id, launch)?,
-            Command::Copy { to, from, width, height, staged } => {
-                let bytes = width.saturating_mul(height);
-                let host_source = matches!(from.at, Place::Host(_));
-                let work = match (to.at, from.at) {
-                    (Place::Device(_), Place::Device(_)) => {
-                        let duration = copies.span(bytes, copies.on_device_bytes_per_s);
-                        Work::Kernel { duration, sms: u32::MAX }
-                    }
-                    (Place::Host(_), _) => Work::Copy {
-                        engine: CopyEngine::FromDevice,
-                        duration: copies.span(bytes, copies.from_device_bytes_per_s),
-                    },
-                    (Place::Device(_), Place::Host(_)) => Work::Copy {
-                        engine: CopyEngine::ToDevice,
-                        duration: copies.span(bytes, copies.to_device_bytes_per_s),
-                    },
-                };
-                let staged = match from.at {
-                    Place::Host(_) if staged && host_source => Some(self.stage(id, from, width, height)?),
-                    _ => None,
-                };
-                (work, Action::Copy { to, from, width, height, staged })
-            }
-            Command::Fill { element, .. } if !matches!(element, 1 | 2 | 4) => {
-                return Err(Refusal::value("a fill has elements of 1, 2 or 4 bytes"));
-            }
-            Command::Fill { at, pitch, value, element, width, height } => {
-                let bytes = width.saturating_mul(height).saturating_mul(element.into());
-                let duration = copies.span(bytes, copies.on_device_bytes_per_s);
-                let work = Work::Kernel { duration, sms: u32::MAX };
-                (work, Action::Fill { at, pitch, value, element, width, height })
-            }
-            Command::WaitValue { at, value, width, condition } => {
-                (Work::Wait, Action::WaitValue { at, value, width, condition })
-            }
-            Command::WriteValue { at, value, width } => {
-                (Work::Instant, Action::WriteValue { at, value, width })
-            }
-            Command::After { slot, seq } => {
-                if let Some(&stream) = self.session(id)?.slots.get(&slot) {
-                    after.push(Mark { stream, seq });
-                }
-                (Work::Instant, Action::Nothing)
-            }
-            Command::Stamp { event } => (Work::Instant, Action::Stamp { event }),
-            Command::ForgetEvent { event } => (Work::Instant, Action::ForgetEvent { event }),
-            Command::Free { address } => (Work::Instant, Action::Free { address }),
-            Command::Nothing => (Work::Instant, Action::Nothing),
-            Command::HostFunction => (Work::Host, Action::Nothing),
-        };
-        Ok(Op { work, after, payload: Payload { session: id, action } })
-    }
-
-    fn launch(&mut self, id: SessionId, launch: Launch) -> Result<(Work, Action), Refusal> {
-        let module = self.session(id)?.modules.get(&launch.module).cloned();
-        let module = module.ok_or_else(|| Refusal::handle("no such module"))?;
-        let name =
-            module.names.get(launch.kernel as usize).ok_or_else(|| Refusal::handle("no such kernel"))?;
-        let rule = *self.times.rule(name);
-        let context = self.session(id)?.contexts.get(&module.context);
-        let device =
-            context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
-        let sms = self.devices[device].info.sms;
-        let volume = |of: [u32; 3]| of.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
-        let blocks = volume(launch.grid);
-        let duration = rule.duration(blocks, volume(launch.block), sms);
-        let held = u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, sms);
-        let work = Work::Kernel { duration, sms: held };
-        Ok((work, Action::Launch { module, launch, execute: rule.execute }))
-    }
-
-    /// Reads host bytes now. The call blocks until it is done, as the CUDA documentation says of pageable memory.
-    fn stage(&mut self, id: SessionId, from: Rows, width: u64, height: u64) -> Result<Vec<u8>, Refusal> {
-        let Place::Host(address) = from.at else { return Ok(Vec::new()) };
-        let bytes = width.checked_mul(height).and_then(|bytes| usize::try_from(bytes).ok());
-        let bytes = bytes.ok_or_else(|| Refusal::value("too many bytes"))?;
-        let row_bytes = usize::try_from(width).map_err(|_| Refusal::value("too many bytes"))?;
-        let mut staged = Vec::new();
-        staged
-            .try_reserve_exact(bytes)
-            .map_err(|_| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no memory to stage the copy"))?;
-        staged.resize(bytes, 0);
-        let pid = self.session(id)?.pid;
-        if row_bytes == 0 {
-            return Ok(staged);
-        }
-        for (index, row) in staged.chunks_mut(row_bytes).enumerate() {
-            let address = address.wrapping_add(from.pitch.wrapping_mul(index as u64));
-            read_process(pid, address, row)
-                .map_err(|why| Refusal::value(format!("host memory cannot be read: {why}")))?;
-        }
-        Ok(staged)
     }
 
     fn take_fault(&mut self, id: SessionId, call: &str) -> Answer {

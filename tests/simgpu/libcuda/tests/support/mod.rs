@@ -4,6 +4,8 @@
 //! `LD_LIBRARY_PATH` and the socket set; the child runs the body against cudarc's bindings, which load `libcuda.so.1` as
 //! any program does. So the environment is never changed in a running process, and every test has a driver of its own.
 
+#![allow(dead_code, unused_macros, unused_imports, reason = "each test program uses a part")]
+
 use std::ffi::{CStr, CString, c_void};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -88,11 +90,15 @@ fn library() -> PathBuf {
     deps.join("libheadgate_simcuda.so")
 }
 
-/// A second name, or a copy, of a file that another build may replace at any time.
+/// A second name, or a copy, of a file that another build may be replacing at this moment.
 fn keep(file: &Path, name: &Path) {
-    if std::fs::hard_link(file, name).is_err() {
-        std::fs::copy(file, name).unwrap();
+    for _ in 0..200 {
+        if std::fs::hard_link(file, name).is_ok() || std::fs::copy(file, name).is_ok() {
+            return;
+        }
+        pause(Duration::from_millis(50));
     }
+    panic!("cargo built no {}", file.display());
 }
 
 /// What this process is to do: `None` in the process that cargo started.
