@@ -10,6 +10,8 @@ use headgate_abi::nvml::{
     NvmlProcessUtilizationSample, NvmlReturn, NvmlUtilization,
 };
 
+use headgate_abi::segment::layout::GATE_OPEN_BIT;
+
 use crate::resolve;
 
 macro_rules! define_cuda {
@@ -161,6 +163,56 @@ pub(crate) fn write_when_done(
         // SAFETY: as above.
         unsafe { cuda::cuStreamWriteValue32_v2(stream, address, value, 0) }
     }
+}
+
+/// Makes the GPU wait in the stream until bit 0 of the gate word is set, then write `number` to `started`.
+pub(crate) fn wait_for_gate(
+    stream: CUstream,
+    per_thread: bool,
+    gate: CUdeviceptr,
+    started: CUdeviceptr,
+    number: u32,
+) -> CUresult {
+    let mut operations = [
+        CUstreamBatchMemOpParams {
+            operation: CU_STREAM_MEM_OP_WAIT_VALUE_32,
+            address: gate,
+            value: u64::from(GATE_OPEN_BIT),
+            flags: CU_STREAM_WAIT_VALUE_AND,
+            ..CUstreamBatchMemOpParams::default()
+        },
+        CUstreamBatchMemOpParams {
+            operation: CU_STREAM_MEM_OP_WRITE_VALUE_32,
+            address: started,
+            value: u64::from(number),
+            ..CUstreamBatchMemOpParams::default()
+        },
+    ];
+    let (count, operations) = (2, operations.as_mut_ptr());
+    if per_thread {
+        // SAFETY: two valid operations on registered words that stay mapped for good.
+        unsafe { cuda::cuStreamBatchMemOp_v2_ptsz(stream, count, operations, 0) }
+    } else {
+        // SAFETY: as above.
+        unsafe { cuda::cuStreamBatchMemOp_v2(stream, count, operations, 0) }
+    }
+}
+
+/// Whether a launch asks to overlap with the one before it (programmatic dependent launch).
+pub(crate) fn overlaps_predecessor(config: *const CUlaunchConfig) -> bool {
+    if config.is_null() {
+        return false;
+    }
+    // SAFETY: the caller of cuLaunchKernelEx promises a valid configuration.
+    let config = unsafe { &*config };
+    if config.attrs.is_null() {
+        return false;
+    }
+    // SAFETY: the configuration names `numAttrs` attributes.
+    let attributes = unsafe { std::slice::from_raw_parts(config.attrs, config.numAttrs as usize) };
+    attributes.iter().any(|attribute| {
+        attribute.id == CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION && attribute.value[0] != 0
+    })
 }
 
 /// Lets the GPU write to a page of this process, and gives the address the GPU knows it by.

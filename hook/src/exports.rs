@@ -102,10 +102,10 @@ macro_rules! meaning {
         launch::launch($s, true)
     };
     (cuLaunchKernelEx, $config:ident, $($a:ident),*) => {
-        launch::launch(config_stream($config), false)
+        launch::launch_extended(config_stream($config), false, driver::overlaps_predecessor($config))
     };
     (cuLaunchKernelEx_ptsz, $config:ident, $($a:ident),*) => {
-        launch::launch(config_stream($config), true)
+        launch::launch_extended(config_stream($config), true, driver::overlaps_predecessor($config))
     };
 
     // Synchronisation, polls, event records and synchronous copies.

@@ -11,10 +11,10 @@ use std::sync::atomic::{
 
 use headgate_abi::cuda::types::{CUcontext, CUdeviceptr};
 use headgate_abi::limits::LANES_MAX;
-use headgate_abi::segment::layout::{BACKEND_MEMOPS, SEAT_BYTES, Seat};
+use headgate_abi::segment::layout::{BACKEND_MEMOPS, LaneMarks, SEAT_BYTES, Seat};
 
 use crate::session::Session;
-use crate::{driver, log};
+use crate::{driver, log, watch};
 
 const FREE: u8 = 0;
 const HELD: u8 = 1;
@@ -53,7 +53,7 @@ pub(crate) fn give_up(lane: usize) {
 }
 
 fn at_rest(seat: &Seat, lane: usize) -> bool {
-    seat.lanes[lane].submitted.load(Acquire) == seat.completed[lane].load(Acquire)
+    seat.lanes[lane].begun.load(Acquire) == seat.marks[lane].completed.load(Acquire)
 }
 
 /// A context is gone, and with it every report it still owed.
@@ -68,25 +68,45 @@ pub(crate) fn end_context(session: &Session, context: CUcontext) {
     PAGE_ADDRESS.store(0, Release);
 }
 
-/// Counts a lane's submitted work as done although the GPU never said so: it failed, or its context is gone.
+/// Counts a lane's work as done although the GPU never said so: it failed, or its context is gone.
 pub(crate) fn settle(seat: &Seat, lane: usize) {
-    seat.completed[lane].store(seat.lanes[lane].submitted.load(Acquire), Release);
+    let (host, marks) = (&seat.lanes[lane], &seat.marks[lane]);
+    let begun = host.begun.load(Acquire);
+    host.submitted.store(begun, Release);
+    marks.started.store(begun, Release);
+    marks.completed.store(begun, Release);
 }
 
-/// The address the GPU knows a lane's completion word by; registers the seat's page when that has not
-/// happened yet. `None` when the driver will not have it.
-pub(crate) fn completion_address(session: &Session, lane: usize) -> Option<CUdeviceptr> {
-    let offset = std::mem::offset_of!(Seat, completed) + lane * size_of::<u32>();
+/// Where the GPU finds a lane's words.
+#[derive(Clone, Copy)]
+pub(crate) struct Addresses {
+    /// The gate word of a device row.
+    pub(crate) gate: CUdeviceptr,
+    /// The lane's `started` word.
+    pub(crate) started: CUdeviceptr,
+    /// The lane's `completed` word.
+    pub(crate) completed: CUdeviceptr,
+}
+
+/// The addresses the GPU knows a lane's words by; registers the seat's page when that has not happened yet.
+/// `None` when the driver will not have it.
+pub(crate) fn addresses(session: &'static Session, lane: usize, row: usize) -> Option<Addresses> {
+    use std::mem::offset_of;
     let base = match PAGE_ADDRESS.load(Acquire) {
         0 => register(session)?,
         _ if PAGE_GENERATION.load(Acquire) != session.generation() => register(session)?,
         base => base,
     };
-    Some(base + offset as u64)
+    let marks = base + (offset_of!(Seat, marks) + lane * size_of::<LaneMarks>()) as u64;
+    Some(Addresses {
+        gate: base + (offset_of!(Seat, gates) + row * size_of::<u32>()) as u64,
+        started: marks + offset_of!(LaneMarks, started) as u64,
+        completed: marks + offset_of!(LaneMarks, completed) as u64,
+    })
 }
 
 #[cold]
-fn register(session: &Session) -> Option<CUdeviceptr> {
+fn register(session: &'static Session) -> Option<CUdeviceptr> {
     // Whoever loses this race goes without a report once; the next batch finds the page registered.
     if REGISTERING.compare_exchange(false, true, AcqRel, Acquire).is_err() {
         return None;
@@ -99,6 +119,7 @@ fn register(session: &Session) -> Option<CUdeviceptr> {
             PAGE_GENERATION.store(session.generation(), Release);
             PAGE_ADDRESS.store(address, Release);
             session.seat().gate_backend.store(BACKEND_MEMOPS, Release);
+            watch::start();
             Some(address)
         }
         Err(status) => {

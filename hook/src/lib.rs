@@ -6,8 +6,9 @@
 //! nothing in the program's environment can change it.
 //!
 //! What it never does in a stranger's process: exit, abort, let a panic cross the boundary, install a signal
-//! handler, change the umask, start a thread, take a lock across a driver call, wait without a bound, or refuse
-//! to give memory back.
+//! handler, change the umask, take a lock across a driver call, wait without a bound, or refuse to give memory
+//! back. It starts one thread, and only when the GPU is first told to wait at a gate: somebody must open the
+//! gate should the daemon die ([`watch`]).
 //!
 //! The way of a call: an exported shell ([`exports`]) enters the boundary ([`boundary`]: re-entrance guard,
 //! panic guard), asks for the meaning of the call ([`intercept`]), gets a [`verdict::Verdict`], and acts on it
@@ -24,6 +25,7 @@ mod session;
 mod ledger;
 mod pace;
 mod lanes;
+mod watch;
 mod config;
 mod log;
 mod sys;

@@ -1,17 +1,19 @@
 //! Launches: gathered into batches that report their completion, held at the gate when it is not our turn.
 //!
 //! ```text
-//! launch launch ... launch | edge: "GPU, write k when done" | gate open? few batches ahead? | launch ...
-//! '-------- batch k -------'
+//! [GPU: wait for the gate, started = k] launch launch ... launch [GPU: completed = k] [GPU: wait ...
+//!                                       '------- batch k -------'
 //! ```
 //!
-//! The way of a launch inside a batch is [`admit`]: one comparison of cached facts, one look at the gate word,
-//! one decrement. No lock, no system call, no clock, no driver call but the launch itself. Everything else
-//! happens at edges: after the last launch of a batch, before a call that waits for the device, and when the
-//! gate is found closed.
+//! The program never waits: it runs ahead as far as the driver lets it, and the device waits at the gate. A gate
+//! that closes stops the tenant at the end of the batch that is running, about `batch_us` later.
 //!
-//! The host waits at the gate, so it must not run far ahead of the device: at most `batches_ahead_max`
-//! batches of about `batch_us` are under way per lane, which bounds what a closing gate lets through.
+//! The way of a launch inside a batch is [`admit`]: one comparison of cached facts and one decrement. No lock,
+//! no system call, no clock, no driver call but the launch itself. Everything else happens at edges: before the
+//! first and after the last launch of a batch, and before a call that waits for the device.
+//!
+//! Where the driver has no stream memory operations, or the operator says so, the host waits at the gate
+//! instead ([`GATE_HOST`]); what is queued on the device when such a gate closes still runs.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{
@@ -22,7 +24,9 @@ use std::sync::atomic::{
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUstream};
 use headgate_abi::limits::{GATE_WAIT_US_MAX, LANES_MAX};
-use headgate_abi::segment::layout::{FAIL_OPEN, GATE_HOST, GATE_OPEN_BIT, GATE_WAIT_BUCKETS};
+use headgate_abi::segment::layout::{
+    FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED, GATE_WAIT_BUCKETS, Seat,
+};
 
 use crate::session::{self, Session};
 use crate::{driver, lanes, sys};
@@ -31,9 +35,6 @@ use crate::{driver, lanes, sys};
 const LANES_PER_THREAD_MAX: usize = 16;
 /// Most launches between two looks at the session, in a batch or without one.
 const BATCH_LAUNCHES_MAX: u32 = 4_096;
-/// Longest wait for the device to catch up before the launch goes ahead regardless. A kernel may run for
-/// long, and the gate still bounds what follows; but no wait in a tenant is without a bound.
-const CATCH_UP_US_MAX: u64 = 2_000_000;
 
 /// What a launch inside a batch needs to know.
 #[derive(Clone, Copy)]
@@ -74,6 +75,8 @@ struct Lane {
     batch: u32,
     /// Launches in the open batch.
     launched: u32,
+    /// The host waits at the gate because the GPU cannot.
+    host_gated: bool,
     cost: Cost,
 }
 
@@ -131,6 +134,14 @@ pub(crate) fn flush() {
     }
 }
 
+/// Counts a launch that passes without being paced.
+pub(crate) fn count_unpaced() {
+    let Some(session) = session::seated() else { return };
+    if let Some(row) = driver::current_context().and_then(|(_, device)| session.row(device)) {
+        session.seat().counters[row].launches.fetch_add(1, Relaxed);
+    }
+}
+
 /// The thread works in another context now: a null stream means another device.
 pub(crate) fn context_switched() {
     if FAST.get().epoch != 0 {
@@ -150,20 +161,22 @@ impl Pace {
         let Some((context, device)) = driver::current_context() else { return Admission::Go };
         let Some(row) = session.row(device) else { return Admission::Go };
         let limits = session.limits(row);
-        if session.is_off() || limits.gate_mode.load(Acquire) != GATE_HOST {
+        let mode = limits.gate_mode.load(Acquire);
+        if session.is_off() || mode == GATE_UNGOVERNED {
             return self.pass(session, row, stream);
         }
         self.bring_to_front(session, stream, per_thread, context, row);
-        if self.lanes[0].batch == 0 || !gate_open(session, row) {
-            // Between batches, or the gate closed inside one: this is where a launch may wait.
+        if self.lanes[0].batch == 0 || !host_gate_open(session, row, &self.lanes[0]) {
             if driver::is_capturing(stream, per_thread) {
                 // Nothing may be put into a capture, and nothing of it runs before the graph is launched.
                 return self.pass(session, row, stream);
             }
             self.edge(session, 0);
             let lane = &mut self.lanes[0];
-            let waited = wait_for_gate(session, row);
-            lane.wait_for_device(session, limits.batches_ahead_max.load(Acquire).max(1), waited);
+            if mode != GATE_GPU || !lane.begin(session) {
+                lane.host_gated = true;
+                wait_for_gate(session, row);
+            }
             let most = limits.batch_launches_max.load(Acquire).clamp(1, BATCH_LAUNCHES_MAX);
             lane.batch = lane.cost.batch(limits.batch_us.load(Acquire), most);
         }
@@ -173,7 +186,8 @@ impl Pace {
         if left == 0 {
             return Admission::GoThenEdge;
         }
-        FAST.set(Fast { epoch: session::epoch(), stream: stream.addr(), left, gate: &limits.gate });
+        let gate = if lane.host_gated { &limits.gate } else { &ALWAYS_OPEN };
+        FAST.set(Fast { epoch: session::epoch(), stream: stream.addr(), left, gate });
         Admission::Go
     }
 
@@ -233,9 +247,21 @@ impl Pace {
             }
         }
         let seat_lane = lanes::take(session, row, context);
-        let (batch, launched, cost) = (0, 0, Cost::default());
-        let lane = Lane { stream, per_thread, context, row, seat_lane, generation, batch, launched, cost };
-        self.lanes.insert(0, lane);
+        self.lanes.insert(
+            0,
+            Lane {
+                stream,
+                per_thread,
+                context,
+                row,
+                seat_lane,
+                generation,
+                batch: 0,
+                launched: 0,
+                host_gated: false,
+                cost: Cost::default(),
+            },
+        );
     }
 
     fn flush(&mut self, session: &'static Session) {
@@ -259,17 +285,7 @@ impl Pace {
         let seat = session.seat();
         seat.counters[lane.row].launches.fetch_add(u64::from(launched), Relaxed);
         seat.counters[lane.row].batches.fetch_add(1, Relaxed);
-        let Some(row) = lane.seat_lane else { return };
-        let Some(address) = lanes::completion_address(session, row) else { return };
-        // Submitted first: the daemon must never see a completion ahead of its submission.
-        let number = seat.lanes[row].submitted.load(Relaxed).wrapping_add(1);
-        seat.lanes[row].submitted.store(number, Release);
-        if driver::write_when_done(lane.stream, lane.per_thread, address, number).is_success() {
-            lane.cost.submitted(number, launched);
-        } else {
-            // The context has failed or will not take the operation: there will be no report to wait for.
-            lanes::settle(seat, row);
-        }
+        lane.close(session, launched);
     }
 
     fn give_up_all(&mut self) {
@@ -288,78 +304,94 @@ impl Drop for Pace {
 }
 
 impl Lane {
-    /// Waits until the lane is few enough batches ahead of the device, and learns from how long that takes.
-    fn wait_for_device(&mut self, session: &Session, ahead_max: u32, gate_waited: bool) {
-        let Some(row) = self.seat_lane else { return };
+    /// Puts the wait for the gate into the stream. `false` when the driver or the seat will not have it.
+    fn begin(&mut self, session: &'static Session) -> bool {
+        let Some(index) = self.seat_lane else { return false };
+        let Some(at) = lanes::addresses(session, index, self.row) else { return false };
         let seat = session.seat();
-        let submitted = seat.lanes[row].submitted.load(Relaxed);
-        let ahead = || submitted.wrapping_sub(seat.completed[row].load(Acquire));
-        if gate_waited || ahead() == 0 {
-            // The device starts on our next batch when it arrives.
-            let drained = !gate_waited;
-            self.cost.restart(sys::now_us(), submitted, drained);
-            return;
+        let host = &seat.lanes[index];
+        let number = host.submitted.load(Relaxed).wrapping_add(1);
+        // Begun first: the daemon must know of the wait before the GPU can be held by it.
+        host.begun.store(number, Release);
+        let status = driver::wait_for_gate(self.stream, self.per_thread, at.gate, at.started, number);
+        if !status.is_success() {
+            lanes::settle(seat, index);
+            return false;
         }
-        if ahead() < ahead_max {
-            return;
+        self.host_gated = false;
+        true
+    }
+
+    /// Puts the report of completion into the stream, and learns from how far the GPU is.
+    fn close(&mut self, session: &'static Session, launched: u32) {
+        let Some(index) = self.seat_lane else { return };
+        let Some(at) = lanes::addresses(session, index, self.row) else { return };
+        let seat = session.seat();
+        let (host, marks) = (&seat.lanes[index], &seat.marks[index]);
+        let number = host.submitted.load(Relaxed).wrapping_add(1);
+        if self.host_gated {
+            // No batch was begun on the GPU: what the host let through has started as far as anyone can tell.
+            host.begun.store(number, Release);
+            marks.started.store(number, Release);
         }
-        // A fraction of what is still queued, so that the device never runs dry while we oversleep.
-        let step_us = self.cost.step_us();
-        let mut waited_us = 0;
-        while ahead_max <= ahead() && waited_us < CATCH_UP_US_MAX {
-            sys::sleep_us(step_us);
-            waited_us += step_us;
+        host.submitted.store(number, Release);
+        if driver::write_when_done(self.stream, self.per_thread, at.completed, number).is_success() {
+            self.cost.learn(seat, self.row, number, marks.completed.load(Acquire), launched);
+        } else {
+            // The context has failed or will not take the operation: there will be no report to wait for.
+            lanes::settle(seat, index);
         }
-        self.cost.completed(sys::now_us(), seat.completed[row].load(Acquire));
     }
 }
 
 /// What launches of a lane cost on the device, learned from how its batches complete. It only shapes batches;
 /// nothing is charged by it.
-#[derive(Default)]
 struct Cost {
     /// Smoothed device time of one launch in nanoseconds, zero while unknown.
     launch_ns: u64,
     /// Launches of the last batches, by batch number.
     sizes: [u32; SIZES],
-    /// When the device was known to turn to batch `mark_number + 1`.
+    /// When the mark was set, which batch was the last complete one then, and what the gate word was.
     mark_us: u64,
     mark_number: u32,
+    mark_gate: u32,
     last_size: u32,
 }
 
-/// Batches whose sizes are remembered; more than may ever be under way.
-const SIZES: usize = 16;
+/// Batches whose sizes are remembered. A program that runs further ahead than that is measured less often.
+const SIZES: usize = 256;
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self { launch_ns: 0, sizes: [0; SIZES], mark_us: 0, mark_number: 0, mark_gate: 0, last_size: 1 }
+    }
+}
 
 impl Cost {
-    fn submitted(&mut self, number: u32, launched: u32) {
+    /// Batch `number` of `launched` launches has been closed, and `completed` is the last one done.
+    fn learn(&mut self, seat: &Seat, row: usize, number: u32, completed: u32, launched: u32) {
         self.sizes[number as usize % SIZES] = launched;
         self.last_size = launched;
-    }
-
-    /// The device is idle, or about to be ours again: the next completion is measured from now. A device that
-    /// `drained` while we prepared the next launch is faster than thought.
-    fn restart(&mut self, now_us: u64, submitted: u32, drained: bool) {
-        self.mark_us = now_us;
-        self.mark_number = submitted;
-        if drained {
+        let now_us = sys::now_us();
+        let gate = seat.gates[row].load(Acquire);
+        let done = completed.wrapping_sub(self.mark_number);
+        if number.wrapping_sub(completed) <= 1 {
+            // The device has caught up: it is at least as fast as thought, and idled for some of the time.
             self.launch_ns -= self.launch_ns / 8;
             self.last_size = self.last_size.saturating_mul(2);
-        }
-    }
-
-    /// Batches up to `number` are done, and more are queued behind them: the time since the mark was theirs.
-    fn completed(&mut self, now_us: u64, number: u32) {
-        let batches = number.wrapping_sub(self.mark_number);
-        if batches != 0 && (batches as usize) < SIZES {
+        } else if done == 0 {
+            return;
+        } else if (done as usize) < SIZES && gate == self.mark_gate && gate & GATE_OPEN_BIT != 0 {
+            // Busy all the time since the mark, behind a gate that stayed open: the time was these batches'.
             let launches: u32 =
-                (1..=batches).map(|i| self.sizes[self.mark_number.wrapping_add(i) as usize % SIZES]).sum();
+                (1..=done).map(|i| self.sizes[self.mark_number.wrapping_add(i) as usize % SIZES]).sum();
             let elapsed_ns = now_us.saturating_sub(self.mark_us).saturating_mul(1_000);
             let one = (elapsed_ns / u64::from(launches.max(1))).max(1);
             self.launch_ns = if self.launch_ns == 0 { one } else { (self.launch_ns * 3 + one) / 4 };
         }
         self.mark_us = now_us;
-        self.mark_number = number;
+        self.mark_number = completed;
+        self.mark_gate = gate;
     }
 
     /// Launches for the next batch.
@@ -371,11 +403,11 @@ impl Cost {
         };
         launches.clamp(1, most)
     }
+}
 
-    /// How long to sleep at a time while waiting for a batch of these.
-    fn step_us(&self) -> u64 {
-        (self.launch_ns / 4_000).clamp(20, 100)
-    }
+/// Whether the host's gate is open, for a lane that is held there.
+fn host_gate_open(session: &Session, row: usize, lane: &Lane) -> bool {
+    !lane.host_gated || gate_open(session, row)
 }
 
 fn gate_open(session: &Session, row: usize) -> bool {
@@ -383,12 +415,11 @@ fn gate_open(session: &Session, row: usize) -> bool {
 }
 
 /// Waits until the gate is open, or until the daemon has been silent for too long and the policy is to open.
-/// `false` when there was nothing to wait for.
-fn wait_for_gate(session: &'static Session, row: usize) -> bool {
+fn wait_for_gate(session: &'static Session, row: usize) {
     let gate = &session.limits(row).gate;
     let mut seen = gate.load(Acquire);
     if seen & GATE_OPEN_BIT != 0 {
-        return false;
+        return;
     }
     let seat = session.seat();
     let start = sys::now_us();
@@ -410,7 +441,6 @@ fn wait_for_gate(session: &'static Session, row: usize) -> bool {
     seat.counters[row].gate_wait_us.fetch_add(waited, Relaxed);
     let bucket = usize::try_from(waited.max(1).ilog2()).unwrap_or(0).min(GATE_WAIT_BUCKETS - 1);
     seat.gate_wait_buckets[bucket].fetch_add(1, Relaxed);
-    true
 }
 
 const _: () = assert!(LANES_PER_THREAD_MAX <= LANES_MAX);

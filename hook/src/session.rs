@@ -346,6 +346,7 @@ extern "C" fn forked() {
     ATTACHING.store(false, Release);
     ledger::forget();
     crate::lanes::forget();
+    crate::watch::forget();
     invalidate();
 }
 

@@ -40,6 +40,12 @@ impl Bucket {
         self.level_ppm_us = self.level_ppm_us.min(i64::from(self.cap_us) * SCALE);
     }
 
+    /// Most tokens it holds.
+    #[must_use]
+    pub fn cap(&self) -> Micros {
+        Micros(u64::from(self.cap_us))
+    }
+
     /// Adds `rate` of `elapsed`, up to the cap.
     pub fn refill(&mut self, elapsed: Micros, rate: Ppm) {
         let elapsed = i64::try_from(elapsed.0).unwrap_or(i64::MAX);

@@ -32,6 +32,50 @@ quantity! {
     Micros
 }
 
+impl Micros {
+    /// A span of whole milliseconds.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis.saturating_mul(1_000))
+    }
+
+    /// A span of whole seconds.
+    #[must_use]
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs.saturating_mul(1_000_000))
+    }
+}
+
+quantity! {
+    /// SM-time in parts per million of one device. Unlike [`Ppm`] it may exceed a device, so that a sum never
+    /// hides what was promised twice.
+    Share
+}
+
+impl Share {
+    /// A whole device.
+    pub const WHOLE: Self = Self(1_000_000);
+
+    /// The share as a part of one device, cut to the whole of it.
+    #[must_use]
+    pub fn on_one_device(self) -> Ppm {
+        u32::try_from(self.0).ok().and_then(Ppm::new).unwrap_or(Ppm::WHOLE)
+    }
+}
+
+impl From<Ppm> for Share {
+    fn from(ppm: Ppm) -> Self {
+        Self(u64::from(ppm.0))
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, rest) = (self.0 / 10_000, self.0 % 10_000);
+        if rest == 0 { write!(f, "{whole} %") } else { write!(f, "{whole}.{rest:04} %") }
+    }
+}
+
 /// A share of one device's SM-time in parts per million, 0 to 1,000,000.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Ppm(u32);

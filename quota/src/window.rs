@@ -22,7 +22,7 @@
 //! the largest overshoot divided by the time looked at; there is no gain to tune and nothing to oscillate.
 
 use crate::bucket::Bucket;
-use crate::tenant::{Class, ComputeQuota, Mode};
+use crate::tenant::{Class, ComputeQuota};
 use crate::units::{Micros, Ppm};
 
 /// How the scheduler paces itself.
@@ -69,10 +69,14 @@ struct Contender {
     quota: ComputeQuota,
     bucket: Bucket,
     gate_open: bool,
+    /// When the gate last opened.
+    opened: Micros,
     seen: Observation,
     last_work: Option<Micros>,
     charged: Micros,
     throttled: bool,
+    /// Its tokens are spent, and it waits until it has earned enough for a window worth opening.
+    shut: bool,
 }
 
 /// What a tenant has used, for display and metrics.
@@ -129,10 +133,12 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
                 quota,
                 bucket: Bucket::half_full(cap),
                 gate_open: true,
+                opened: Micros::ZERO,
                 seen: Observation::default(),
                 last_work: None,
                 charged: Micros::ZERO,
                 throttled: false,
+                shut: false,
             });
             contender.quota = quota;
             contender.bucket.set_cap(cap);
@@ -165,7 +171,7 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         if 1 < active {
             self.step_windows(now);
         } else {
-            self.step_open();
+            self.step_open(now);
         }
     }
 
@@ -175,10 +181,14 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         self.index_of(key).is_some_and(|index| self.contenders[index].1.gate_open)
     }
 
-    /// Whether several tenants contend, so that ticks should come often.
+    /// Whether ticks should come often: several tenants contend, or one works that may not have the whole
+    /// device. How late a gate closes is how much such a tenant overshoots.
     #[must_use]
     pub fn contended(&self) -> bool {
-        self.owner.is_some()
+        let now = self.now.unwrap_or(Micros::ZERO);
+        let held_back =
+            |contender: &Contender| contender.quota.ceiling() < Ppm::WHOLE && self.is_active(contender, now);
+        self.owner.is_some() || self.contenders.iter().any(|(_, contender)| held_back(contender))
     }
 
     /// Whether any tenant showed work lately or waits for tokens.
@@ -214,8 +224,17 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         if let Some((index, _)) = draining {
             return self.charge_one(index, elapsed);
         }
-        let running: Vec<usize> =
-            (0..self.contenders.len()).filter(|&index| self.contenders[index].1.seen.in_flight).collect();
+        let running: Vec<usize> = (0..self.contenders.len())
+            .filter(|&index| {
+                let contender = &self.contenders[index].1;
+                // Work that waited when its gate opened has the device from that moment on; if it is not seen
+                // to run soon, something else keeps it.
+                let just_opened = contender.gate_open
+                    && contender.seen.waiting
+                    && now.saturating_sub(contender.opened) <= self.settings.yield_after;
+                contender.seen.in_flight || just_opened
+            })
+            .collect();
         match (running.len() as u64, self.owner) {
             // The window is the owner's even while its program prepares the next launch.
             (0, Some(owner)) => self.charge_one(owner, elapsed),
@@ -241,6 +260,16 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         let rates = self.rates(now);
         for ((_, contender), rate) in self.contenders.iter_mut().zip(rates) {
             contender.bucket.refill(elapsed, rate);
+            // Who may have the whole device is never shut: the choice of the fullest bucket keeps it in order.
+            if contender.quota.ceiling() == Ppm::WHOLE {
+                contender.shut = false;
+            } else if !contender.bucket.is_positive() {
+                contender.shut = true;
+            } else if self.settings.window.0.min(contender.bucket.cap().0 / 2)
+                <= contender.bucket.level_us().unsigned_abs()
+            {
+                contender.shut = false;
+            }
         }
     }
 
@@ -293,12 +322,11 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
 
     /// At most one tenant is active: gates stand open, except those of tenants that spent what they own and
     /// may not borrow.
-    fn step_open(&mut self) {
+    fn step_open(&mut self, now: Micros) {
         self.owner = None;
         for (_, contender) in &mut self.contenders {
-            let spent = !contender.bucket.is_positive() && contender.quota.ceiling() < Ppm::WHOLE;
-            contender.gate_open = !spent;
-            contender.throttled = spent && contender.seen.waiting;
+            contender.set_gate(!contender.shut, now);
+            contender.throttled = contender.shut && contender.seen.waiting;
         }
     }
 
@@ -308,7 +336,7 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             let idle =
                 owner.last_work.is_none_or(|last| self.settings.yield_after <= now.saturating_sub(last));
             let outranked = owner.quota.class < Class::Express && self.express_waits(index);
-            !idle && !outranked && now < self.window_end && self.may_run(index)
+            !idle && !outranked && now < self.window_end && !owner.shut
         });
         if !keep {
             let next = self.pick(now);
@@ -320,7 +348,7 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             self.window_end = now.saturating_add(self.settings.window);
         }
         for (index, (_, contender)) in self.contenders.iter_mut().enumerate() {
-            contender.gate_open = self.owner == Some(index);
+            contender.set_gate(self.owner == Some(index), now);
             contender.throttled =
                 !contender.gate_open && contender.seen.waiting && !contender.bucket.is_positive();
         }
@@ -335,22 +363,13 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         })
     }
 
-    /// A hard tenant, or a borrower below the whole device, runs only on tokens. One that may use the whole
-    /// device is kept from starving others by the choice of the richest alone.
-    fn may_run(&self, index: usize) -> bool {
-        let contender = &self.contenders[index].1;
-        contender.bucket.is_positive()
-            || (contender.quota.mode == Mode::Borrow && contender.quota.ceiling() == Ppm::WHOLE)
-    }
-
     /// The next owner: express tenants with tokens first, then the one with the most tokens.
     fn pick(&self, now: Micros) -> Option<usize> {
         (0..self.contenders.len())
             .filter(|&index| {
                 let contender = &self.contenders[index].1;
                 let has_work = contender.seen.waiting || contender.seen.in_flight;
-                (has_work || (self.owner == Some(index) && self.is_active(contender, now)))
-                    && self.may_run(index)
+                (has_work || (self.owner == Some(index) && self.is_active(contender, now))) && !contender.shut
             })
             .max_by_key(|&index| {
                 let contender = &self.contenders[index].1;
@@ -358,6 +377,15 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
                 // The lower index wins a tie, so that equal tenants take turns by their tokens alone.
                 (express, contender.bucket.fill_ppm(), core::cmp::Reverse(index))
             })
+    }
+}
+
+impl Contender {
+    fn set_gate(&mut self, open: bool, now: Micros) {
+        if open && !self.gate_open {
+            self.opened = now;
+        }
+        self.gate_open = open;
     }
 }
 

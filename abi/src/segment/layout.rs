@@ -68,16 +68,16 @@ pub struct DeviceLimits {
     pub uuid: [AtomicU64; 2],
     /// Most bytes the tenant may have on the device, [`UNLIMITED`] for no limit.
     pub memory_bytes_max: AtomicU64,
-    /// [`GATE_UNGOVERNED`] or [`GATE_HOST`].
+    /// [`GATE_UNGOVERNED`], [`GATE_HOST`] or [`GATE_GPU`].
     pub gate_mode: AtomicU32,
-    /// The gate word: bit 0 says open, the rest counts openings. A futex in host mode.
+    /// The gate word of the host mode, a futex: bit 0 says open, the rest counts openings.
     pub gate: AtomicU32,
     /// Work a batch should hold, in microseconds of device time.
     pub batch_us: AtomicU32,
     /// Most launches in a batch.
     pub batch_launches_max: AtomicU32,
-    /// Most batches a stream may have under way in host mode.
-    pub batches_ahead_max: AtomicU32,
+    /// Not used yet.
+    pub reserved0: AtomicU32,
     /// Nominal SM quota in parts per million of the device, for display.
     pub sm_ppm: AtomicU32,
     /// Not used yet.
@@ -86,8 +86,11 @@ pub struct DeviceLimits {
 
 /// Launches pass without batches or gates: the tenant has no compute quota on the device.
 pub const GATE_UNGOVERNED: u32 = 0;
-/// Launches wait on the host for the gate word, and batches report completion.
+/// Launches wait on the host for the gate word, and batches report completion. What is queued on the device
+/// when the gate closes still runs.
 pub const GATE_HOST: u32 = 1;
+/// Batches wait on the GPU for the gate word of the seat: the program runs ahead, the device waits.
+pub const GATE_GPU: u32 = 2;
 /// Bit of the gate word that says open.
 pub const GATE_OPEN_BIT: u32 = 1;
 
@@ -130,8 +133,8 @@ pub struct DeviceTotals {
 ///
 /// ```text
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
-/// 704   waiting threads per device       768   gate-wait histogram        1024 lanes, the host's half
-/// 3072  completed words, written by the GPU
+/// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
+/// 1024  lanes, the host's half           3072  lanes, the GPU's half
 /// ```
 #[repr(C, align(4096))]
 #[derive(Debug)]
@@ -165,17 +168,18 @@ pub struct Seat {
     /// How long launches waited for the gate: bucket `i` counts waits below `2^(i+1)` microseconds, the last
     /// one all longer.
     pub gate_wait_buckets: [AtomicU64; GATE_WAIT_BUCKETS],
-    /// Not used yet.
-    pub reserved1: [AtomicU64; 32 - GATE_WAIT_BUCKETS],
-    /// What the host submitted, per lane.
+    /// The gate words the GPU waits on, per device row. Writer: the daemon; and this process, to open them,
+    /// when the daemon is gone.
+    pub gates: [AtomicU32; DEVICES_MAX],
+    /// What the host did, per lane.
     pub lanes: [Lane; LANES_MAX],
-    /// Number of the last batch the GPU finished, per lane. Writer: the GPU.
-    pub completed: [AtomicU32; LANES_MAX],
+    /// How far the GPU is, per lane.
+    pub marks: [LaneMarks; LANES_MAX],
 }
 
 /// Nothing measures completion: no gate-governed launch yet, or the driver lacks stream memory operations.
 pub const BACKEND_NONE: u32 = 0;
-/// The GPU writes completions by stream memory operations.
+/// The GPU waits at the gate and writes its progress by stream memory operations.
 pub const BACKEND_MEMOPS: u32 = 1;
 
 /// Buckets of the gate-wait histogram.
@@ -196,13 +200,29 @@ pub struct SeatCounters {
 }
 
 /// Progress of one lane (one thread's work in one stream): the host's half. Writer: that thread.
+/// Batch numbers wrap and are compared modulo 2^32.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Lane {
-    /// Number of the last batch submitted; compared with `completed` modulo 2^32.
+    /// Number of the last batch begun: its wait for the gate is in the stream.
+    pub begun: AtomicU32,
+    /// Number of the last batch closed: its report of completion is in the stream.
     pub submitted: AtomicU32,
     /// Device row plus one, 0 when the lane is unused.
     pub device: AtomicU32,
+    /// Not used yet.
+    pub reserved: AtomicU32,
+}
+
+/// Progress of one lane: the GPU's half. Writer: the GPU; and the process itself when the GPU will not write
+/// any more.
+#[repr(C)]
+#[derive(Debug)]
+pub struct LaneMarks {
+    /// Number of the last batch that passed the gate.
+    pub started: AtomicU32,
+    /// Number of the last batch that is done.
+    pub completed: AtomicU32,
 }
 
 /// Nobody sits here.
@@ -230,5 +250,6 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, waiting) == 704);
     assert!(core::mem::offset_of!(Seat, gate_wait_buckets) == 768);
     assert!(core::mem::offset_of!(Seat, lanes) == 1024);
-    assert!(core::mem::offset_of!(Seat, completed) == 3072);
+    assert!(core::mem::offset_of!(Seat, gates) == 960);
+    assert!(core::mem::offset_of!(Seat, marks) == 3072);
 };

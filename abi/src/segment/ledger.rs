@@ -17,7 +17,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::layout::{DeviceTotals, SEAT_DEAD, SEAT_FREE, SEAT_TAKEN, Seat, UNLIMITED};
+use super::layout::{DeviceTotals, GATE_OPEN_BIT, SEAT_DEAD, SEAT_FREE, SEAT_TAKEN, Seat, UNLIMITED};
 use super::map::LedgerSegment;
 use crate::limits::{DEVICES_MAX, SEATS_MAX};
 
@@ -271,10 +271,14 @@ fn clear(seat: &Seat) {
     for word in &seat.gate_wait_buckets {
         word.store(0, Relaxed);
     }
-    for (row, completed) in seat.lanes.iter().zip(&seat.completed) {
-        row.device.store(0, Relaxed);
-        row.submitted.store(0, Relaxed);
-        completed.store(0, Relaxed);
+    for gate in &seat.gates {
+        // Open until the scheduler says otherwise: a lone program need not wait for a tick.
+        gate.store(GATE_OPEN_BIT, Relaxed);
+    }
+    for (lane, marks) in seat.lanes.iter().zip(&seat.marks) {
+        for word in [&lane.device, &lane.begun, &lane.submitted, &marks.started, &marks.completed] {
+            word.store(0, Relaxed);
+        }
     }
 }
 

@@ -1,36 +1,92 @@
-//! Reading a seat's progress: has its work reached the end?
+//! Reading a seat's progress: does it wait at the gate, does it run, is it at rest?
 //!
 //! ```text
-//! hook   lanes[i].submitted = k   then enqueues "GPU: write k to completed[i]" behind the batch
-//! GPU    completed[i] = k         when the batch is done
-//! daemon in flight  <=>  some lane of the device has submitted != completed
+//! hook    begun = k        "GPU: wait for the gate; started = k"      launch, launch, ...
+//!         submitted = k    "GPU: completed = k"
+//! daemon  waiting  <=>  begun != started              some batch is held at the gate
+//!         running  <=>  started != completed          some batch is past it and not done, and closed
+//!                       and submitted != completed
 //! ```
+//!
+//! A batch that is still being filled does not count as running: its program may have stopped launching, and
+//! a tenant must not keep a window because of that. What it launched is at most one batch.
 
 use std::sync::atomic::Ordering::Acquire;
 
-use super::layout::Seat;
+use super::layout::{Lane, LaneMarks, Seat};
 use crate::limits::LANES_MAX;
 
-/// Batches of the seat's lanes on `device` that are submitted and not complete, wrapping counters compared
-/// modulo 2^32.
-#[must_use]
-pub fn batches_in_flight(seat: &Seat, device: usize) -> u32 {
-    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
-    let mut batches = 0u32;
-    for (lane, completed) in seat.lanes.iter().zip(&seat.completed).take(high) {
-        if lane.device.load(Acquire) as usize == device + 1 {
-            // Completed is read first: a batch that completes in between counts as in flight once more.
-            let completed = completed.load(Acquire);
-            let ahead = lane.submitted.load(Acquire).wrapping_sub(completed).cast_signed();
-            // A tenant that scribbles a completion ahead of its submissions has nothing in flight.
-            batches = batches.saturating_add(ahead.max(0).unsigned_abs());
-        }
-    }
-    batches
+/// What the lanes of a seat show for one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Work is held at the gate, or would be if it were closed.
+    pub waiting: bool,
+    /// Work is past the gate and not done.
+    pub running: bool,
 }
 
-/// Whether any work of the seat is under way on `device`.
+/// Reads the lanes of a seat for `device`. Each word is read once; whatever a tenant scribbled there, the
+/// answers are yes or no.
 #[must_use]
-pub fn in_flight(seat: &Seat, device: usize) -> bool {
-    batches_in_flight(seat, device) != 0
+pub fn progress(seat: &Seat, device: usize) -> Progress {
+    let mut progress = Progress::default();
+    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
+    for (lane, marks) in seat.lanes.iter().zip(&seat.marks).take(high) {
+        if lane.device.load(Acquire) as usize == device + 1 {
+            let one = lane_progress(lane, marks);
+            progress.waiting |= one.waiting;
+            progress.running |= one.running;
+        }
+    }
+    progress
+}
+
+fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
+    // The GPU's words are read first: a batch that moves on in between is seen one step behind, never ahead.
+    let completed = marks.completed.load(Acquire);
+    let started = marks.started.load(Acquire);
+    Progress {
+        waiting: ahead(lane.begun.load(Acquire), started),
+        running: ahead(started, completed) && ahead(lane.submitted.load(Acquire), completed),
+    }
+}
+
+/// Whether batch number `a` comes after `b`.
+fn ahead(a: u32, b: u32) -> bool {
+    0 < a.wrapping_sub(b).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Release;
+
+    use super::*;
+    use crate::segment::Ledger;
+    use crate::segment::map::LedgerSegment;
+
+    #[test]
+    fn a_batch_goes_from_waiting_to_running_to_rest() {
+        let ledger = Ledger::new(LedgerSegment::create().unwrap().0);
+        let index = ledger.take_seat(1, 1).unwrap();
+        let seat = ledger.seat(index);
+        seat.lanes_high.store(3, Release);
+        let (lane, marks) = (&seat.lanes[2], &seat.marks[2]);
+        lane.device.store(1, Release);
+        for number in [1, 2, u32::MAX, 0, 1] {
+            let before = number.wrapping_sub(1);
+            for word in [&lane.begun, &lane.submitted, &marks.started, &marks.completed] {
+                word.store(before, Release);
+            }
+            assert_eq!(progress(seat, 0), Progress::default());
+            lane.begun.store(number, Release);
+            assert_eq!(progress(seat, 0), Progress { waiting: true, running: false });
+            marks.started.store(number, Release);
+            assert_eq!(progress(seat, 0), Progress::default(), "an open batch is not yet work");
+            lane.submitted.store(number, Release);
+            assert_eq!(progress(seat, 0), Progress { waiting: false, running: true });
+            assert_eq!(progress(seat, 1), Progress::default(), "another device");
+            marks.completed.store(number, Release);
+            assert_eq!(progress(seat, 0), Progress::default());
+        }
+    }
 }

@@ -19,6 +19,21 @@ pub(crate) fn launch(stream: CUstream, per_thread: bool) -> Verdict<fn(CUresult)
     }
 }
 
+/// `cuLaunchKernelEx`. A launch that overlaps the one before it gets nothing put in front of it: that would
+/// serialise what the program wants to overlap. It is counted and runs in the window of its predecessor.
+#[inline]
+pub(crate) fn launch_extended(
+    stream: CUstream,
+    per_thread: bool,
+    overlaps: bool,
+) -> Verdict<fn(CUresult) -> CUresult> {
+    if overlaps {
+        pace::count_unpaced();
+        return Verdict::Forward;
+    }
+    launch(stream, per_thread)
+}
+
 /// Calls that wait for the device, ask how far it is, or mark a point in a stream: work before them is reported
 /// first, or the daemon would take the tenant for idle.
 #[inline]

@@ -28,11 +28,30 @@ fn launches(node: &Node, tenant: &str) -> u64 {
     device_row(node, tenant)["launches"].as_u64().expect("launches")
 }
 
-/// Percent of the elapsed device time each program kept the device busy, over [`MEASURED`].
-fn shares<const N: usize>(node: &Node, tenants: [&str; N], programs: [&Program; N]) -> [f64; N] {
+/// Holds what each program had of the elapsed device time, in percent, against what it should have had.
+///
+/// The device keeps real time, and this machine may be busy with other things for seconds on end. Windows are
+/// looked at until one is right in all its shares, a few times at most; a scheduler that is wrong is wrong in
+/// every one of them.
+#[track_caller]
+fn assert_shares<const N: usize>(node: &Node, expected: [(&str, &Program, f64); N]) {
+    const WINDOWS: usize = 4;
     eventually("all loops launch", SOON, || {
-        tenants.iter().all(|tenant| 0 < launches(node, tenant)).then_some(())
+        expected.iter().all(|(tenant, ..)| 0 < launches(node, tenant)).then_some(())
     });
+    let mut found = Vec::new();
+    for _ in 0..WINDOWS {
+        let shares = window(node, expected.map(|(_, program, _)| program));
+        if shares.iter().zip(&expected).all(|(share, (.., percent))| (share - percent).abs() <= TOLERANCE) {
+            return;
+        }
+        found.push(shares);
+    }
+    panic!("shares in {WINDOWS} windows of {MEASURED:?}: {found:.1?}, never {:?}", expected.map(|row| row.2));
+}
+
+/// Percent of the elapsed device time each program kept the device busy, over [`MEASURED`].
+fn window<const N: usize>(node: &Node, programs: [&Program; N]) -> [f64; N] {
     let control = node.device().control();
     control.mark().unwrap();
     let statistics = eventually("the measurement is over", MEASURED * 3, || {
@@ -52,18 +71,12 @@ fn shares<const N: usize>(node: &Node, tenants: [&str; N], programs: [&Program; 
     })
 }
 
-fn assert_share(share: f64, expected: f64, who: &str) {
-    assert!((share - expected).abs() <= TOLERANCE, "{who} had {share:.1} % instead of {expected} %");
-}
-
 #[test]
 fn two_saturating_tenants_get_their_shares_of_the_device() {
     let node =
         node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 50);
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
-    let [a, b] = shares(&node, ["alerts", "review"], [&alerts, &review]);
-    assert_share(a, 70.0, "alerts");
-    assert_share(b, 30.0, "review");
+    assert_shares(&node, [("alerts", &alerts, 70.0), ("review", &review, 30.0)]);
 }
 
 #[test]
@@ -75,9 +88,7 @@ fn kernels_of_different_lengths_do_not_shift_the_shares() {
     let node = Node::start(options).unwrap();
     let alerts = start_loop(&node, "alerts");
     let review = node.run("review", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
-    let [a, b] = shares(&node, ["alerts", "review"], [&alerts, &review]);
-    assert_share(a, 50.0, "alerts (20 us kernels)");
-    assert_share(b, 50.0, "review (1.5 ms kernels)");
+    assert_shares(&node, [("alerts", &alerts, 50.0), ("review", &review, 50.0)]);
 }
 
 #[test]
@@ -85,16 +96,14 @@ fn a_lone_tenant_borrows_the_idle_device() {
     let node =
         node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 100);
     let review = start_loop(&node, "review");
-    let [share] = shares(&node, ["review"], [&review]);
-    assert!(95.0 < share, "review had {share:.1} % of an idle device");
+    assert_shares(&node, [("review", &review, 100.0)]);
 }
 
 #[test]
 fn a_hard_tenant_is_held_to_its_share_of_an_idle_device() {
     let node = node_with_kernels(vec![TenantSpec::new("review").sm(30).with("mode: hard")], 100);
     let review = start_loop(&node, "review");
-    let [share] = shares(&node, ["review"], [&review]);
-    assert_share(share, 30.0, "review");
+    assert_shares(&node, [("review", &review, 30.0)]);
 }
 
 #[test]
@@ -130,12 +139,10 @@ fn a_new_share_takes_effect_under_running_programs() {
     let hard = |percent| vec![TenantSpec::new("review").sm(percent).with("mode: hard")];
     let mut node = node_with_kernels(hard(20), 100);
     let review = start_loop(&node, "review");
-    let [share] = shares(&node, ["review"], [&review]);
-    assert_share(share, 20.0, "review before");
+    assert_shares(&node, [("review", &review, 20.0)]);
     node.set_tenants(hard(60)).unwrap();
     eventually("the new quota is in the status", SOON, || {
         (device_row(&node, "review")["sm_quota_ppm"] == 600_000).then_some(())
     });
-    let [share] = shares(&node, ["review"], [&review]);
-    assert_share(share, 60.0, "review after");
+    assert_shares(&node, [("review", &review, 60.0)]);
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use anyhow::{Context as _, Result};
 use headgate_abi::limits::DEVICES_MAX;
-use headgate_abi::segment::layout::{FAIL_OPEN, GATE_HOST, GATE_OPEN_BIT};
+use headgate_abi::segment::layout::{FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT};
 use headgate_abi::segment::map::{LedgerSegment, LimitsSegment};
 use headgate_abi::segment::{Ledger, SeatIndex};
 use headgate_abi::wire::{Hello, Welcome};
@@ -18,7 +18,6 @@ const SM_PPM: u32 = 500_000;
 /// Batches as the real daemon sets them.
 const BATCH_US: u32 = 250;
 const BATCH_LAUNCHES_MAX: u32 = 64;
-const BATCHES_AHEAD_MAX: u32 = 2;
 
 /// What a seat had counted when its session ended.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +64,7 @@ impl Tenant {
         let seat = self.ledger.take_seat(0, self.generation).context("more sessions than seats")?;
         for (row, uuid) in hello.devices.iter().enumerate().take(DEVICES_MAX) {
             self.govern(row, uuid);
+            self.ledger.seat(seat).gates[row].store(GATE_OPEN_BIT, Release);
         }
         let rows = (0..hello.devices.len()).map(|row| u8::try_from(row).ok()).collect();
         let welcome = Welcome {
@@ -84,9 +84,8 @@ impl Tenant {
         device.memory_bytes_max.store(MEMORY_BYTES, Relaxed);
         device.batch_us.store(BATCH_US, Relaxed);
         device.batch_launches_max.store(BATCH_LAUNCHES_MAX, Relaxed);
-        device.batches_ahead_max.store(BATCHES_AHEAD_MAX, Relaxed);
         device.sm_ppm.store(SM_PPM, Relaxed);
-        device.gate_mode.store(GATE_HOST, Relaxed);
+        device.gate_mode.store(GATE_GPU, Relaxed);
         device.gate.store(GATE_OPEN_BIT, Release);
         let (low, high) = uuid.split_at(8);
         for (word, half) in device.uuid.iter().zip([low, high]) {
