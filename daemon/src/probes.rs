@@ -4,7 +4,7 @@
 //! The daemon says whose cgroup is whose and which processes came; the thread attaches what it can, keeps trying
 //! for what is not there yet, and hands out figures. All of it is optional: a node without probes is a node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -14,12 +14,16 @@ use std::time::Duration;
 use headgate_ebpf::{Cgroup, Counter, Durations, Probes, Slot, SocketCounts};
 use tokio::sync::oneshot;
 
+use crate::clock;
 use crate::config::model;
 use crate::identity::process;
 use crate::limits::{DISCOVERY_PERIOD, SAMPLE_PERIOD};
 
 /// Requests waiting for the thread. A burst of starting processes is the most there is.
 const REQUESTS_MAX: usize = 4096;
+
+/// Processes looked at for driver libraries in each round of [`SAMPLE_PERIOD`].
+const LOOKS_PER_ROUND_MAX: usize = 4;
 
 /// Where a distribution puts the driver.
 const USUAL_LIBRARIES: [&str; 3] = [
@@ -149,6 +153,10 @@ struct Thread {
     /// Cgroups told to the kernel, by slot.
     named: HashMap<u32, Named>,
     exits: HashMap<u32, u64>,
+    /// Processes whose libraries are still to be looked at.
+    newcomers: VecDeque<u32>,
+    /// Looks taken since the last round.
+    looks: usize,
 }
 
 struct Named {
@@ -158,8 +166,15 @@ struct Named {
 
 impl Thread {
     fn new(wanted: model::Probes) -> Self {
-        let mut this =
-            Self { wanted, probes: None, tenants: Vec::new(), named: HashMap::new(), exits: HashMap::new() };
+        let mut this = Self {
+            wanted,
+            probes: None,
+            tenants: Vec::new(),
+            named: HashMap::new(),
+            exits: HashMap::new(),
+            newcomers: VecDeque::new(),
+            looks: 0,
+        };
         this.load_wanted();
         this
     }
@@ -176,25 +191,38 @@ impl Thread {
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
         let idle_rounds =
             u32::try_from(DISCOVERY_PERIOD.as_millis() / SAMPLE_PERIOD.as_millis()).unwrap_or(1);
-        let mut round = 0;
+        let mut round: u32 = 0;
+        let mut due = clock::instant() + SAMPLE_PERIOD;
         loop {
-            match inbox.recv_timeout(SAMPLE_PERIOD) {
+            match inbox.recv_timeout(due.saturating_duration_since(clock::instant())) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(request) => self.serve(request),
                 Err(RecvTimeoutError::Timeout) => {
-                    round += 1;
-                    if round % idle_rounds == 0 {
+                    due = clock::instant() + SAMPLE_PERIOD;
+                    round = round.wrapping_add(1);
+                    self.drain();
+                    self.look_at_newcomers();
+                    if round.is_multiple_of(idle_rounds) {
                         // Cgroups are made and drivers are installed while we run.
                         self.name_cgroups();
                         self.attach_known_libraries();
                     }
                 }
             }
-            self.drain();
         }
         if let Some(probes) = &mut self.probes {
             probes.detach_all();
         }
+    }
+
+    /// Looks at some of the processes that came. Reading the maps of a CUDA process takes a millisecond or two,
+    /// and a burst of starting processes needs the processors for itself; nearly always they share one library.
+    fn look_at_newcomers(&mut self) {
+        for _ in 0..LOOKS_PER_ROUND_MAX {
+            let Some(pid) = self.newcomers.pop_front() else { break };
+            self.attach_libraries_of(pid);
+        }
+        self.looks = 0;
     }
 
     fn serve(&mut self, request: Request) {
@@ -207,7 +235,12 @@ impl Thread {
                 self.tenants = tenants;
                 self.name_cgroups();
             }
-            Request::Process(pid) => self.attach_libraries_of(pid),
+            Request::Process(pid) if self.looks < LOOKS_PER_ROUND_MAX => {
+                self.looks += 1;
+                self.attach_libraries_of(pid);
+            }
+            Request::Process(pid) if self.newcomers.len() < REQUESTS_MAX => self.newcomers.push_back(pid),
+            Request::Process(pid) => tracing::debug!(pid, "too many new processes to look for their drivers"),
             Request::LookAgain => self.name_cgroups(),
             Request::Figures(reply) => {
                 self.drain();

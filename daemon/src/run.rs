@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
 
 use headgate_exporter::Snapshot;
@@ -20,7 +21,7 @@ use crate::clock;
 use crate::config::model::DeviceUuid;
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
-use crate::control::listener::{ListenError, Socket};
+use crate::control::listener::{Doors, ListenError, Socket};
 use crate::control::session::Opened;
 use crate::devices::{Discover, DiscoveryError};
 use crate::effects::{Hands, Placed, Tools};
@@ -38,6 +39,10 @@ use crate::view::{self, Samples, StatusDocument, View};
 
 /// Where inputs go.
 pub type Inputs = mpsc::Sender<Input>;
+
+/// Whether any process is known by its tree, so that a hello's ancestors matter. Set before whoever was placed
+/// is told so.
+pub type Trees = Arc<AtomicBool>;
 
 /// What comes to the node.
 #[derive(Debug)]
@@ -113,6 +118,7 @@ struct Daemon {
     audit_from: usize,
     tasks: tokio::task::JoinSet<()>,
     hook: Option<PathBuf>,
+    trees: Trees,
 }
 
 /// Runs until SIGTERM, SIGINT or `stop`.
@@ -152,6 +158,7 @@ pub async fn run(
         audit_from: 0,
         tasks: tokio::task::JoinSet::new(),
         hook: config.hook_library.clone().or_else(crate::cli::hook_beside_binary),
+        trees: Trees::default(),
     };
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
     daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
@@ -210,7 +217,8 @@ impl Daemon {
                 }
             });
         }
-        self.tasks.spawn(crate::control::listen(control, inputs.clone(), Arc::clone(logs)));
+        let doors = Doors { inputs: inputs.clone(), trees: Arc::clone(&self.trees), logs: Arc::clone(logs) };
+        self.tasks.spawn(crate::control::listen(control, doors));
         self.tasks.spawn(admin::listen(admin, inputs.clone()));
         Ok(stop)
     }
@@ -261,6 +269,7 @@ impl Daemon {
         while let Some(event) = events.pop_front() {
             tracing::trace!(?event, "event");
             let effects = node::step(&mut self.state, event);
+            self.trees.store(!self.state.roots.is_empty(), Release);
             events.extend(self.hands.carry_out(&self.state, effects));
         }
     }

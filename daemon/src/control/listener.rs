@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use super::session;
 use crate::limits::{CONNECTIONS_MAX, GREETINGS_PER_PROCESS_MAX};
 use crate::node::{ConnectionId, Event};
-use crate::run::{Input, Inputs};
+use crate::run::{Input, Inputs, Trees};
 use crate::telemetry::LogLimit;
 
 /// Why a socket cannot be opened.
@@ -72,8 +72,20 @@ impl Drop for Socket {
     }
 }
 
+/// What connections need of the daemon.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    /// Where events go.
+    pub inputs: Inputs,
+    /// Whether ancestors matter.
+    pub trees: Trees,
+    /// Logs that peers can trigger.
+    pub logs: Arc<LogLimit>,
+}
+
 /// Accepts for as long as the task lives.
-pub async fn listen(listener: Arc<Socket>, inputs: Inputs, logs: Arc<LogLimit>) {
+pub async fn listen(listener: Arc<Socket>, doors: Doors) {
+    let Doors { inputs, logs, .. } = &doors;
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let greeting = Greetings::default();
     let next = AtomicU64::new(1);
@@ -91,24 +103,24 @@ pub async fn listen(listener: Arc<Socket>, inputs: Inputs, logs: Arc<LogLimit>) 
         };
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             let text = format!("the daemon has {CONNECTIONS_MAX} connections already; try again later");
-            turn_away(stream, text, &inputs, &logs).await;
+            turn_away(stream, text, inputs, logs).await;
             continue;
         };
         let held = match session::hold(&stream) {
             Ok(held) => held,
             Err(error) => {
-                turn_away(stream, error.to_string(), &inputs, &logs).await;
+                turn_away(stream, error.to_string(), inputs, logs).await;
                 continue;
             }
         };
         let Some(greeted) = greeting.enter(held.process.pid) else {
-            turn_away(stream, "one hello at a time for a process".to_owned(), &inputs, &logs).await;
+            turn_away(stream, "one hello at a time for a process".to_owned(), inputs, logs).await;
             continue;
         };
         let connection = ConnectionId(next.fetch_add(1, Ordering::Relaxed));
-        let inputs = inputs.clone();
+        let doors = doors.clone();
         tokio::spawn(async move {
-            session::serve(stream, connection, held, inputs, greeted).await;
+            session::serve(stream, connection, held, doors, greeted).await;
             drop(permit);
         });
     }

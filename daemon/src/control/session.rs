@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use headgate_abi::wire::{Answer, RefusalReason};
 use tokio::io::AsyncReadExt as _;
@@ -9,7 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::listener::Greeted;
+use super::listener::{Doors, Greeted};
 use super::wire::{self, HelloError};
 use crate::identity::peer::{self, Held};
 use crate::limits::{ANSWER_WAIT, HELLO_WAIT};
@@ -42,9 +43,10 @@ pub async fn serve(
     mut stream: UnixStream,
     connection: ConnectionId,
     held: Held,
-    inputs: Inputs,
+    doors: Doors,
     greeted: Greeted,
 ) {
+    let Doors { inputs, trees, .. } = doors;
     let hello = match timeout(HELLO_WAIT, wire::read_hello(&mut stream)).await {
         Ok(Ok(hello)) => Ok(hello),
         // Nobody to answer, and nothing was asked.
@@ -57,7 +59,7 @@ pub async fn serve(
         Err(_) => Err(format!("no whole hello within {} ms", HELLO_WAIT.as_millis())),
     };
     let event = match hello {
-        Ok(hello) => match peer::facts(&held) {
+        Ok(hello) => match peer::facts(&held, trees.load(Acquire)) {
             Ok(peer) => Event::Hello { connection, peer, hello },
             Err(error) => Event::Unidentified { connection, text: error.to_string() },
         },

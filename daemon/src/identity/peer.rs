@@ -68,12 +68,12 @@ pub fn hold(socket: BorrowedFd<'_>) -> Result<Held, PeerError> {
 }
 
 /// What the kernel says about a held process. What was read is about that process and no other, because it
-/// was still there afterwards.
-pub fn facts(held: &Held) -> Result<Peer, PeerError> {
+/// was still there afterwards. Ancestors are looked up only where processes are known by their tree.
+pub fn facts(held: &Held, by_tree: bool) -> Result<Peer, PeerError> {
     let process = held.process;
     let cgroup = process::cgroup(process.pid)
         .map_err(|source| PeerError::Kernel { step: "reading /proc/<pid>/cgroup", source })?;
-    let ancestors = process::ancestors(process);
+    let ancestors = if by_tree { process::ancestors(process) } else { Vec::new() };
     if ended(held.pidfd.as_fd()) {
         return Err(PeerError::Gone);
     }

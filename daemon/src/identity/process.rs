@@ -18,29 +18,27 @@ pub struct FileId {
 
 /// The process that has this id now.
 pub fn process(pid: u32) -> io::Result<Process> {
-    let stat = read(pid, "stat")?;
-    let (_, start_ticks) = parse_stat(&stat).ok_or_else(|| odd(pid, "stat"))?;
-    Ok(Process { pid, start_ticks })
+    Ok(look(pid)?.0)
 }
 
 /// The process's parent, its parent's parent and so on, nearest first. Stops at what it cannot read.
 #[must_use]
 pub fn ancestors(of: Process) -> Vec<Process> {
     let mut line = Vec::new();
-    let mut next = parent(of.pid);
-    while let Some(pid) = next
-        && line.len() < ANCESTORS_MAX
-    {
-        let Ok(process) = process(pid) else { break };
+    let mut next = look(of.pid).map_or(0, |(_, parent)| parent);
+    while next != 0 && line.len() < ANCESTORS_MAX {
+        let Ok((process, parent)) = look(next) else { break };
         line.push(process);
-        next = parent(pid);
+        next = parent;
     }
     line
 }
 
-fn parent(pid: u32) -> Option<u32> {
-    let stat = read(pid, "stat").ok()?;
-    parse_stat(&stat).map(|(parent, _)| parent).filter(|&parent| parent != 0)
+/// The process that has this id now, and its parent's id.
+fn look(pid: u32) -> io::Result<(Process, u32)> {
+    let stat = read(pid, "stat")?;
+    let (parent, start_ticks) = parse_stat(&stat).ok_or_else(|| odd(pid, "stat"))?;
+    Ok((Process { pid, start_ticks }, parent))
 }
 
 /// The process's cgroup below the cgroup2 root; `None` where the kernel has no cgroup2.

@@ -114,5 +114,5 @@ fn examine(record: &LedgerRecord, file: OwnedFd, holders: &BTreeMap<u32, String>
 
 fn identify(pid: u32) -> Option<Peer> {
     let held = peer::open(process::process(pid).ok()?).ok()?;
-    peer::facts(&held).ok()
+    peer::facts(&held, true).ok()
 }
