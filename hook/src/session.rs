@@ -16,7 +16,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, AtomicU32, AtomicU64,
+    AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -43,8 +43,9 @@ pub(crate) struct Session {
     seat: SeatIndex,
     generation: u64,
     off: bool,
-    /// For each CUDA device of this process, its row in both segments.
-    rows: Vec<Option<usize>>,
+    /// For each CUDA device of this process, its row in both segments plus one; zero while not looked up.
+    /// Looked up one by one: a session may begin before CUDA does, for a program that asks NVML first.
+    rows: [AtomicU8; DEVICES_MAX],
     /// Open for as long as the session stands.
     _socket: OwnedFd,
 }
@@ -104,8 +105,20 @@ impl Session {
     }
 
     /// The row of a CUDA device, `None` when the daemon does not know the device.
+    #[inline]
     pub(crate) fn row(&self, device: i32) -> Option<usize> {
-        *self.rows.get(usize::try_from(device).ok()?)?
+        let known = self.rows.get(usize::try_from(device).ok()?)?;
+        match known.load(Relaxed) {
+            0 => self.look_up_row(device, known),
+            row => Some(usize::from(row) - 1),
+        }
+    }
+
+    #[cold]
+    fn look_up_row(&self, device: i32, known: &AtomicU8) -> Option<usize> {
+        let row = self.row_by_uuid(&driver::device_uuid(device)?)?;
+        known.store(u8::try_from(row + 1).unwrap_or(0), Relaxed);
+        Some(row)
     }
 
     /// The row of a device by UUID.
@@ -286,14 +299,13 @@ fn ask(
         .map_err(|got| NoSeat::Garbled(format!("{} descriptors instead of two", got.len())))?;
     let limits = LimitsSegment::open(limits.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
     let ledger = LedgerSegment::open(ledger.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
-    let rows = hello.devices.iter().map(|uuid| row_by_uuid(&limits, uuid)).collect();
     let session: &'static Session = Box::leak(Box::new(Session {
         limits,
         ledger: Ledger::new(ledger),
         seat: welcome.seat,
         generation: welcome.generation,
         off: welcome.off,
-        rows,
+        rows: [const { AtomicU8::new(0) }; DEVICES_MAX],
         _socket: socket,
     }));
     if welcome.fresh {

@@ -81,6 +81,10 @@ fn a_program_that_only_asks_nvml_sees_its_quota_too() {
     let node = node(vec![TenantSpec::new("alerts").memory("8Gi")]);
     let mut puppet = Puppet::in_tenant(&node, "alerts");
     assert_eq!(puppet.must("nvml"), [8192 * MIB, 8192 * MIB, 0]);
+    // Its session began before CUDA did; the quota holds all the same.
+    puppet.must("init");
+    assert_eq!(puppet.ask(&format!("alloc {}", 8193 * MIB)), Err(OUT_OF_MEMORY));
+    puppet.must(&format!("alloc {}", 8192 * MIB));
 }
 
 #[test]
