@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Answer, RefusalReason, Welcome};
@@ -19,13 +19,14 @@ use crate::control::session::{Opened, Reply};
 use crate::gate::{GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
 use crate::identity::{peer, process};
+use crate::limits::AUDIT_GRACE;
 use crate::node::{
     ConnectionId, Effect, Event, Process, RequestId, SeatRef, State, TenantLimits, TenantSlot,
 };
 use crate::probes::{Whose, Witness};
 use crate::run::{Input, Inputs};
 use crate::segments::TenantSegments;
-use crate::segments::record::{LedgerRecord, RecordError, StateDir};
+use crate::segments::record::{LedgerRecord, RecordError, RootRecord, StateDir};
 use crate::telemetry::LogLimit;
 use crate::{clock, sys};
 
@@ -57,7 +58,7 @@ pub struct Hands {
     epoch: u64,
     inputs: Inputs,
     connections: HashMap<ConnectionId, Opened>,
-    watches: HashMap<SeatRef, AbortHandle>,
+    watches: HashMap<SeatRef, Watched>,
     requests: HashMap<RequestId, oneshot::Sender<Result<Placed, String>>>,
     adopted: HashMap<String, OwnedFd>,
     /// Nothing is recorded before the ledgers of an earlier run are taken over: a daemon killed in between must
@@ -66,6 +67,12 @@ pub struct Hands {
     /// Tenants whose totals could not be set right at once.
     recounts: HashSet<TenantSlot>,
     next_request: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    task: AbortHandle,
+    since: Instant,
 }
 
 /// What [`Hands`] are made of.
@@ -166,7 +173,7 @@ impl Hands {
                 Effect::Inspect { seat, process } => self.inspect(seat, process),
                 Effect::Reap { seat } => {
                     if let Some(watch) = self.watches.remove(&seat) {
-                        watch.abort();
+                        watch.task.abort();
                     }
                     self.reap(seat.slot, seat.seat);
                 }
@@ -302,7 +309,7 @@ impl Hands {
 
     fn watch(&mut self, seat: SeatRef, pidfd: OwnedFd) {
         let task = tokio::spawn(ended(pidfd, self.inputs.clone(), Event::Exited { seat }));
-        self.watches.insert(seat, task.abort_handle());
+        self.watches.insert(seat, Watched { task: task.abort_handle(), since: clock::instant() });
     }
 
     fn watch_root(&mut self, root: Process) {
@@ -316,6 +323,15 @@ impl Hands {
                 tokio::spawn(async move { inputs.send(Input::Node(event)).await });
             }
         }
+    }
+
+    /// Whether a process has had its seat for long enough to have the ledger mapped.
+    #[must_use]
+    pub fn is_settled(&self, seat: SeatRef) -> bool {
+        let now = clock::instant();
+        self.watches
+            .get(&seat)
+            .is_some_and(|watched| AUDIT_GRACE <= now.saturating_duration_since(watched.since))
     }
 
     /// Finds out, away from the node, whether a process still has its ledger.
@@ -375,7 +391,9 @@ impl Hands {
             let file = self.segments.get(&slot)?.ledger_id();
             Some(LedgerRecord { tenant: tenant.policy.name.as_str().to_owned(), file })
         });
-        self.state_dir.write(devices, ledgers.collect())
+        let roots =
+            state.roots.iter().map(|(root, tenant)| RootRecord { root: *root, tenant: tenant.clone() });
+        self.state_dir.write(devices, ledgers.collect(), roots.collect())
     }
 
     fn place(
@@ -424,7 +442,7 @@ impl Hands {
     /// Ends everything: nobody waits at a gate any more, segments stay with those who have them mapped.
     pub fn let_go(self) {
         for watch in self.watches.values() {
-            watch.abort();
+            watch.task.abort();
         }
         self.gates.stop();
         self.witness.stop();

@@ -44,6 +44,9 @@ pub const ANCESTORS_MAX: usize = 64;
 pub const AUDIT_PERIOD: Duration = Duration::from_secs(1);
 /// Seats looked over each time: reading the maps of a CUDA process costs a millisecond or two.
 pub const AUDIT_SEATS_MAX: usize = 4;
+/// Seats are looked over only after this: a hook that was welcomed a moment ago may not have mapped the ledger
+/// yet. As long as a hook waits for its answer.
+pub const AUDIT_GRACE: Duration = Duration::from_millis(headgate_abi::limits::SESSION_WAIT_MS_MAX);
 /// How often device time is sampled for the share over the last second.
 pub const SAMPLE_PERIOD: Duration = Duration::from_millis(250);
 /// Samples kept: one second, and one sample more to take the difference from.

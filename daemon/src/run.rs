@@ -27,13 +27,14 @@ use crate::devices::{Discover, DiscoveryError};
 use crate::effects::{Hands, Placed, Tools};
 use crate::gate::Gates;
 use crate::identity::cgroup::Cgroups;
+use crate::identity::process;
 use crate::limits::{
     AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
 use crate::node::{self, DeviceFacts, Event, Process, RequestId, State};
 use crate::probes::{DETACH_WAIT, Figures, Witness};
 use crate::segments::adopt;
-use crate::segments::record::{RecordError, StateDir};
+use crate::segments::record::{RecordError, RootRecord, StateDir};
 use crate::telemetry::LogLimit;
 use crate::view::{self, Samples, StatusDocument, View};
 
@@ -171,6 +172,11 @@ pub async fn run(
         }),
     }
     // Before anyone can say hello: a process that comes back must find its seat.
+    for RootRecord { root, tenant } in record.roots {
+        if process::process(root.pid).is_ok_and(|now| now == root) {
+            daemon.take(Event::RootFound { root, tenant });
+        }
+    }
     for found in adopt::find(&record.ledgers) {
         daemon.hands.found(found.tenant.clone(), found.file);
         daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
@@ -329,7 +335,12 @@ impl Daemon {
 
     /// Looks over some of the seats: a process that called `exec` may have left its connection to a child.
     fn audit(&mut self) {
-        let seats: Vec<_> = self.state.seats().map(|(seat, sitter)| (seat, sitter.process)).collect();
+        let seats: Vec<_> = self
+            .state
+            .seats()
+            .filter(|(seat, _)| self.hands.is_settled(*seat))
+            .map(|(seat, sitter)| (seat, sitter.process))
+            .collect();
         if seats.is_empty() {
             return;
         }

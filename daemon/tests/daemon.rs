@@ -144,8 +144,7 @@ fn a_restarted_daemon_takes_over_who_lives_and_forgets_who_died() {
     dies.kill();
     eventually("the heartbeat is stale", || lives.ask("limits").contains("stale=1").then_some(()));
     assert_eq!(lives.ask("charge 1"), "charged", "limits stay as last known");
-    // Process-tree roots die with the daemon; a default tenant takes their place in this test.
-    node.configure(&format!("  defaultTenant: a\n{}", TREE.replace("1Gi", "2Gi")));
+    node.configure(&TREE.replace("1Gi", "2Gi"));
     node.start();
     assert_eq!((node.seats("a"), node.used("a")), (1, 101));
     assert_eq!(node.tenant("a")["processes"][0]["connected"], false);

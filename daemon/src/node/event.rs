@@ -6,6 +6,7 @@ use std::time::Duration;
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Hello, RefusalReason};
 use headgate_quota::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::state::SeatRef;
 use crate::config::{Config, model::DeviceUuid};
@@ -19,7 +20,8 @@ pub struct ConnectionId(pub u64);
 pub struct RequestId(pub u64);
 
 /// A process for certain: its id and when it started, in clock ticks since boot. Ids are reused, pairs are not.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
@@ -90,6 +92,13 @@ pub enum Event {
         tenant: String,
         /// Its seats.
         seats: Vec<AdoptedSeat>,
+    },
+    /// A process that was placed under an earlier run still lives.
+    RootFound {
+        /// Which.
+        root: Process,
+        /// The tenant it was placed in.
+        tenant: String,
     },
     /// A hook asks for a seat.
     Hello {

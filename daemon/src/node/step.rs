@@ -35,6 +35,12 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
         }
         Event::DevicesMissing { reason } => state.devices_missing = Some(reason),
         Event::LedgerFound { tenant, seats } => adopt(state, &tenant, seats, &mut effects),
+        Event::RootFound { root, tenant } => {
+            let known = state.configured.as_ref().is_some_and(|c| named(&c.config, &tenant).is_some());
+            if known && state.roots.len() < ROOTS_MAX && state.roots.insert(root, tenant).is_none() {
+                effects.push(Effect::WatchRoot { root });
+            }
+        }
         Event::Hello { connection, peer, hello } => greet(state, connection, &peer, &hello, &mut effects),
         Event::Malformed { connection, text } => {
             // A session that breaks the protocol ends; its seat stays for as long as its process lives.
@@ -420,5 +426,6 @@ fn root(
     if state.roots.insert(caller, tenant.to_owned()).is_none() {
         effects.push(Effect::WatchRoot { root: caller });
     }
+    effects.push(Effect::Remember);
     Ok(tenant.to_owned())
 }

@@ -1,10 +1,11 @@
-//! What must outlive a restart: which device has which row, and which file is whose ledger.
+//! What must outlive a restart: which device has which row, which file is whose ledger, and who was placed where.
 //!
 //! Names of memory files can be forged by anyone; device and inode cannot. After a restart only files recorded
-//! here are taken for ledgers, and only within the same boot, because inode numbers start over with the kernel.
+//! here are taken for ledgers, and only within the same boot, because inode numbers and process ids start over with the kernel.
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::process::FileId;
 use crate::limits::STATE_BYTES_MAX;
+use crate::node::Process;
 
 const FILE: &str = "ledgers.json";
 const LOCK: &str = "lock";
@@ -27,6 +29,8 @@ pub struct Record {
     pub devices: Vec<String>,
     /// Ledgers.
     pub ledgers: Vec<LedgerRecord>,
+    /// Process-tree roots.
+    pub roots: Vec<RootRecord>,
 }
 
 /// One ledger.
@@ -37,6 +41,16 @@ pub struct LedgerRecord {
     pub tenant: String,
     /// The file.
     pub file: FileId,
+}
+
+/// One process-tree root.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RootRecord {
+    /// The process that was placed.
+    pub root: Process,
+    /// The tenant's name.
+    pub tenant: String,
 }
 
 /// Why the state directory cannot be used. The operator is at fault.
@@ -72,7 +86,13 @@ impl StateDir {
     /// Opens the directory, making it if need be.
     pub fn open(directory: &Path) -> Result<Self, RecordError> {
         let kernel = |step, source| RecordError::Kernel { path: directory.to_owned(), step, source };
-        fs::create_dir_all(directory).map_err(|source| kernel("making it", source))?;
+        let mut builder = fs::DirBuilder::new();
+        // Whoever could write here could have any file taken for a ledger.
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|source| kernel("making it", source))?;
         let lock =
             fs::File::create(directory.join(LOCK)).map_err(|source| kernel("making the lock", source))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -105,7 +125,9 @@ impl StateDir {
                 );
                 Record::default()
             }
-            Ok(record) if record.boot_id != self.boot_id => Record { ledgers: Vec::new(), ..record },
+            Ok(record) if record.boot_id != self.boot_id => {
+                Record { devices: record.devices, ..Record::default() }
+            }
             Ok(record) => record,
             Err(error) => {
                 tracing::error!(file = %path.display(), %error, "damaged; earlier ledgers are not adopted");
@@ -115,10 +137,15 @@ impl StateDir {
     }
 
     /// Replaces the file whole, so that a crash leaves the old or the new one.
-    pub fn write(&self, devices: Vec<String>, ledgers: Vec<LedgerRecord>) -> Result<(), RecordError> {
+    pub fn write(
+        &self,
+        devices: Vec<String>,
+        ledgers: Vec<LedgerRecord>,
+        roots: Vec<RootRecord>,
+    ) -> Result<(), RecordError> {
         let path = self.directory.join(FILE);
         let kernel = |step, source| RecordError::Kernel { path: path.clone(), step, source };
-        let record = Record { version: VERSION, boot_id: self.boot_id.clone(), devices, ledgers };
+        let record = Record { version: VERSION, boot_id: self.boot_id.clone(), devices, ledgers, roots };
         let text = serde_json::to_string_pretty(&record)
             .map_err(|error| kernel("encoding", io::Error::other(error)))?;
         let draft = self.directory.join(format!("{FILE}.new"));
@@ -144,7 +171,7 @@ mod tests {
         assert_eq!(state.read(), Record::default());
         let file = FileId { device: (0, 1), inode: 42 };
         let ledger = LedgerRecord { tenant: "alerts".to_owned(), file };
-        state.write(vec!["GPU-x".to_owned()], vec![ledger.clone()]).unwrap();
+        state.write(vec!["GPU-x".to_owned()], vec![ledger.clone()], Vec::new()).unwrap();
         assert_eq!(state.read().ledgers, [ledger]);
         state.boot_id = "another".to_owned();
         let later = state.read();
