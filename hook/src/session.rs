@@ -48,6 +48,8 @@ pub(crate) struct Session {
     rows: [AtomicU8; DEVICES_MAX],
     /// Open for as long as the session stands.
     _socket: OwnedFd,
+    /// Open so that a daemon without privileges can find the ledger again after a restart.
+    _ledger_file: OwnedFd,
 }
 
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
@@ -295,10 +297,10 @@ fn ask(
         Answer::Welcome(welcome) => welcome,
         Answer::Refused { reason, text } => return Err(NoSeat::Refused(reason, text)),
     };
-    let [limits, ledger] = <[OwnedFd; sys::WELCOME_DESCRIPTORS]>::try_from(descriptors)
+    let [limits, ledger_file] = <[OwnedFd; sys::WELCOME_DESCRIPTORS]>::try_from(descriptors)
         .map_err(|got| NoSeat::Garbled(format!("{} descriptors instead of two", got.len())))?;
     let limits = LimitsSegment::open(limits.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
-    let ledger = LedgerSegment::open(ledger.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
+    let ledger = LedgerSegment::open(ledger_file.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
     let session: &'static Session = Box::leak(Box::new(Session {
         limits,
         ledger: Ledger::new(ledger),
@@ -307,6 +309,7 @@ fn ask(
         off: welcome.off,
         rows: [const { AtomicU8::new(0) }; DEVICES_MAX],
         _socket: socket,
+        _ledger_file: ledger_file,
     }));
     if welcome.fresh {
         ledger::charge_again(session);
