@@ -84,7 +84,7 @@ fn kernels_of_different_lengths_do_not_shift_the_shares() {
     let mut options =
         NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
     options.device = Some(json!({ "kernels": {
-        "spin": { "base_ns": 20_000 }, "spin_for": { "base_ns": 1_500_000, "execute": false } } }));
+        "spin": { "base_ns": 100_000 }, "spin_for": { "base_ns": 1_500_000, "execute": false } } }));
     let node = Node::start(options).unwrap();
     let alerts = start_loop(&node, "alerts");
     let review = node.run("review", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
