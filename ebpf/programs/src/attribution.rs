@@ -12,7 +12,7 @@ use headgate_ebpf_records::{
 
 /// Cgroup id -> tenant row, written by the daemon only.
 #[btf_map]
-static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
+pub(crate) static CGROUPS: HashMap<u64, u32, { CGROUPS_MAX as usize }> = HashMap::new();
 
 /// The current process' cgroup.
 #[inline(always)]

@@ -32,6 +32,27 @@ pub unsafe fn add(number: *mut u64, amount: u64) {
     }
 }
 
+/// Adds to a number in a map, wrapping, and answers what it was.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
+    let mut value = amount;
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: alignment and lifetime are the caller's promise; every writer of these numbers is atomic.
+    unsafe {
+        core::arch::asm!("{value} = atomic_fetch_add((u64 *)({number} + 0), {value})", number = in(reg) number, value = inout(reg) value, options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above; this arm only lets tools that know no BPF target read the crate.
+    unsafe {
+        value = number.read();
+        number.write(value.wrapping_add(amount));
+    }
+    value
+}
+
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: Counter) {

@@ -4,7 +4,8 @@
 //! host, and pins every layout by constant assertions so that the two sides cannot drift apart silently.
 //!
 //! Read in this order: [`limits`] (how much, and why), [`slots`] (whose numbers these are), [`histogram`] (the
-//! bucket layout), [`counters`] (what is counted, losses first), [`events`] (the ring buffer), [`maps`] (names).
+//! bucket layout), [`counters`] (what is counted, losses first), [`events`] (the ring buffer), [`policy`] (a tenant's rules),
+//! [`border`] (districts, budgets, refusals), [`gate`] (devices, attested processes), [`maps`] (names).
 
 #![no_std]
 
@@ -13,6 +14,9 @@ pub mod slots;
 pub mod histogram;
 pub mod counters;
 pub mod events;
+pub mod policy;
+pub mod border;
+pub mod gate;
 pub mod maps;
 #[cfg(feature = "user")]
 mod user;

@@ -19,5 +19,24 @@ pub const EXITS_RING_BYTES: u32 = 64 * 1024;
 /// more has left the outer call without returning and is calling from deeper in its stack.
 pub const NESTED_WAITS_MAX: u32 = 32;
 
+/// Most districts the border tells apart, the unknown one and the machine itself included. A city has one or two dozen; a
+/// power of two, because rows of tables over tenants and districts are found by a shift.
+pub const DISTRICTS_MAX: u32 = 64;
+
+/// Most address ranges of each family. Both generations of the table share a trie, so it holds twice as many.
+pub const RANGES_MAX: u32 = 16 * 1024;
+
+/// Most network interfaces with a guard: one for every tenant and as many again for those with two.
+pub const GUARDS_MAX: u32 = 2 * TENANTS_MAX;
+
+/// Most processes with an attested hook at once: eight for every tenant. Past it, attesting is refused by name.
+pub const ATTESTED_MAX: u32 = 8 * TENANTS_MAX;
+
+/// Character device majors: the kernel keeps them below 4,096 (twelve bits of `dev_t`).
+pub const MAJORS_MAX: u32 = 4096;
+
+/// Most single devices guarded by minor number.
+pub const DEVICES_MAX: u32 = 1024;
+
 const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);

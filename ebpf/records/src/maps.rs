@@ -21,6 +21,62 @@ pub const EXITS: &str = "EXITS";
 /// [`crate::counters::Counter`] rows; every object has its own.
 pub const COUNTERS: &str = "COUNTERS";
 
+/// A tenant's rules, one [`crate::policy::Policy`] per row; mapped into the loader.
+pub const POLICIES: &str = "POLICIES";
+/// The words of [`crate::border::control`]; mapped into the loader.
+pub const CONTROL: &str = "CONTROL";
+/// Names of tenants by row. Only the loader reads it.
+pub const TENANT_NAMES: &str = "TENANT_NAMES";
+/// Names of districts by index. Only the loader reads it.
+pub const DISTRICT_NAMES: &str = "DISTRICT_NAMES";
+/// IPv4 address range -> district.
+pub const RANGES_V4: &str = "RANGES_V4";
+/// IPv6 address range -> district.
+pub const RANGES_V6: &str = "RANGES_V6";
+/// Bytes granted per tenant and district, ever; mapped into the loader, which alone writes it.
+pub const GRANTS: &str = "GRANTS";
+/// Bytes spent per tenant and district, ever: [`crate::border::Spend`]; mapped into the loader, which only reads it.
+pub const SPENDS: &str = "SPENDS";
+/// Bytes per tenant and district: [`crate::border::Flow`].
+pub const FLOWS: &str = "FLOWS";
+/// Refusals by tenant and reason at the border: [`crate::border::Refusals`].
+pub const REFUSALS: &str = "REFUSALS";
+/// Whose a socket is, in socket storage.
+pub const OWNERS: &str = "OWNERS";
+/// Network interface -> tenant row of its guard.
+pub const GUARDED: &str = "GUARDED";
+/// Process -> [`crate::gate::Attested`].
+pub const ATTESTED: &str = "ATTESTED";
+/// Major number -> [`crate::gate::class`].
+pub const MAJORS: &str = "MAJORS";
+/// Single device -> [`crate::gate::class`].
+pub const DEVICES: &str = "DEVICES";
+/// Refusals by tenant and reason at the device gate: [`crate::border::Refusals`].
+pub const GATE_REFUSALS: &str = "GATE_REFUSALS";
+
+/// Program on what tenants send.
+pub const BORDER_EGRESS: &str = "border_egress";
+/// Program on what tenants receive.
+pub const BORDER_INGRESS: &str = "border_ingress";
+/// Program on IPv4 connects.
+pub const BORDER_CONNECT4: &str = "border_connect4";
+/// Program on IPv6 connects.
+pub const BORDER_CONNECT6: &str = "border_connect6";
+/// Program on IPv4 datagrams sent without connecting.
+pub const BORDER_SENDMSG4: &str = "border_sendmsg4";
+/// Program on IPv6 datagrams sent without connecting.
+pub const BORDER_SENDMSG6: &str = "border_sendmsg6";
+/// Program on a tenant's network interface.
+pub const BORDER_FRAME: &str = "border_frame";
+/// Program on opening devices.
+pub const DEVICE_GATE: &str = "device_gate";
+/// Program on executing another program.
+pub const GATE_EXEC: &str = "gate_exec";
+/// Program on the end of a process, for kernels that say when its last thread ends.
+pub const GATE_EXIT: &str = "gate_exit";
+/// Program on the end of a process, for kernels that do not.
+pub const GATE_EXIT_LEADER: &str = "gate_exit_leader";
+
 /// Program at the entry of a sync call.
 pub const WAIT_ENTER: &str = "wait_enter";
 /// Program at the return of a sync call.

@@ -6,8 +6,10 @@
 )]
 
 use crate::{
+    border::{AddressV4, AddressV6, Flow, Name, Refusals, Spend},
     counters::Sockets,
     events::{Attached, Exit},
+    gate,
     histogram::Histogram,
 };
 
@@ -19,3 +21,17 @@ unsafe impl aya::Pod for Sockets {}
 unsafe impl aya::Pod for Attached {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Exit {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Flow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Spend {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Refusals {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Name {}
+// SAFETY: as above.
+unsafe impl aya::Pod for AddressV4 {}
+// SAFETY: as above.
+unsafe impl aya::Pod for AddressV6 {}
+// SAFETY: as above.
+unsafe impl aya::Pod for gate::Attested {}

@@ -1,0 +1,34 @@
+//! Records of the device gate: which devices it guards and which processes may pass.
+
+/// How the gate treats the devices of one major number: an entry of the majors array.
+pub mod class {
+    /// Nobody's concern.
+    pub const FREE: u32 = 0;
+    /// A GPU: only with an attested hook.
+    pub const GPU: u32 = 1;
+    /// Moves data past the network stack: not for tenants bound to their district.
+    pub const RDMA: u32 = 2;
+    /// Some minors of this major are guarded: look the device up by itself.
+    pub const BY_MINOR: u32 = 3;
+}
+
+/// A process whose hook the loader has seen in its memory; keyed by process id in the initial PID namespace.
+///
+/// Removed by the kernel when the process executes another program or ends.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attested {
+    /// First address of the hook's code.
+    pub start: u64,
+    /// The address behind its last.
+    pub end: u64,
+}
+
+/// Key of one device.
+#[inline(always)]
+#[must_use]
+pub const fn device_key(major: u32, minor: u32) -> u64 {
+    (major as u64) << 32 | minor as u64
+}
+
+const _: () = assert!(size_of::<Attested>() == 16 && align_of::<Attested>() == 8);
