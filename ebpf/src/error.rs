@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf};
 
-use crate::status::Probe;
+use crate::{
+    enforce::Cidr,
+    status::{Part, Probe},
+};
 
 /// A refusal by this crate or by the kernel. None of them stops the probes that are already up.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +23,82 @@ pub enum Error {
         action: &'static str,
         /// The kernel's answer.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A part of enforcement is missing on this node; its status says why.
+    #[error("{0} is not loaded on this node: see its status for the kernel's reason")]
+    PartMissing(Part),
+
+    /// The kernel refused something that a loaded part needs.
+    #[error("{part}: {action} was refused by the kernel: {source}")]
+    Part {
+        /// Which part.
+        part: Part,
+        /// What was asked of the kernel.
+        action: &'static str,
+        /// The kernel's answer.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The directory for pins cannot be used.
+    #[error(
+        "{path}: enforcement cannot be kept there: {source}; name a directory on a BPF file system (mount -t bpf bpf /sys/fs/bpf)"
+    )]
+    Pins {
+        /// The directory or pin.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+
+    /// No such tenant was set.
+    #[error("tenant {tenant:?} has no rules in the kernel: set them first")]
+    NoTenant {
+        /// The name asked for.
+        tenant: String,
+    },
+
+    /// No such district has a name.
+    #[error("district {district:?} has no address ranges: set the districts first")]
+    NoDistrict {
+        /// The name asked for.
+        district: String,
+    },
+
+    /// A name that cannot be kept in the kernel.
+    #[error("{name:?} cannot name a tenant or district: give it 1 to {limit} bytes, none of them zero")]
+    Name {
+        /// The name.
+        name: String,
+        /// Its longest.
+        limit: usize,
+    },
+
+    /// A table has no room.
+    #[error(
+        "the kernel's table of {what} holds {limit}: remove some, or retire the pins and open them with more room"
+    )]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        limit: usize,
+    },
+
+    /// The same addresses are claimed for two districts.
+    #[error("{range} is listed for two districts: keep it in one of them")]
+    RangeTwice {
+        /// The range.
+        range: Cidr,
+    },
+
+    /// A process without the hook.
+    #[error("process {process} cannot be attested: {reason}")]
+    NoHook {
+        /// Its number.
+        process: u32,
+        /// What was found instead.
+        reason: String,
     },
 
     /// The path is no cgroup v2 directory.
@@ -79,6 +158,14 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self::Kernel { probe, action, source: source.into() }
+    }
+
+    pub(crate) fn part(
+        part: Part,
+        action: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Part { part, action, source: source.into() }
     }
 }
 

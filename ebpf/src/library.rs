@@ -38,6 +38,17 @@ pub struct LibraryId {
     pub inode: u64,
 }
 
+impl LibraryId {
+    /// The file that a path leads to.
+    ///
+    /// # Errors
+    /// If it leads nowhere.
+    pub fn of(path: &Path) -> std::io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
 /// What attaching a library came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {

@@ -11,12 +11,16 @@ pub(crate) struct Objects {
     pub(crate) wait: &'static [u8],
     pub(crate) rtt: &'static [u8],
     pub(crate) exit: &'static [u8],
+    pub(crate) border: &'static [u8],
+    pub(crate) gate: &'static [u8],
 }
 
 pub(crate) const COMMITTED: Objects = Objects {
     wait: include_bytes_aligned!("../object/wait.bpf.o"),
     rtt: include_bytes_aligned!("../object/rtt.bpf.o"),
     exit: include_bytes_aligned!("../object/exit.bpf.o"),
+    border: include_bytes_aligned!("../object/border.bpf.o"),
+    gate: include_bytes_aligned!("../object/gate.bpf.o"),
 };
 
 /// A program's instructions with the maps' descriptors filled in, ready for `BPF_PROG_LOAD`.

@@ -358,7 +358,7 @@ impl Probes {
 }
 
 /// Says what to do about the one refusal that an operator can lift.
-fn with_advice(reason: String) -> String {
+pub(crate) fn with_advice(reason: String) -> String {
     let not_permitted = std::io::Error::from_raw_os_error(libc::EPERM).to_string();
     if reason.contains(&not_permitted) {
         return format!("{reason}; run the daemon as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");

@@ -1,6 +1,6 @@
 //! Reading and clearing the per-tenant rows of the kernel's arrays.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 
 use aya::{
     Ebpf, Pod,
@@ -26,6 +26,11 @@ fn array<'ebpf, V: Pod>(ebpf: &'ebpf Ebpf, map: &str) -> Result<PerCpuArray<&'eb
 
 /// The descriptor of a map of a kind that this crate's objects use.
 pub(crate) fn fd_of(map: &Map) -> Option<RawFd> {
+    borrowed_fd_of(map).map(|fd| fd.as_raw_fd())
+}
+
+/// The same, borrowed from the map.
+pub(crate) fn borrowed_fd_of(map: &Map) -> Option<BorrowedFd<'_>> {
     let data = match map {
         Map::Array(data)
         | Map::PerCpuArray(data)
@@ -36,5 +41,5 @@ pub(crate) fn fd_of(map: &Map) -> Option<RawFd> {
         | Map::Unsupported(data) => data,
         _ => return None,
     };
-    Some(data.fd().as_fd().as_raw_fd())
+    Some(data.fd().as_fd())
 }

@@ -34,6 +34,35 @@ impl fmt::Display for Probe {
     }
 }
 
+/// What there is in the kernel besides the three probes: what refuses, and what is the second witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Tenants' traffic at their district's border.
+    Residency,
+    /// Frames that go around the network stack.
+    RawFrameGuard,
+    /// Opening of GPUs.
+    DeviceGate,
+}
+
+impl Part {
+    /// The name in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Residency => "residency",
+            Self::RawFrameGuard => "raw_frame_guard",
+            Self::DeviceGate => "device_gate",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// By what means a probe is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
@@ -45,6 +74,10 @@ pub enum Mode {
     CgroupLink,
     /// A raw tracepoint.
     RawTracepoint,
+    /// A link on the governed cgroup that outlives the loader.
+    PinnedLink,
+    /// A link on a network interface that outlives the loader.
+    Tcx,
 }
 
 impl Mode {
@@ -56,6 +89,8 @@ impl Mode {
             Self::UprobePerf => "uprobe_perf",
             Self::CgroupLink => "cgroup_link",
             Self::RawTracepoint => "raw_tracepoint",
+            Self::PinnedLink => "pinned_link",
+            Self::Tcx => "tcx",
         }
     }
 }
@@ -92,20 +127,57 @@ impl ProbeStatus {
     }
 }
 
+/// One part's state, ready for a metric, a table or a log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartStatus {
+    /// Which part.
+    pub part: Part,
+    /// How far it has come.
+    pub state: State,
+    /// By what means; `None` until it is attached to something.
+    pub mode: Option<Mode>,
+    /// Why it is not up, or what to know. Empty when there is nothing to say.
+    pub reason: String,
+}
+
+impl PartStatus {
+    /// Whether it is at work.
+    #[must_use]
+    pub fn up(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+impl fmt::Display for PartStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_status(f, self.part.name(), self.state, self.mode, &self.reason)
+    }
+}
+
 impl fmt::Display for ProbeStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::Up => "up",
-            State::Idle => "idle",
-            State::Missing => "missing",
-        };
-        write!(f, "{}: {state}", self.probe)?;
-        if let Some(mode) = self.mode {
-            write!(f, " ({})", mode.name())?;
-        }
-        if !self.reason.is_empty() {
-            write!(f, ": {}", self.reason)?;
-        }
-        Ok(())
+        write_status(f, self.probe.name(), self.state, self.mode, &self.reason)
     }
+}
+
+fn write_status(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    state: State,
+    mode: Option<Mode>,
+    reason: &str,
+) -> fmt::Result {
+    let state = match state {
+        State::Up => "up",
+        State::Idle => "idle",
+        State::Missing => "missing",
+    };
+    write!(f, "{name}: {state}")?;
+    if let Some(mode) = mode {
+        write!(f, " ({})", mode.name())?;
+    }
+    if !reason.is_empty() {
+        write!(f, ": {reason}")?;
+    }
+    Ok(())
 }

@@ -1,16 +1,22 @@
-//! The two uses of `bpf(2)` that aya 0.14 lacks: loading a program for multi-uprobes, and linking it to many sites.
+//! The uses of `bpf(2)` that aya 0.14 lacks or cannot do without a gap: multi-uprobes, links that are made, replaced, looked at and
+//! pinned, maps that no object mentions; and the calls around them (`mmap`, `mount`, `membarrier`).
 //!
 //! Layouts are those of `union bpf_attr` in the kernel's UAPI; the kernel takes any length and reads zeros past its end.
 
 #![expect(unsafe_code, reason = "bpf(2) takes pointers inside its argument")]
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    ptr::NonNull,
 };
 
-use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_prog_type};
+use aya_obj::generated::{bpf_attach_type, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type};
 
 use crate::error::verdict;
 
@@ -120,15 +126,256 @@ pub(crate) fn link_uprobes(
     bpf(bpf_cmd::BPF_LINK_CREATE, &mut attribute)
 }
 
+/// Where a program other than a uprobe is linked to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target<'fd> {
+    /// A cgroup directory.
+    Cgroup(BorrowedFd<'fd>),
+    /// A network interface of the calling thread's network namespace, by number.
+    Interface(u32),
+}
+
+/// Links a program to a cgroup or an interface, beside what is there. The link ends when its last descriptor is closed and
+/// it is not pinned.
+pub(crate) fn link(
+    program: BorrowedFd<'_>,
+    target: Target<'_>,
+    attach_type: bpf_attach_type,
+) -> io::Result<OwnedFd> {
+    let mut attribute = LinkCreate {
+        program: number_of(program)?,
+        target: match target {
+            Target::Cgroup(cgroup) => number_of(cgroup)?,
+            Target::Interface(number) => number,
+        },
+        attach_type: attach_type as u32,
+        ..LinkCreate::default()
+    };
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attribute)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkUpdate {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// Puts another program in a link's place, at once for whoever runs into it.
+pub(crate) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attribute =
+        LinkUpdate { link: number_of(link)?, program: number_of(program)?, ..LinkUpdate::default() };
+    bpf_plain(bpf_cmd::BPF_LINK_UPDATE, &mut attribute)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct RawTracepointOpen {
+    name: u64,
+    program: u32,
+    reserved: u32,
+}
+
+/// Links a program to a raw tracepoint.
+pub(crate) fn link_raw_tracepoint(program: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
+    let mut attribute =
+        RawTracepointOpen { name: name.as_ptr().addr() as u64, program: number_of(program)?, reserved: 0 };
+    bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attribute)
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct Object {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// Gives a map or link a name in a BPF file system, so that it outlives its descriptors.
+pub(crate) fn pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attribute = Object { path: path.as_ptr().addr() as u64, fd: number_of(fd)?, flags: 0 };
+    bpf_plain(bpf_cmd::BPF_OBJ_PIN, &mut attribute)
+}
+
+/// Opens what is pinned at a path; `None` if nothing is.
+pub(crate) fn open_pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let path = c_path(path)?;
+    let mut attribute = Object { path: path.as_ptr().addr() as u64, ..Object::default() };
+    match bpf(bpf_cmd::BPF_OBJ_GET, &mut attribute) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ObjectInfo {
+    fd: u32,
+    length: u32,
+    info: u64,
+}
+
+/// The head of `struct bpf_link_info` as cgroup links and interface links fill it.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    kind: u32,
+    id: u32,
+    program: u32,
+    reserved: u32,
+    /// Cgroup number, or interface number in its lower half.
+    target: u64,
+    attach_type: u32,
+    reserved2: u32,
+}
+
+/// The number of the cgroup or interface that a link is on; zero once that is gone.
+pub(crate) fn target_of_link(link: BorrowedFd<'_>, is_interface: bool) -> io::Result<u64> {
+    let mut info = LinkInfo::default();
+    let mut attribute = ObjectInfo {
+        fd: number_of(link)?,
+        length: u32::try_from(size_of::<LinkInfo>()).map_err(io::Error::other)?,
+        info: std::ptr::from_mut(&mut info).addr() as u64,
+    };
+    bpf_plain(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attribute)?;
+    Ok(if is_interface { info.target & u64::from(u32::MAX) } else { info.target })
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    entries: u32,
+    flags: u32,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// What a map is made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MapShape {
+    pub(crate) map_type: bpf_map_type,
+    pub(crate) key_size: u32,
+    pub(crate) value_size: u32,
+    pub(crate) entries: u32,
+    pub(crate) flags: u32,
+}
+
+/// Makes a map that no object file describes.
+pub(crate) fn create_map(name: &str, shape: MapShape) -> io::Result<OwnedFd> {
+    let mut attribute = MapCreate {
+        map_type: shape.map_type as u32,
+        key_size: shape.key_size,
+        value_size: shape.value_size,
+        entries: shape.entries,
+        flags: shape.flags,
+        ..MapCreate::default()
+    };
+    for (to, from) in attribute.name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    bpf(bpf_cmd::BPF_MAP_CREATE, &mut attribute)
+}
+
+const _: () = assert!(size_of::<LinkUpdate>() == 16 && size_of::<Object>() == 16);
+const _: () = assert!(size_of::<RawTracepointOpen>() == 16 && size_of::<ObjectInfo>() == 16);
+const _: () = assert!(size_of::<MapCreate>() == 44 && size_of::<LinkInfo>() == 32);
+
+/// Maps a map's values into this process, shared with the kernel.
+pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: a new mapping where the kernel likes; nothing of ours lies there.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("mapped at zero"))
+}
+
+/// Takes back what [`map_shared`] answered.
+///
+/// # Safety
+/// The mapping is that long and nothing refers to it any more.
+pub(crate) unsafe fn unmap(address: NonNull<u8>, bytes: usize) {
+    // SAFETY: the caller's promise.
+    let answer = unsafe { libc::munmap(address.as_ptr().cast(), bytes) };
+    debug_assert_eq!(answer, 0, "a mapping of ours");
+}
+
+/// Mounts a BPF file system.
+pub(crate) fn mount_bpffs(directory: &Path) -> io::Result<()> {
+    let directory = c_path(directory)?;
+    let (kind, options) = (c"bpf", c"mode=0700");
+    // SAFETY: four terminated strings that outlive the call.
+    let answer =
+        unsafe { libc::mount(kind.as_ptr(), directory.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a path lies on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> io::Result<bool> {
+    let path = c_path(path)?;
+    let mut buffer = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: a terminated string, and a buffer of the type the call fills.
+    let answer = unsafe { libc::statfs(path.as_ptr(), buffer.as_mut_ptr()) };
+    if answer != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it filled the buffer.
+    Ok(unsafe { buffer.assume_init() }.f_type == BPF_FS_MAGIC)
+}
+
+/// `BPF_FS_MAGIC` of the UAPI's magic.h.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// Waits until every program run that is under way has ended (the call waits for an RCU grace period).
+pub(crate) fn wait_for_programs() -> io::Result<()> {
+    // SAFETY: the call takes three numbers.
+    let answer = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+fn number_of(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(fd.as_raw_fd()).map_err(io::Error::other)
+}
+
 fn bpf<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<OwnedFd> {
-    // SAFETY: `attribute` is one of the two structures above, whose pointers name buffers that their makers keep alive
-    // across the call and whose lengths they state; the kernel writes to the verifier log only.
+    let fd = call(command, attribute)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn bpf_plain<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<()> {
+    call(command, attribute).map(|_zero| ())
+}
+
+fn call<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<i32> {
+    // SAFETY: `attribute` is one of the structures above, whose pointers name buffers that their makers keep alive across the
+    // call and whose lengths they state; the kernel writes to the verifier log and to the link info only.
     let answer = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attribute), size_of::<T>())
     };
     match i32::try_from(answer) {
-        // SAFETY: the kernel has just made this descriptor for us.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Ok(answer) if answer >= 0 => Ok(answer),
         _ => Err(io::Error::last_os_error()),
     }
 }
