@@ -3,13 +3,16 @@
 
 #![allow(dead_code, reason = "every test binary uses a part")]
 
+pub(crate) mod city;
+
 use std::{
+    collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
-        OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -98,6 +101,21 @@ fn programs() -> Result<&'static Programs, String> {
         .map_err(Clone::clone)
 }
 
+/// One of the C programs, compiled once per test binary.
+pub(crate) fn compile_program(source: &'static str, libraries: &[&str]) -> Result<PathBuf, String> {
+    static MADE: Mutex<BTreeMap<&'static str, Result<PathBuf, String>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().expect("no test fails in here");
+    made.entry(source)
+        .or_insert_with(|| {
+            let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("headgate-ebpf");
+            fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+            let output = directory.join(source.trim_end_matches(".c"));
+            compile(libraries, &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c").join(source), &output)?;
+            Ok(output)
+        })
+        .clone()
+}
+
 fn compile(flags: &[&str], source: &Path, output: &Path) -> Result<(), String> {
     // Test binaries run side by side: each makes its own and moves it into the one place.
     let own = output.with_extension(std::process::id().to_string());
@@ -117,7 +135,7 @@ pub(crate) struct TestCgroup {
 }
 
 impl TestCgroup {
-    fn make(path: PathBuf) -> Result<Self, String> {
+    pub(crate) fn make(path: PathBuf) -> Result<Self, String> {
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let cgroup = Cgroup::open(&path).map_err(|error| error.to_string())?;
         Ok(Self { path, cgroup })
