@@ -8,7 +8,7 @@
 //! daemon beyond [`Source`]. It never labels by process, address or kernel name; the number of series is
 //! bounded by tenants, devices and districts.
 //!
-//! Read in this order: [`snapshot`], [`families`], [`page`], [`http`], [`document`].
+//! Read in this order: [`snapshot`], [`families`], [`mod@page`], [`http`], [`document`].
 
 #![forbid(unsafe_code)]
 

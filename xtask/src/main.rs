@@ -11,7 +11,7 @@
 //! Nothing here is shipped. A chore exits 0 when all is well and 1 when it found something; `bench` and `ebpf`
 //! have further codes, named in their modules.
 //!
-//! Read in this order: [`workspace`], [`tidy`], [`bench`].
+//! Read in this order: [`workspace`], [`tidy`], [`mod@bench`].
 
 mod workspace;
 mod clock;

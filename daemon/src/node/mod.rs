@@ -17,7 +17,7 @@
 //!                                 taken, unconnected: the process lives on with its ledger
 //! ```
 //!
-//! Read in this order: [`event`], [`state`], [`step`], [`effect`].
+//! Read in this order: [`event`], [`state`], [`mod@step`], [`effect`].
 
 pub mod effect;
 pub mod event;

@@ -83,7 +83,8 @@ fn check_manifests(findings: &mut Findings, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Directories that only this machine has: where the checkout lies, and home.
+/// Directories that only this machine has: where the checkout lies, and home. The directory for temporary files is
+/// every machine's, even if the checkout lies there.
 fn machine_paths(root: &Path) -> Vec<String> {
     let home = env::var_os("HOME").map(PathBuf::from);
     root.parent()
@@ -92,7 +93,7 @@ fn machine_paths(root: &Path) -> Vec<String> {
         .chain(home)
         .map(|path| path.display().to_string())
         // A checkout in `/` or a home of `/` would make every path this machine's.
-        .filter(|path| 1 < path.len())
+        .filter(|path| 1 < path.len() && Path::new(path) != env::temp_dir())
         .map(|path| path + "/")
         .collect()
 }
