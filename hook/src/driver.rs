@@ -5,10 +5,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use headgate_abi::cuda::types::*;
 use headgate_abi::cuda::{CUresult, Symbol};
-use headgate_abi::nvml::{
-    self, NvmlDevice, NvmlMemory, NvmlMemoryV2, NvmlPciInfo, NvmlProcessInfo, NvmlProcessInfoV1,
-    NvmlProcessUtilizationSample, NvmlReturn, NvmlUtilization,
-};
+use headgate_abi::nvml::{self, *};
 
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
 

@@ -1,6 +1,8 @@
 //! The CUDA driver API as Headgate sees it: C types and the one symbol table.
 
 pub mod types;
+pub mod descriptors;
+mod table;
 pub mod symbols;
 
 pub use symbols::{Disposition, Family, OnFailure, Symbol, ThreadMode, by_elf_name, select};

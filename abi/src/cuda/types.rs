@@ -68,7 +68,33 @@ handles! {
     CUgraph;
     /// A graph made ready to launch.
     CUgraphExec;
+    /// A node of a graph.
+    CUgraphNode;
+    /// A host object whose life a graph may share.
+    CUuserObject;
+    /// An array: memory laid out for textures and surfaces.
+    CUarray;
+    /// An array at several levels of detail.
+    CUmipmappedArray;
+    /// A context that owns a share of the SMs.
+    CUgreenCtx;
+    /// Such a share, described.
+    CUdevResourceDesc;
+    /// Memory of another programming interface.
+    CUexternalMemory;
+    /// A semaphore of another programming interface.
+    CUexternalSemaphore;
+    /// A resource shared with graphics.
+    CUgraphicsResource;
+    /// A texture reference.
+    CUtexref;
+    /// A surface reference.
+    CUsurfref;
+    /// A link of several code objects under way.
+    CUlinkState;
 }
+
+pub use super::descriptors::*;
 
 /// The legacy default stream's explicit handle (`CU_STREAM_LEGACY`).
 pub const CU_STREAM_LEGACY: usize = 0x1;

@@ -2,7 +2,11 @@
 //!
 //! Unlike the driver API, NVML has no look-up function: programs take its names by `dlsym` or link them.
 
+mod structures;
+
 use core::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
+
+pub use structures::*;
 
 /// Opaque device handle (`nvmlDevice_t`).
 #[repr(transparent)]
@@ -151,6 +155,7 @@ pub struct NvmlPciInfo {
 macro_rules! nvml_symbols {
     ($visit:path $(, $context:tt)*) => {
         $visit! { [$($context)*]
+            nvmlInit () [passed];
             nvmlInit_v2 () [passed];
             nvmlInitWithFlags (flags: c_uint) [passed];
             nvmlShutdown () [passed];
@@ -158,9 +163,13 @@ macro_rules! nvml_symbols {
             nvmlSystemGetNVMLVersion (version: *mut c_char, length: c_uint) [passed];
             nvmlSystemGetCudaDriverVersion (version: *mut c_int) [passed];
             nvmlSystemGetCudaDriverVersion_v2 (version: *mut c_int) [passed];
+            nvmlSystemGetProcessName (pid: c_uint, name: *mut c_char, length: c_uint) [passed];
+            nvmlDeviceGetCount (count: *mut c_uint) [passed];
             nvmlDeviceGetCount_v2 (count: *mut c_uint) [passed];
+            nvmlDeviceGetHandleByIndex (index: c_uint, device: *mut NvmlDevice) [passed];
             nvmlDeviceGetHandleByIndex_v2 (index: c_uint, device: *mut NvmlDevice) [passed];
             nvmlDeviceGetHandleByUUID (uuid: *const c_char, device: *mut NvmlDevice) [passed];
+            nvmlDeviceGetHandleByPciBusId (bus_id: *const c_char, device: *mut NvmlDevice) [passed];
             nvmlDeviceGetHandleByPciBusId_v2 (bus_id: *const c_char, device: *mut NvmlDevice) [passed];
             nvmlDeviceGetIndex (device: NvmlDevice, index: *mut c_uint) [passed];
             nvmlDeviceGetName (device: NvmlDevice, name: *mut c_char, length: c_uint) [passed];
@@ -169,10 +178,25 @@ macro_rules! nvml_symbols {
             nvmlDeviceGetPciInfo_v3 (device: NvmlDevice, info: *mut NvmlPciInfo) [passed];
             nvmlDeviceGetMemoryInfo (device: NvmlDevice, memory: *mut NvmlMemory) [hooked];
             nvmlDeviceGetMemoryInfo_v2 (device: NvmlDevice, memory: *mut NvmlMemoryV2) [hooked];
+            nvmlDeviceGetBAR1MemoryInfo (device: NvmlDevice, memory: *mut NvmlBar1Memory) [passed];
+            nvmlDeviceGetConfComputeProtectedMemoryUsage (device: NvmlDevice, memory: *mut NvmlMemory) [passed];
+            nvmlDeviceSetMemoryLimits_v1 (device: NvmlDevice, limits: *mut NvmlSetMemoryLimits) [passed];
+            nvmlDeviceGetMemoryLimits_v1 (device: NvmlDevice, limits: *mut NvmlGetMemoryLimits) [passed];
             nvmlDeviceGetUtilizationRates (device: NvmlDevice, utilization: *mut NvmlUtilization) [passed];
             nvmlDeviceGetComputeRunningProcesses (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfoV1) [passed];
             nvmlDeviceGetComputeRunningProcesses_v2 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
             nvmlDeviceGetComputeRunningProcesses_v3 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
+            nvmlDeviceGetGraphicsRunningProcesses (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfoV1) [passed];
+            nvmlDeviceGetGraphicsRunningProcesses_v2 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
+            nvmlDeviceGetGraphicsRunningProcesses_v3 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
+            nvmlDeviceGetMPSComputeRunningProcesses (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfoV1) [passed];
+            nvmlDeviceGetMPSComputeRunningProcesses_v2 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
+            nvmlDeviceGetMPSComputeRunningProcesses_v3 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [passed];
+            nvmlDeviceGetRunningProcessDetailList (device: NvmlDevice, list: *mut NvmlProcessDetailList) [passed];
+            nvmlDeviceGetProcessesUtilizationInfo (device: NvmlDevice, info: *mut NvmlProcessesUtilizationInfo) [passed];
+            nvmlDeviceGetAccountingMode (device: NvmlDevice, mode: *mut c_uint) [passed];
+            nvmlDeviceGetAccountingPids (device: NvmlDevice, count: *mut c_uint, pids: *mut c_uint) [passed];
+            nvmlDeviceGetAccountingStats (device: NvmlDevice, pid: c_uint, stats: *mut NvmlAccountingStats) [passed];
             nvmlDeviceGetProcessUtilization (device: NvmlDevice, samples: *mut NvmlProcessUtilizationSample, count: *mut c_uint, since_us: c_ulonglong) [passed];
             nvmlDeviceGetCudaComputeCapability (device: NvmlDevice, major: *mut c_int, minor: *mut c_int) [passed];
         }
