@@ -149,6 +149,61 @@ impl Family {
     }
 }
 
+impl Family {
+    /// Whether an isolating hook has something to do in the family: it takes or gives back device memory, tells how
+    /// much there is, or starts work on the device.
+    #[must_use]
+    pub fn is_metered(self) -> bool {
+        match self {
+            Self::MemoryView
+            | Self::Context
+            | Self::ContextEnd
+            | Self::Allocate
+            | Self::Free
+            | Self::Managed
+            | Self::PoolAllocate
+            | Self::Pool
+            | Self::PhysicalMemory
+            | Self::VirtualMemory
+            | Self::Array
+            | Self::ArrayEnd
+            | Self::Ipc
+            | Self::Launch
+            | Self::Capture
+            | Self::GraphMemory
+            | Self::GraphReady
+            | Self::GraphLaunch
+            | Self::GraphEnd => true,
+            Self::Init
+            | Self::Routing
+            | Self::Query
+            | Self::ContextSwitch
+            | Self::ContextLimit
+            | Self::GreenContext
+            | Self::Checkpoint
+            | Self::ManagedHint
+            | Self::Multicast
+            | Self::External
+            | Self::Graphics
+            | Self::HostMemory
+            | Self::Copy
+            | Self::SynchronousCopy
+            | Self::Module
+            | Self::LaunchSetup
+            | Self::HostFunction
+            | Self::Stream
+            | Self::StreamEnd
+            | Self::Poll
+            | Self::Synchronize
+            | Self::MemoryOperation
+            | Self::Event
+            | Self::EventRecord
+            | Self::Graph
+            | Self::Texture => false,
+        }
+    }
+}
+
 /// Whose default stream the null stream means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ThreadMode {
@@ -238,6 +293,11 @@ impl Symbol {
 #[must_use]
 pub fn by_elf_name(name: &str) -> Option<Symbol> {
     ROWS.iter().position(|row| row.elf_name == name).map(|index| SYMBOLS[index])
+}
+
+/// Entry points that the hook should stand in front of and does not.
+pub fn unhooked() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().filter(|row| row.family.is_metered() && row.disposition == Disposition::Passed)
 }
 
 /// What `cuGetProcAddress(base_name, version, thread_mode)` means: the newest form not above `version`.

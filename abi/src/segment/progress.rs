@@ -23,6 +23,8 @@ pub struct Progress {
     pub waiting: bool,
     /// Work is past the gate and not done.
     pub running: bool,
+    /// A number that changes when a batch completes.
+    pub completed: u32,
 }
 
 /// Reads the lanes of a seat for `device`. Each word is read once; whatever a tenant scribbled there, the
@@ -36,6 +38,7 @@ pub fn progress(seat: &Seat, device: usize) -> Progress {
             let one = lane_progress(lane, marks);
             progress.waiting |= one.waiting;
             progress.running |= one.running;
+            progress.completed = progress.completed.wrapping_add(one.completed);
         }
     }
     progress
@@ -48,6 +51,7 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
     Progress {
         waiting: ahead(lane.begun.load(Acquire), started),
         running: ahead(started, completed) && ahead(lane.submitted.load(Acquire), completed),
+        completed,
     }
 }
 
@@ -64,6 +68,11 @@ mod tests {
     use crate::segment::Ledger;
     use crate::segment::map::LedgerSegment;
 
+    fn shown(seat: &Seat, device: usize) -> (bool, bool) {
+        let progress = progress(seat, device);
+        (progress.waiting, progress.running)
+    }
+
     #[test]
     fn a_batch_goes_from_waiting_to_running_to_rest() {
         let ledger = Ledger::new(LedgerSegment::create().unwrap().0);
@@ -77,16 +86,18 @@ mod tests {
             for word in [&lane.begun, &lane.submitted, &marks.started, &marks.completed] {
                 word.store(before, Release);
             }
-            assert_eq!(progress(seat, 0), Progress::default());
+            assert_eq!(shown(seat, 0), (false, false));
             lane.begun.store(number, Release);
-            assert_eq!(progress(seat, 0), Progress { waiting: true, running: false });
+            assert_eq!(shown(seat, 0), (true, false));
             marks.started.store(number, Release);
-            assert_eq!(progress(seat, 0), Progress::default(), "an open batch is not yet work");
+            assert_eq!(shown(seat, 0), (false, false), "an open batch is not yet work");
             lane.submitted.store(number, Release);
-            assert_eq!(progress(seat, 0), Progress { waiting: false, running: true });
-            assert_eq!(progress(seat, 1), Progress::default(), "another device");
+            assert_eq!(shown(seat, 0), (false, true));
+            assert_eq!(progress(seat, 0).completed, before);
+            assert_eq!(shown(seat, 1), (false, false), "another device");
             marks.completed.store(number, Release);
-            assert_eq!(progress(seat, 0), Progress::default());
+            assert_eq!(shown(seat, 0), (false, false));
+            assert_eq!(progress(seat, 0).completed, number);
         }
     }
 }
