@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use headgate_abi::cuda::types::*;
 use headgate_abi::cuda::{CUresult, Symbol};
-use headgate_abi::nvml::{self, *};
+use headgate_abi::nvml::*;
 
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
 
@@ -40,7 +40,7 @@ macro_rules! define_nvml {
         #[allow(non_snake_case, dead_code, reason = "the C names; not all are called")]
         pub(crate) unsafe fn $name($($arg: $ty),*) -> NvmlReturn {
             type Function = unsafe extern "C" fn($($ty),*) -> NvmlReturn;
-            match resolve::nvml_real(nvml::Symbol::$name) {
+            match resolve::nvml_real(headgate_abi::nvml::Symbol::$name) {
                 // SAFETY: the row gives the function's true signature.
                 Some(function) => unsafe { std::mem::transmute::<*mut c_void, Function>(function)($($arg),*) },
                 None => NvmlReturn::ERROR_FUNCTION_NOT_FOUND,
@@ -224,6 +224,304 @@ pub(crate) fn register_page(page: *mut u8, bytes: usize) -> Result<CUdeviceptr, 
     // SAFETY: the output is valid for writing; the page is registered.
     let status = unsafe { cuda::cuMemHostGetDevicePointer_v2(&raw mut address, page.cast(), 0) };
     if status.is_success() { Ok(address) } else { Err(status) }
+}
+
+/// A value that a program passes by address, such as a structure that describes what it asks for.
+pub(crate) fn argument<T: Copy>(at: *const T) -> Option<T> {
+    // SAFETY: the caller of the CUDA function promised a valid pointer or null.
+    (!at.is_null()).then(|| unsafe { at.read_unaligned() })
+}
+
+/// As [`argument`], for a list of `count` values.
+pub(crate) fn arguments<T: Copy>(at: *const T, count: usize) -> Vec<T> {
+    (0..count).map_while(|index| argument(at.wrapping_add(index))).collect()
+}
+
+/// Whether allocations in the stream become part of a graph now. A driver that cannot say has none to become
+/// part of.
+pub(crate) fn allocates_in_graph(stream: CUstream, per_thread: bool) -> bool {
+    let mut state: CUenum = 0;
+    let status = if per_thread {
+        // SAFETY: the output is valid for writing; the stream is the caller's own.
+        unsafe { cuda::cuStreamIsCapturing_ptsz(stream, &raw mut state) }
+    } else {
+        // SAFETY: as above.
+        unsafe { cuda::cuStreamIsCapturing(stream, &raw mut state) }
+    };
+    status.is_success() && state != 0
+}
+
+/// Asks a driver call for one 64-bit figure. `None` when the driver has no such figure, which includes drivers
+/// that say yes and write nothing.
+fn figure(ask: impl FnOnce(*mut c_void) -> CUresult) -> Option<u64> {
+    const UNWRITTEN: u64 = u64::MAX;
+    let mut value = UNWRITTEN;
+    let status = ask((&raw mut value).cast());
+    (status.is_success() && value != UNWRITTEN).then_some(value)
+}
+
+/// Bytes a pool has taken from its device.
+pub(crate) fn pool_reserved_bytes(pool: CUmemoryPool) -> Option<u64> {
+    const RESERVED_MEM_CURRENT: CUenum = 5;
+    // SAFETY: the output is a 64-bit integer, as this attribute wants it.
+    figure(|value| unsafe { cuda::cuMemPoolGetAttribute(pool, RESERVED_MEM_CURRENT, value) })
+}
+
+/// Bytes a device keeps for this process's graphs.
+pub(crate) fn graph_reserved_bytes(device: CUdevice) -> Option<u64> {
+    const RESERVED_MEM_CURRENT: CUenum = 2;
+    // SAFETY: as above.
+    figure(|value| unsafe { cuda::cuDeviceGetGraphMemAttribute(device, RESERVED_MEM_CURRENT, value) })
+}
+
+/// Bytes of those that graphs use.
+pub(crate) fn graph_used_bytes(device: CUdevice) -> Option<u64> {
+    const USED_MEM_CURRENT: CUenum = 0;
+    // SAFETY: as above.
+    figure(|value| unsafe { cuda::cuDeviceGetGraphMemAttribute(device, USED_MEM_CURRENT, value) })
+}
+
+/// Makes a pool give back what it keeps beyond `keep_bytes`, as far as the driver can.
+pub(crate) fn trim_pool(pool: CUmemoryPool, keep_bytes: u64) {
+    let keep = usize::try_from(keep_bytes).unwrap_or(usize::MAX);
+    // SAFETY: a pool handle that was valid when it was noted; the driver checks it. What it answers shows in the
+    // pool's figure, which is looked at next.
+    let _status = unsafe { cuda::cuMemPoolTrimTo(pool, keep) };
+}
+
+/// Makes a device give back what it keeps for graphs without need.
+pub(crate) fn trim_graphs(device: CUdevice) {
+    // SAFETY: the driver checks the device. What it answers shows in the figure, which is looked at next.
+    let _status = unsafe { cuda::cuDeviceGraphMemTrim(device) };
+}
+
+/// The pool that stream-ordered allocations on a device come from now.
+pub(crate) fn current_pool(device: CUdevice) -> Option<CUmemoryPool> {
+    let mut pool = CUmemoryPool::NULL;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuDeviceGetMemPool(&raw mut pool, device) };
+    (status.is_success() && !pool.is_null()).then_some(pool)
+}
+
+/// The device a stream works on; `None` when the driver is too old to say, or for a default stream.
+pub(crate) fn stream_device(stream: CUstream) -> Option<CUdevice> {
+    const HANDLES_MIN: usize = 0x100;
+    let mut device = 0;
+    if stream.addr() < HANDLES_MIN {
+        return None;
+    }
+    // SAFETY: the output is valid for writing; the stream is the caller's own.
+    let status = unsafe { cuda::cuStreamGetDevice(stream, &raw mut device) };
+    status.is_success().then_some(device)
+}
+
+/// Undoes a stream-ordered allocation.
+pub(crate) fn free_in_stream(address: CUdeviceptr, stream: CUstream, per_thread: bool) -> CUresult {
+    if per_thread {
+        // SAFETY: the address was returned by the driver a moment ago and has been given to nobody.
+        unsafe { cuda::cuMemFreeAsync_ptsz(address, stream) }
+    } else {
+        // SAFETY: as above.
+        unsafe { cuda::cuMemFreeAsync(address, stream) }
+    }
+}
+
+/// Waits for a stream, so that what was freed in it is free.
+pub(crate) fn synchronise_stream(stream: CUstream, per_thread: bool) -> CUresult {
+    if per_thread {
+        // SAFETY: the stream is the caller's own.
+        unsafe { cuda::cuStreamSynchronize_ptsz(stream) }
+    } else {
+        // SAFETY: as above.
+        unsafe { cuda::cuStreamSynchronize(stream) }
+    }
+}
+
+/// Undoes the making of an array.
+pub(crate) fn destroy_array(array: CUarray) -> CUresult {
+    // SAFETY: the array was made by the driver a moment ago and has been given to nobody.
+    unsafe { cuda::cuArrayDestroy(array) }
+}
+
+/// Undoes the making of a mipmapped array.
+pub(crate) fn destroy_mipmap(mipmap: CUmipmappedArray) -> CUresult {
+    // SAFETY: as above.
+    unsafe { cuda::cuMipmappedArrayDestroy(mipmap) }
+}
+
+/// Bytes an array takes, where the driver says.
+pub(crate) fn array_bytes(array: CUarray, device: CUdevice) -> Option<u64> {
+    requirements(|found| {
+        // SAFETY: the output is valid for writing; the array was made a moment ago.
+        unsafe { cuda::cuArrayGetMemoryRequirements(found, array, device) }
+    })
+}
+
+/// Bytes a mipmapped array takes, where the driver says.
+pub(crate) fn mipmap_bytes(mipmap: CUmipmappedArray, device: CUdevice) -> Option<u64> {
+    requirements(|found| {
+        // SAFETY: as above.
+        unsafe { cuda::cuMipmappedArrayGetMemoryRequirements(found, mipmap, device) }
+    })
+}
+
+fn requirements(ask: impl FnOnce(*mut CUDA_ARRAY_MEMORY_REQUIREMENTS) -> CUresult) -> Option<u64> {
+    let mut found = CUDA_ARRAY_MEMORY_REQUIREMENTS { size: 0, alignment: 0, reserved: [0; 4] };
+    let status = ask(&raw mut found);
+    (status.is_success() && found.size != 0).then_some(found.size as u64)
+}
+
+/// Every allocation of a graph and of the graphs inside it: device, address and bytes.
+pub(crate) fn graph_allocations(graph: CUgraph) -> Vec<(CUdevice, u64, u64)> {
+    const DEPTH_MAX: usize = 16;
+    let mut found = Vec::new();
+    let mut within = vec![(graph, 0)];
+    while let Some((graph, depth)) = within.pop() {
+        for node in graph_nodes(graph) {
+            if let Some(allocation) = allocation_of(node) {
+                found.push(allocation);
+            } else if depth < DEPTH_MAX
+                && let Some(child) = child_of(node)
+            {
+                within.push((child, depth + 1));
+            }
+        }
+    }
+    found
+}
+
+fn graph_nodes(graph: CUgraph) -> Vec<CUgraphNode> {
+    let mut count = 0usize;
+    // SAFETY: a null list asks for the number only.
+    let status = unsafe { cuda::cuGraphGetNodes(graph, std::ptr::null_mut(), &raw mut count) };
+    if !status.is_success() || count == 0 {
+        return Vec::new();
+    }
+    let mut nodes = vec![CUgraphNode::NULL; count];
+    // SAFETY: the list has room for as many as the count says.
+    let status = unsafe { cuda::cuGraphGetNodes(graph, nodes.as_mut_ptr(), &raw mut count) };
+    nodes.truncate(if status.is_success() { count } else { 0 });
+    nodes
+}
+
+fn node_kind(node: CUgraphNode) -> Option<CUenum> {
+    let mut kind = CUenum::MAX;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuGraphNodeGetType(node, &raw mut kind) };
+    status.is_success().then_some(kind)
+}
+
+fn allocation_of(node: CUgraphNode) -> Option<(CUdevice, u64, u64)> {
+    if node_kind(node)? != CU_GRAPH_NODE_TYPE_MEM_ALLOC {
+        return None;
+    }
+    // SAFETY: an all-zero structure is a valid value to be filled in.
+    let mut params: CUDA_MEM_ALLOC_NODE_PARAMS = unsafe { std::mem::zeroed() };
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuGraphMemAllocNodeGetParams(node, &raw mut params) };
+    let device = device_of(params.poolProps.location)?;
+    status.is_success().then_some((device, params.dptr, params.bytesize as u64))
+}
+
+fn child_of(node: CUgraphNode) -> Option<CUgraph> {
+    const NODE_TYPE_GRAPH: CUenum = 4;
+    if node_kind(node)? != NODE_TYPE_GRAPH {
+        return None;
+    }
+    let mut child = CUgraph::NULL;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuGraphChildGraphNodeGetGraph(node, &raw mut child) };
+    (status.is_success() && !child.is_null()).then_some(child)
+}
+
+/// The device whose memory a location means; `None` for host memory.
+pub(crate) fn device_of(location: CUmemLocation) -> Option<CUdevice> {
+    const DEVICE_LOCALITY_DOMAIN: CUenum = 6;
+    match location.kind {
+        CU_MEM_LOCATION_TYPE_DEVICE => Some(location.id),
+        // The low byte is the device, the next one a part of its memory.
+        DEVICE_LOCALITY_DOMAIN => Some(location.id & 0xff),
+        _ => None,
+    }
+}
+
+/// Bytes a process has on a device, as NVML sees it. Starts NVML, which takes milliseconds the first time.
+pub(crate) fn process_bytes(uuid: &[u8; 16], pid: u32) -> Option<u64> {
+    resolve::load_nvml()?;
+    // SAFETY: no arguments. Started once more than the program starts it: NVML counts.
+    let started = unsafe { management::nvmlInit_v2() };
+    if started != NvmlReturn::SUCCESS {
+        return None;
+    }
+    let found = nvml_device(uuid).and_then(|device| {
+        let (status, processes) = processes(|count, list| {
+            // SAFETY: the list has room for as many as the count says.
+            unsafe { management::nvmlDeviceGetComputeRunningProcesses_v3(device, count, list) }
+        });
+        let own = processes.into_iter().find(|process: &NvmlProcessInfo| process.pid == pid)?;
+        (status == NvmlReturn::SUCCESS && own.used_gpu_memory != u64::MAX).then_some(own.used_gpu_memory)
+    });
+    // SAFETY: undoes the start above.
+    let _stopped = unsafe { management::nvmlShutdown() };
+    found
+}
+
+fn nvml_device(uuid: &[u8; 16]) -> Option<NvmlDevice> {
+    let mut count = 0;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { management::nvmlDeviceGetCount_v2(&raw mut count) };
+    (0..count).take_while(|_| status == NvmlReturn::SUCCESS).find_map(|index| {
+        let mut device = NvmlDevice(std::ptr::null_mut());
+        // SAFETY: the output is valid for writing.
+        let status = unsafe { management::nvmlDeviceGetHandleByIndex_v2(index, &raw mut device) };
+        (status == NvmlReturn::SUCCESS && nvml_uuid(device).as_ref() == Some(uuid)).then_some(device)
+    })
+}
+
+/// All that one of NVML's list calls would list, however short the program's own list is.
+pub(crate) fn processes<T: Copy + Default>(
+    ask: impl Fn(*mut c_uint, *mut T) -> NvmlReturn,
+) -> (NvmlReturn, Vec<T>) {
+    const TRIES_MAX: usize = 4;
+    let mut list = vec![T::default(); 64];
+    let mut status = NvmlReturn::ERROR_INSUFFICIENT_SIZE;
+    for _ in 0..TRIES_MAX {
+        let mut count = c_uint::try_from(list.len()).unwrap_or(c_uint::MAX);
+        status = ask(&raw mut count, list.as_mut_ptr());
+        if status == NvmlReturn::ERROR_INSUFFICIENT_SIZE {
+            // More may have started by the time it is asked again.
+            list.resize((count as usize).max(list.len()) * 2, T::default());
+            continue;
+        }
+        list.truncate(if status == NvmlReturn::SUCCESS { count as usize } else { 0 });
+        return (status, list);
+    }
+    (status, Vec::new())
+}
+
+/// Writes a list into the program's own, as far as its length at `count` allows; says how long it is.
+pub(crate) fn give_list<T: Copy>(found: &[T], count: &Out<c_uint>, list: *mut T) -> NvmlReturn {
+    let Some(room) = count.get() else { return NvmlReturn::ERROR_INVALID_ARGUMENT };
+    let length = c_uint::try_from(found.len()).unwrap_or(c_uint::MAX);
+    count.set(length);
+    if found.is_empty() {
+        return NvmlReturn::SUCCESS;
+    }
+    if room < length || list.is_null() {
+        return NvmlReturn::ERROR_INSUFFICIENT_SIZE;
+    }
+    for (index, &value) in found.iter().enumerate() {
+        Out(list.wrapping_add(index)).set(value);
+    }
+    NvmlReturn::SUCCESS
+}
+
+/// The file behind a descriptor, by device and inode.
+pub(crate) fn file_of(descriptor: c_int) -> Option<(u64, u64)> {
+    // SAFETY: an all-zero record is a valid value to be filled in.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: any descriptor may be asked about; the output is valid for writing.
+    (unsafe { libc::fstat(descriptor, &raw mut status) } == 0).then_some((status.st_dev, status.st_ino))
 }
 
 /// Gives device memory back on behalf of a call that could not be completed.

@@ -3,50 +3,274 @@
 #![expect(unsafe_code, reason = "exports C functions")]
 #![expect(unreachable_pub, reason = "exported by name to the dynamic linker, not to other modules")]
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 
 use headgate_abi::cuda::types::*;
 use headgate_abi::cuda::{CUresult, Symbol};
-use headgate_abi::nvml::{self, NvmlDevice, NvmlMemory, NvmlMemoryV2, NvmlReturn};
+use headgate_abi::nvml::*;
 
 use crate::boundary::{cross, inside, shield};
 use crate::driver::{self, Out};
-use crate::intercept::{context, launch, memory, view};
+use crate::intercept::{array, context, graph, launch, memory, physical, pool, processes, view};
 use crate::{resolve, session};
 
-/// The meaning of each hooked call, by name. A hooked row without a line here does not compile.
+/// The meaning of each hooked call, by name. A hooked row without a line here counts as one that waits for the
+/// device.
 macro_rules! meaning {
     (cuInit, $flags:ident) => {
         context::init()
     };
 
+    (cuDeviceTotalMem, $bytes:ident, $dev:ident) => {
+        view::total_memory(Out($bytes), $dev)
+    };
     (cuDeviceTotalMem_v2, $bytes:ident, $dev:ident) => {
         view::total_memory(Out($bytes), $dev)
+    };
+    (cuMemGetInfo, $free:ident, $total:ident) => {
+        view::memory_info(Out($free), Out($total))
     };
     (cuMemGetInfo_v2, $free:ident, $total:ident) => {
         view::memory_info(Out($free), Out($total))
     };
 
+    (cuMemAlloc, $dptr:ident, $bytes:ident) => {
+        memory::allocate(Out($dptr), $bytes)
+    };
     (cuMemAlloc_v2, $dptr:ident, $bytes:ident) => {
         memory::allocate(Out($dptr), $bytes)
     };
-    (cuMemAllocAsync, $dptr:ident, $bytes:ident, $s:ident) => {
+    (cuMemAllocManaged, $dptr:ident, $bytes:ident, $flags:ident) => {
         memory::allocate(Out($dptr), $bytes)
     };
-    (cuMemAllocAsync_ptsz, $dptr:ident, $bytes:ident, $s:ident) => {
-        memory::allocate(Out($dptr), $bytes)
+    (cuMemAllocPitch, $dptr:ident, $pitch:ident, $width:ident, $height:ident, $e:ident) => {
+        memory::allocate_pitch(Out($dptr), Out($pitch), $width, $height)
     };
     (cuMemAllocPitch_v2, $dptr:ident, $pitch:ident, $width:ident, $height:ident, $e:ident) => {
         memory::allocate_pitch(Out($dptr), Out($pitch), $width, $height)
+    };
+    (cuMemAllocAsync, $dptr:ident, $bytes:ident, $s:ident) => {
+        memory::allocate_async(Out($dptr), $bytes, None, $s, false)
+    };
+    (cuMemAllocAsync_ptsz, $dptr:ident, $bytes:ident, $s:ident) => {
+        memory::allocate_async(Out($dptr), $bytes, None, $s, true)
+    };
+    (cuMemAllocFromPoolAsync, $dptr:ident, $bytes:ident, $pool:ident, $s:ident) => {
+        memory::allocate_async(Out($dptr), $bytes, Some($pool), $s, false)
+    };
+    (cuMemAllocFromPoolAsync_ptsz, $dptr:ident, $bytes:ident, $pool:ident, $s:ident) => {
+        memory::allocate_async(Out($dptr), $bytes, Some($pool), $s, true)
+    };
+    (cuMemFree, $dptr:ident) => {
+        memory::free($dptr)
     };
     (cuMemFree_v2, $dptr:ident) => {
         memory::free($dptr)
     };
     (cuMemFreeAsync, $dptr:ident, $s:ident) => {
-        memory::free($dptr)
+        memory::free_async($dptr)
     };
     (cuMemFreeAsync_ptsz, $dptr:ident, $s:ident) => {
-        memory::free($dptr)
+        memory::free_async($dptr)
+    };
+
+    (cuMemPoolCreate, $pool:ident, $props:ident) => {
+        pool::create(Out($pool), driver::argument($props))
+    };
+    (cuMemPoolDestroy, $pool:ident) => {
+        pool::destroy($pool)
+    };
+    (cuMemPoolTrimTo, $($a:ident),*) => {
+        pool::shrink()
+    };
+    (cuMemPoolSetAttribute, $($a:ident),*) => {
+        pool::shrink()
+    };
+    (cuDeviceGraphMemTrim, $device:ident) => {
+        pool::trim_graphs($device)
+    };
+
+    (cuMemCreate, $handle:ident, $size:ident, $props:ident, $flags:ident) => {
+        physical::create(Out($handle), $size, driver::argument($props))
+    };
+    (cuMemRelease, $handle:ident) => {
+        physical::release($handle)
+    };
+    (cuMemMap, $ptr:ident, $size:ident, $offset:ident, $handle:ident, $flags:ident) => {
+        physical::map($ptr, $size, $handle)
+    };
+    (cuMemUnmap, $ptr:ident, $size:ident) => {
+        physical::unmap($ptr, $size)
+    };
+    (cuMemRetainAllocationHandle, $handle:ident, $addr:ident) => {
+        physical::retain(Out($handle), $addr.addr() as u64)
+    };
+    (cuMemExportToShareableHandle, $out:ident, $handle:ident, $kind:ident, $flags:ident) => {
+        physical::export($out.cast_const().cast(), $handle, $kind)
+    };
+    (cuMemImportFromShareableHandle, $handle:ident, $shared:ident, $kind:ident) => {
+        physical::import(Out($handle), $shared.cast_const().cast(), $kind)
+    };
+    (cuMemMapArrayAsync, $infos:ident, $count:ident, $s:ident) => {
+        physical::map_tiles(driver::arguments($infos.cast_const().cast(), $count as usize))
+    };
+    (cuMemMapArrayAsync_ptsz, $infos:ident, $count:ident, $s:ident) => {
+        physical::map_tiles(driver::arguments($infos.cast_const().cast(), $count as usize))
+    };
+
+    (cuMulticastCreate, $object:ident, $props:ident) => {
+        physical::create_multicast(Out($object))
+    };
+    (cuMulticastBindMem, $object:ident, $offset:ident, $handle:ident, $from:ident, $size:ident, $flags:ident) => {
+        physical::bind($object, None, $offset as u64, $handle, $size as u64)
+    };
+    (cuMulticastBindMem_v2, $object:ident, $dev:ident, $offset:ident, $handle:ident, $from:ident, $size:ident, $flags:ident) => {
+        physical::bind($object, Some($dev), $offset as u64, $handle, $size as u64)
+    };
+    (cuMulticastBindAddr, $object:ident, $offset:ident, $ptr:ident, $size:ident, $flags:ident) => {
+        physical::bind_address($object, None, $offset as u64, $ptr, $size as u64)
+    };
+    (cuMulticastBindAddr_v2, $object:ident, $dev:ident, $offset:ident, $ptr:ident, $size:ident, $flags:ident) => {
+        physical::bind_address($object, Some($dev), $offset as u64, $ptr, $size as u64)
+    };
+    (cuMulticastUnbind, $object:ident, $dev:ident, $offset:ident, $size:ident) => {
+        physical::unbind($object, $dev, $offset as u64, $size as u64)
+    };
+    (cuLogicalEndpointCreate, $id:ident, $props:ident) => {
+        physical::create_endpoint($id)
+    };
+    (cuLogicalEndpointDestroy, $id:ident) => {
+        physical::release(physical::endpoint($id))
+    };
+    (cuLogicalEndpointBindMem, $id:ident, $dev:ident, $offset:ident, $handle:ident, $from:ident, $size:ident, $flags:ident) => {
+        physical::bind(physical::endpoint($id), Some($dev), $offset, $handle, $size)
+    };
+    (cuLogicalEndpointBindAddr, $id:ident, $dev:ident, $offset:ident, $ptr:ident, $size:ident, $flags:ident) => {
+        physical::bind_address(physical::endpoint($id), Some($dev), $offset, $ptr.addr() as u64, $size)
+    };
+    (cuLogicalEndpointUnbind, $id:ident, $dev:ident, $offset:ident, $size:ident) => {
+        physical::unbind(physical::endpoint($id), $dev, $offset, $size)
+    };
+
+    (cuArrayCreate, $array:ident, $shape:ident) => {
+        array::create(Out($array), driver::argument($shape))
+    };
+    (cuArrayCreate_v2, $array:ident, $shape:ident) => {
+        array::create(Out($array), driver::argument($shape))
+    };
+    (cuArray3DCreate, $array:ident, $shape:ident) => {
+        array::create(Out($array), driver::argument($shape))
+    };
+    (cuArray3DCreate_v2, $array:ident, $shape:ident) => {
+        array::create(Out($array), driver::argument($shape))
+    };
+    (cuMipmappedArrayCreate, $array:ident, $shape:ident, $levels:ident) => {
+        array::create_mipmap(Out($array), driver::argument($shape), $levels)
+    };
+    (cuArrayDestroy, $array:ident) => {
+        array::destroy($array.addr())
+    };
+    (cuMipmappedArrayDestroy, $array:ident) => {
+        array::destroy($array.addr())
+    };
+
+    (cuGraphAddMemAllocNode, $($a:ident),*) => {
+        graph::add_allocation()
+    };
+    (cuGraphAddNode, $node:ident, $graph:ident, $on:ident, $count:ident, $params:ident) => {
+        graph::add_node(driver::argument($params))
+    };
+    (cuGraphAddNode_v2, $node:ident, $graph:ident, $on:ident, $data:ident, $count:ident, $params:ident) => {
+        graph::add_node(driver::argument($params))
+    };
+    (cuGraphAddNode_v3, $node:ident, $graph:ident, $on:ident, $data:ident, $count:ident, $params:ident) => {
+        graph::add_node(driver::argument($params))
+    };
+    (cuGraphInstantiate, $exec:ident, $graph:ident, $($a:ident),*) => {
+        graph::instantiate(Out($exec), $graph, 0)
+    };
+    (cuGraphInstantiate_v2, $exec:ident, $graph:ident, $($a:ident),*) => {
+        graph::instantiate(Out($exec), $graph, 0)
+    };
+    (cuGraphInstantiateWithFlags, $exec:ident, $graph:ident, $flags:ident) => {
+        graph::instantiate(Out($exec), $graph, $flags)
+    };
+    (cuGraphInstantiateWithParams, $exec:ident, $graph:ident, $params:ident) => {
+        graph::instantiate(Out($exec), $graph, driver::argument($params).map_or(0, |params| params.flags))
+    };
+    (cuGraphInstantiateWithParams_ptsz, $exec:ident, $graph:ident, $params:ident) => {
+        graph::instantiate(Out($exec), $graph, driver::argument($params).map_or(0, |params| params.flags))
+    };
+    (cuGraphUpload, $exec:ident, $s:ident) => {
+        graph::upload($exec)
+    };
+    (cuGraphUpload_ptsz, $exec:ident, $s:ident) => {
+        graph::upload($exec)
+    };
+    (cuGraphLaunch, $exec:ident, $s:ident) => {
+        graph::launch($exec, $s, false)
+    };
+    (cuGraphLaunch_ptsz, $exec:ident, $s:ident) => {
+        graph::launch($exec, $s, true)
+    };
+    (cuGraphExecDestroy, $exec:ident) => {
+        graph::destroy($exec)
+    };
+
+    (cuCtxCreate, $($a:ident),*) => {
+        context::create()
+    };
+    (cuCtxAttach, $($a:ident),*) => {
+        context::create()
+    };
+    (cuCtxDestroy, $ctx:ident) => {
+        context::destroy($ctx)
+    };
+    (cuCtxDetach, $ctx:ident) => {
+        context::destroy($ctx)
+    };
+    (cuCtxPushCurrent, $ctx:ident) => {
+        context::switch()
+    };
+    (cuCtxPopCurrent, $ctx:ident) => {
+        context::switch()
+    };
+    (cuCtxSetLimit, $($a:ident),*) => {
+        context::load()
+    };
+    (cuModuleLoad, $($a:ident),*) => {
+        context::load()
+    };
+    (cuModuleLoadData, $($a:ident),*) => {
+        context::load()
+    };
+    (cuModuleLoadDataEx, $($a:ident),*) => {
+        context::load()
+    };
+    (cuModuleLoadFatBinary, $($a:ident),*) => {
+        context::load()
+    };
+    (cuLibraryLoadData, $($a:ident),*) => {
+        context::load()
+    };
+    (cuLibraryLoadFromFile, $($a:ident),*) => {
+        context::load()
+    };
+
+    (cuCtxSynchronize) => {
+        launch::synchronise()
+    };
+    (cuCtxSynchronize_v2, $ctx:ident) => {
+        launch::synchronise()
+    };
+    (cuStreamSynchronize, $s:ident) => {
+        launch::synchronise()
+    };
+    (cuStreamSynchronize_ptsz, $s:ident) => {
+        launch::synchronise()
+    };
+    (cuEventSynchronize, $e:ident) => {
+        launch::synchronise()
     };
 
     (cuDevicePrimaryCtxRetain, $($a:ident),*) => {
@@ -171,9 +395,9 @@ headgate_abi::cuda_symbols!(export_cuda);
 macro_rules! export_nvml {
     ([] $($name:ident ($($arg:ident: $ty:ty),*) [$hook:ident];)*) => {
         /// The shell of an NVML row, `None` when the row is not hooked.
-        pub(crate) fn nvml_shell(symbol: nvml::Symbol) -> Option<*mut c_void> {
+        pub(crate) fn nvml_shell(symbol: headgate_abi::nvml::Symbol) -> Option<*mut c_void> {
             match symbol {
-                $(nvml::Symbol::$name => address!($hook $name),)*
+                $(headgate_abi::nvml::Symbol::$name => address!($hook $name),)*
             }
         }
     };
@@ -256,6 +480,53 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     // SAFETY: the program's own arguments, handed on unchanged.
     let status = unsafe { driver::management::nvmlDeviceGetMemoryInfo_v2(device, memory) };
     shield(status, || view::nvml_memory_v2(device, &Out(memory), status))
+}
+
+macro_rules! process_lists {
+    ($($name:ident: $record:ty;)*) => {$(
+        /// NVML's list of processes on a device: the tenant's own.
+        ///
+        /// # Safety
+        /// As NVML says of it.
+        #[unsafe(no_mangle)]
+        #[allow(non_snake_case, reason = "the C name")]
+        pub unsafe extern "C" fn $name(device: NvmlDevice, count: *mut c_uint, infos: *mut $record) -> NvmlReturn {
+            // SAFETY: the program's own device, with lists that have room for as many as their count says.
+            let ask = |count, infos| unsafe { driver::management::$name(device, count, infos) };
+            shield(NvmlReturn::ERROR_UNKNOWN, || processes::list(device, &Out(count), infos, ask))
+        }
+    )*};
+}
+
+process_lists! {
+    nvmlDeviceGetComputeRunningProcesses: NvmlProcessInfoV1;
+    nvmlDeviceGetComputeRunningProcesses_v2: NvmlProcessInfo;
+    nvmlDeviceGetComputeRunningProcesses_v3: NvmlProcessInfo;
+    nvmlDeviceGetGraphicsRunningProcesses: NvmlProcessInfoV1;
+    nvmlDeviceGetGraphicsRunningProcesses_v2: NvmlProcessInfo;
+    nvmlDeviceGetGraphicsRunningProcesses_v3: NvmlProcessInfo;
+    nvmlDeviceGetMPSComputeRunningProcesses: NvmlProcessInfoV1;
+    nvmlDeviceGetMPSComputeRunningProcesses_v2: NvmlProcessInfo;
+    nvmlDeviceGetMPSComputeRunningProcesses_v3: NvmlProcessInfo;
+}
+
+/// NVML's utilisation samples of processes: the tenant's own.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlDeviceGetProcessUtilization(
+    device: NvmlDevice,
+    samples: *mut NvmlProcessUtilizationSample,
+    count: *mut c_uint,
+    since_us: c_ulonglong,
+) -> NvmlReturn {
+    // SAFETY: the program's own device, with lists that have room for as many as their count says.
+    let ask = |count, samples| unsafe {
+        driver::management::nvmlDeviceGetProcessUtilization(device, samples, count, since_us)
+    };
+    shield(NvmlReturn::ERROR_UNKNOWN, || processes::list(device, &Out(count), samples, ask))
 }
 
 /// Whether the tenant is not enforced at all, so that programs get the driver's own pointers.

@@ -100,6 +100,13 @@ pub(crate) fn nvml_real(symbol: nvml::Symbol) -> Option<*mut c_void> {
     }
 }
 
+/// Loads NVML, if the program has not done so itself. `None` when there is none.
+pub(crate) fn load_nvml() -> Option<()> {
+    // SAFETY: loads the vendor's library, as any program might. It stays loaded: entry points of it are kept.
+    let handle = unsafe { libc::dlopen(NVML_LIBRARY.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+    (!handle.is_null()).then_some(())
+}
+
 #[cold]
 fn resolve(slot: &AtomicUsize, library: &CStr, name: &str) -> Option<*mut c_void> {
     let real = look_up(library, name)?;

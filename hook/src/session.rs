@@ -300,7 +300,8 @@ fn ask(
     let [limits, ledger_file] = <[OwnedFd; sys::WELCOME_DESCRIPTORS]>::try_from(descriptors)
         .map_err(|got| NoSeat::Garbled(format!("{} descriptors instead of two", got.len())))?;
     let limits = LimitsSegment::open(limits.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
-    let ledger = LedgerSegment::open(ledger_file.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
+    let ledger =
+        LedgerSegment::open(ledger_file.as_fd()).map_err(|error| NoSeat::Garbled(error.to_string()))?;
     let session: &'static Session = Box::leak(Box::new(Session {
         limits,
         ledger: Ledger::new(ledger),

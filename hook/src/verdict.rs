@@ -32,6 +32,12 @@ pub(crate) enum Bypass {
     DriverWillRefuse,
     /// The daemon does not know the device.
     UnknownDevice,
+    /// The memory is the host's.
+    HostMemory,
+    /// The allocation becomes part of a graph, and is charged when the graph takes its memory.
+    Captured,
+    /// The array is given memory later, by a call that is charged itself.
+    MappedLater,
 }
 
 /// Settlement of calls that need none; never called.

@@ -102,20 +102,28 @@ impl Ledger {
         bytes: u64,
         limit_bytes: u64,
     ) -> Result<Charge, Refusal> {
+        self.try_charge(seat, device, bytes, limit_bytes).inspect_err(|_| {
+            self.segment.totals(device).denied.fetch_add(1, Relaxed);
+            self.seat(seat).counters[device].denied.fetch_add(1, Relaxed);
+        })
+    }
+
+    /// As [`Ledger::charge`], but a refusal is not counted as a denial: the caller has another way to go.
+    pub fn try_charge(
+        &self,
+        seat: SeatIndex,
+        device: usize,
+        bytes: u64,
+        limit_bytes: u64,
+    ) -> Result<Charge, Refusal> {
         let row = self.seat(seat);
         let totals = self.segment.totals(device);
         row.updates_begun.fetch_add(1, AcqRel);
         let outcome = raise(totals, bytes, limit_bytes);
-        match outcome {
-            Ok(used) => {
-                row.charged_bytes[device].fetch_add(bytes, AcqRel);
-                if totals.peak_bytes.load(Relaxed) < used {
-                    totals.peak_bytes.fetch_max(used, Relaxed);
-                }
-            }
-            Err(_) => {
-                totals.denied.fetch_add(1, Relaxed);
-                row.counters[device].denied.fetch_add(1, Relaxed);
+        if let Ok(used) = outcome {
+            row.charged_bytes[device].fetch_add(bytes, AcqRel);
+            if totals.peak_bytes.load(Relaxed) < used {
+                totals.peak_bytes.fetch_max(used, Relaxed);
             }
         }
         row.updates_finished.fetch_add(1, AcqRel);

@@ -3,6 +3,7 @@
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUdevice};
 
+use crate::ledger::overhead;
 use crate::verdict::{Denial, NoSettlement, Verdict};
 use crate::{driver, lanes, ledger, pace, session};
 
@@ -16,15 +17,26 @@ pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     })
 }
 
-/// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. Context overhead is not charged yet.
+/// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. What it takes is measured later.
 pub(crate) fn create() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     match session::require() {
         Err(status) => Verdict::Deny(status, Denial::NoSeat),
         Ok(_) => Verdict::ForwardThen(|status| {
             pace::context_switched();
+            overhead::note();
             status
         }),
     }
+}
+
+/// Calls that load code or set memory aside: what they take is measured later.
+pub(crate) fn load() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    Verdict::ForwardThen(|status: CUresult| {
+        if status.is_success() && session::seated().is_some() {
+            overhead::note();
+        }
+        status
+    })
 }
 
 /// `cuCtxSetCurrent`, `cuCtxPushCurrent`, `cuCtxPopCurrent`.

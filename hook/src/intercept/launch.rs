@@ -3,6 +3,7 @@
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::CUstream;
 
+use crate::ledger::pools;
 use crate::pace::{self, Admission};
 use crate::verdict::{Denial, NoSettlement, Verdict};
 
@@ -32,6 +33,16 @@ pub(crate) fn launch_extended(
         return Verdict::Forward;
     }
     launch(stream, per_thread)
+}
+
+/// Calls that wait for the device. Pools may have shrunk once it has.
+#[inline]
+pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    Verdict::ForwardThen(|status| {
+        pools::look_again();
+        status
+    })
 }
 
 /// Calls that wait for the device, ask how far it is, or mark a point in a stream: work before them is reported

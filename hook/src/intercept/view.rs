@@ -7,26 +7,31 @@ use headgate_abi::segment::layout::UNLIMITED;
 use headgate_quota::{Bytes, MemoryView};
 
 use crate::driver::{self, Out};
+use crate::ledger::{overhead, pools};
 use crate::session::{self, Session};
 use crate::verdict::Verdict;
 
 /// `cuMemGetInfo`: free and total of the current device.
-pub(crate) fn memory_info(free: Out<usize>, total: Out<usize>) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+pub(crate) fn memory_info<B: Size>(
+    free: Out<B>,
+    total: Out<B>,
+) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     Verdict::ForwardThen(move |status: CUresult| {
         if let (true, Some(device_free), Some(device_total), Some((session, row))) =
             (status.is_success(), free.get(), total.get(), current_row())
         {
-            let view = view(session, row, device_total as u64, device_free as u64);
-            free.set(to_usize(view.free));
-            total.set(to_usize(view.total));
+            overhead::measure_if_due(session);
+            let view = view(session, row, device_total.bytes(), device_free.bytes());
+            free.set(B::of(view.free));
+            total.set(B::of(view.total));
         }
         status
     })
 }
 
 /// `cuDeviceTotalMem`.
-pub(crate) fn total_memory(
-    total: Out<usize>,
+pub(crate) fn total_memory<B: Size>(
+    total: Out<B>,
     device: CUdevice,
 ) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     Verdict::ForwardThen(move |status: CUresult| {
@@ -34,8 +39,8 @@ pub(crate) fn total_memory(
             (status.is_success(), total.get(), session::require())
             && let Some(row) = session.row(device)
         {
-            let bytes = device_total as u64;
-            total.set(to_usize(view(session, row, bytes, bytes).total));
+            let bytes = device_total.bytes();
+            total.set(B::of(view(session, row, bytes, bytes).total));
         }
         status
     })
@@ -73,12 +78,14 @@ fn current_row() -> Option<(&'static Session, usize)> {
     Some((session, session.row(device)?))
 }
 
-fn nvml_row(device: NvmlDevice) -> Option<(&'static Session, usize)> {
+/// The tenant's row of an NVML device.
+pub(crate) fn nvml_row(device: NvmlDevice) -> Option<(&'static Session, usize)> {
     let session = session::require().ok()?;
     Some((session, session.row_by_uuid(&driver::nvml_uuid(device)?)?))
 }
 
 fn view(session: &Session, row: usize, total: u64, free: u64) -> MemoryView {
+    pools::look_again();
     let limit = match session.memory_limit(row) {
         UNLIMITED => None,
         _ if session.is_off() => None,
@@ -88,6 +95,30 @@ fn view(session: &Session, row: usize, total: u64, free: u64) -> MemoryView {
     MemoryView::under(limit, Bytes(session.used_bytes(row)), device)
 }
 
-fn to_usize(bytes: Bytes) -> usize {
-    usize::try_from(bytes.0).unwrap_or(usize::MAX)
+/// How a call gives a size: 64 bits, or 32 in the oldest forms, which say 4 GiB less one for anything greater.
+pub(crate) trait Size: Copy {
+    /// The size.
+    fn bytes(self) -> u64;
+    /// The size, or the greatest that can be given.
+    fn of(bytes: Bytes) -> Self;
+}
+
+impl Size for usize {
+    fn bytes(self) -> u64 {
+        self as u64
+    }
+
+    fn of(bytes: Bytes) -> Self {
+        Self::try_from(bytes.0).unwrap_or(Self::MAX)
+    }
+}
+
+impl Size for u32 {
+    fn bytes(self) -> u64 {
+        u64::from(self)
+    }
+
+    fn of(bytes: Bytes) -> Self {
+        Self::try_from(bytes.0).unwrap_or(Self::MAX)
+    }
 }

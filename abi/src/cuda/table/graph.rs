@@ -62,10 +62,10 @@ macro_rules! cuda_rows_graph {
             cuGraphConditionalHandleCreate (p_handle_out: *mut u64, graph: CUgraph, ctx: CUcontext, default_launch_value: c_uint, flags: c_uint) ["cuGraphConditionalHandleCreate", 12030, Base, Graph, passed];
 
             // Nodes that take memory.
-            cuGraphAddMemAllocNode (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, num_dependencies: usize, node_params: *mut CUDA_MEM_ALLOC_NODE_PARAMS) ["cuGraphAddMemAllocNode", 11040, Base, GraphMemory, passed];
-            cuGraphAddNode (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 12020, Base, GraphMemory, passed];
-            cuGraphAddNode_v2 (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 12030, Base, GraphMemory, passed];
-            cuGraphAddNode_v3 (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 13040, Base, GraphMemory, passed];
+            cuGraphAddMemAllocNode (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, num_dependencies: usize, node_params: *mut CUDA_MEM_ALLOC_NODE_PARAMS) ["cuGraphAddMemAllocNode", 11040, Base, GraphMemory, hooked];
+            cuGraphAddNode (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 12020, Base, GraphMemory, hooked];
+            cuGraphAddNode_v2 (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 12030, Base, GraphMemory, hooked];
+            cuGraphAddNode_v3 (node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, node_params: *mut CUgraphNodeParams) ["cuGraphAddNode", 13040, Base, GraphMemory, hooked];
 
             // Questions.
             cuGraphKernelNodeGetParams (node: CUgraphNode, node_params: *mut CUDA_KERNEL_NODE_PARAMS_v1) ["cuGraphKernelNodeGetParams", 10000, Base, Query, passed];
@@ -102,18 +102,18 @@ macro_rules! cuda_rows_graph {
             cuGraphNodeGetParams (node: CUgraphNode, node_params: *mut CUgraphNodeParams) ["cuGraphNodeGetParams", 13020, Base, Query, passed];
 
             // Executable graphs.
-            cuGraphInstantiateWithFlags (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, flags: u64) ["cuGraphInstantiateWithFlags", 11040, Base, GraphReady, passed];
-            cuGraphInstantiateWithParams (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, instantiate_params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS) ["cuGraphInstantiateWithParams", 12000, Base, GraphReady, passed];
-            cuGraphInstantiateWithParams_ptsz (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, instantiate_params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS) ["cuGraphInstantiateWithParams", 12000, PerThread, GraphReady, passed];
-            cuGraphUpload (graph: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, Base, GraphReady, passed];
-            cuGraphUpload_ptsz (exec: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, PerThread, GraphReady, passed];
+            cuGraphInstantiateWithFlags (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, flags: u64) ["cuGraphInstantiateWithFlags", 11040, Base, GraphReady, hooked];
+            cuGraphInstantiateWithParams (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, instantiate_params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS) ["cuGraphInstantiateWithParams", 12000, Base, GraphReady, hooked];
+            cuGraphInstantiateWithParams_ptsz (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, instantiate_params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS) ["cuGraphInstantiateWithParams", 12000, PerThread, GraphReady, hooked];
+            cuGraphUpload (graph: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, Base, GraphReady, hooked];
+            cuGraphUpload_ptsz (exec: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, PerThread, GraphReady, hooked];
             cuGraphExecUpdate (exec: CUgraphExec, graph: CUgraph, h_error_node_out: *mut CUgraphNode, update_result_out: *mut CUenum) ["cuGraphExecUpdate", 10020, Base, GraphReady, passed];
             cuGraphExecUpdate_v2 (exec: CUgraphExec, graph: CUgraph, result_info: *mut CUgraphExecUpdateResultInfo) ["cuGraphExecUpdate", 12000, Base, GraphReady, passed];
-            cuGraphInstantiate (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 10000, Base, GraphReady, passed];
-            cuGraphInstantiate_v2 (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 11000, Base, GraphReady, passed];
-            cuGraphLaunch (graph: CUgraphExec, stream: CUstream) ["cuGraphLaunch", 10000, Base, GraphLaunch, passed];
-            cuGraphLaunch_ptsz (exec: CUgraphExec, stream: CUstream) ["cuGraphLaunch", 10000, PerThread, GraphLaunch, passed];
-            cuGraphExecDestroy (exec: CUgraphExec) ["cuGraphExecDestroy", 10000, Base, GraphEnd, passed];
+            cuGraphInstantiate (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 10000, Base, GraphReady, hooked];
+            cuGraphInstantiate_v2 (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 11000, Base, GraphReady, hooked];
+            cuGraphLaunch (graph: CUgraphExec, stream: CUstream) ["cuGraphLaunch", 10000, Base, GraphLaunch, hooked];
+            cuGraphLaunch_ptsz (exec: CUgraphExec, stream: CUstream) ["cuGraphLaunch", 10000, PerThread, GraphLaunch, hooked];
+            cuGraphExecDestroy (exec: CUgraphExec) ["cuGraphExecDestroy", 10000, Base, GraphEnd, hooked];
             cuGraphDestroy (graph: CUgraph) ["cuGraphDestroy", 10000, Base, GraphEnd, passed];
         }
     };

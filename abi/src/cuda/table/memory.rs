@@ -6,9 +6,9 @@ macro_rules! cuda_rows_memory {
     ([$visit:path] [$($context:tt)*] $($before:tt)*) => {
         $crate::cuda_rows_copy! { [$visit] [$($context)*] $($before)*
             // What there is.
-            cuDeviceTotalMem (bytes: *mut c_uint, dev: CUdevice) ["cuDeviceTotalMem", 2000, Base, MemoryView, passed];
+            cuDeviceTotalMem (bytes: *mut c_uint, dev: CUdevice) ["cuDeviceTotalMem", 2000, Base, MemoryView, hooked];
             cuDeviceTotalMem_v2 (bytes: *mut usize, dev: CUdevice) ["cuDeviceTotalMem", 3020, Base, MemoryView, hooked];
-            cuMemGetInfo (free: *mut c_uint, total: *mut c_uint) ["cuMemGetInfo", 2000, Base, MemoryView, passed];
+            cuMemGetInfo (free: *mut c_uint, total: *mut c_uint) ["cuMemGetInfo", 2000, Base, MemoryView, hooked];
             cuMemGetInfo_v2 (free: *mut usize, total: *mut usize) ["cuMemGetInfo", 3020, Base, MemoryView, hooked];
             cuMemPoolGetAttribute (pool: CUmemoryPool, attr: CUenum, value: *mut c_void) ["cuMemPoolGetAttribute", 11020, Base, MemoryView, passed];
             cuDeviceGetGraphMemAttribute (device: CUdevice, attr: CUenum, value: *mut c_void) ["cuDeviceGetGraphMemAttribute", 11040, Base, MemoryView, passed];
@@ -45,19 +45,19 @@ macro_rules! cuda_rows_memory {
             cuPointerGetAttributes (count: c_uint, attributes: *mut CUenum, data: *mut *mut c_void, ptr: CUdeviceptr) ["cuPointerGetAttributes", 7000, Base, Query, passed];
 
             // Plain and stream-ordered memory.
-            cuMemAlloc (dptr: *mut u32, bytes: c_uint) ["cuMemAlloc", 2000, Base, Allocate, passed];
+            cuMemAlloc (dptr: *mut u32, bytes: c_uint) ["cuMemAlloc", 2000, Base, Allocate, hooked];
             cuMemAlloc_v2 (dptr: *mut CUdeviceptr, bytes: usize) ["cuMemAlloc", 3020, Base, Allocate, hooked];
-            cuMemAllocPitch (dptr: *mut u32, p_pitch: *mut c_uint, width_in_bytes: c_uint, height: c_uint, element_size_bytes: c_uint) ["cuMemAllocPitch", 2000, Base, Allocate, passed];
+            cuMemAllocPitch (dptr: *mut u32, p_pitch: *mut c_uint, width_in_bytes: c_uint, height: c_uint, element_size_bytes: c_uint) ["cuMemAllocPitch", 2000, Base, Allocate, hooked];
             cuMemAllocPitch_v2 (dptr: *mut CUdeviceptr, pitch: *mut usize, width_bytes: usize, height: usize, element_bytes: c_uint) ["cuMemAllocPitch", 3020, Base, Allocate, hooked];
             cuMemAllocAsync (dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) ["cuMemAllocAsync", 11020, Base, Allocate, hooked];
             cuMemAllocAsync_ptsz (dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) ["cuMemAllocAsync", 11020, PerThread, Allocate, hooked];
-            cuMemFree (dptr: u32) ["cuMemFree", 2000, Base, Free, passed];
+            cuMemFree (dptr: u32) ["cuMemFree", 2000, Base, Free, hooked];
             cuMemFree_v2 (dptr: CUdeviceptr) ["cuMemFree", 3020, Base, Free, hooked];
             cuMemFreeAsync (dptr: CUdeviceptr, stream: CUstream) ["cuMemFreeAsync", 11020, Base, Free, hooked];
             cuMemFreeAsync_ptsz (dptr: CUdeviceptr, stream: CUstream) ["cuMemFreeAsync", 11020, PerThread, Free, hooked];
 
             // Managed memory.
-            cuMemAllocManaged (dptr: *mut CUdeviceptr, bytes: usize, flags: c_uint) ["cuMemAllocManaged", 6000, Base, Managed, passed];
+            cuMemAllocManaged (dptr: *mut CUdeviceptr, bytes: usize, flags: c_uint) ["cuMemAllocManaged", 6000, Base, Managed, hooked];
             cuMemPrefetchAsync (dev_ptr: CUdeviceptr, count: usize, dst_device: CUdevice, stream: CUstream) ["cuMemPrefetchAsync", 8000, Base, ManagedHint, passed];
             cuMemPrefetchAsync_ptsz (dev_ptr: CUdeviceptr, count: usize, dst_device: CUdevice, stream: CUstream) ["cuMemPrefetchAsync", 8000, PerThread, ManagedHint, passed];
             cuMemPrefetchAsync_v2 (dev_ptr: CUdeviceptr, count: usize, location: CUmemLocation, flags: c_uint, stream: CUstream) ["cuMemPrefetchAsync", 12020, Base, ManagedHint, passed];
@@ -74,55 +74,55 @@ macro_rules! cuda_rows_memory {
             cuStreamAttachMemAsync_ptsz (stream: CUstream, dptr: CUdeviceptr, length: usize, flags: c_uint) ["cuStreamAttachMemAsync", 7000, PerThread, ManagedHint, passed];
 
             // Pools.
-            cuMemAllocFromPoolAsync (dptr: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream) ["cuMemAllocFromPoolAsync", 11020, Base, PoolAllocate, passed];
-            cuMemAllocFromPoolAsync_ptsz (dptr: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream) ["cuMemAllocFromPoolAsync", 11020, PerThread, PoolAllocate, passed];
+            cuMemAllocFromPoolAsync (dptr: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream) ["cuMemAllocFromPoolAsync", 11020, Base, PoolAllocate, hooked];
+            cuMemAllocFromPoolAsync_ptsz (dptr: *mut CUdeviceptr, bytes: usize, pool: CUmemoryPool, stream: CUstream) ["cuMemAllocFromPoolAsync", 11020, PerThread, PoolAllocate, hooked];
             cuDeviceSetMemPool (dev: CUdevice, pool: CUmemoryPool) ["cuDeviceSetMemPool", 11020, Base, Pool, passed];
-            cuMemPoolTrimTo (pool: CUmemoryPool, min_bytes_to_keep: usize) ["cuMemPoolTrimTo", 11020, Base, Pool, passed];
-            cuMemPoolSetAttribute (pool: CUmemoryPool, attr: CUenum, value: *mut c_void) ["cuMemPoolSetAttribute", 11020, Base, Pool, passed];
+            cuMemPoolTrimTo (pool: CUmemoryPool, min_bytes_to_keep: usize) ["cuMemPoolTrimTo", 11020, Base, Pool, hooked];
+            cuMemPoolSetAttribute (pool: CUmemoryPool, attr: CUenum, value: *mut c_void) ["cuMemPoolSetAttribute", 11020, Base, Pool, hooked];
             cuMemPoolSetAccess (pool: CUmemoryPool, map: *const CUmemAccessDesc, count: usize) ["cuMemPoolSetAccess", 11020, Base, Pool, passed];
-            cuMemPoolCreate (pool: *mut CUmemoryPool, pool_props: *const CUmemPoolProps) ["cuMemPoolCreate", 11020, Base, Pool, passed];
-            cuMemPoolDestroy (pool: CUmemoryPool) ["cuMemPoolDestroy", 11020, Base, Pool, passed];
+            cuMemPoolCreate (pool: *mut CUmemoryPool, pool_props: *const CUmemPoolProps) ["cuMemPoolCreate", 11020, Base, Pool, hooked];
+            cuMemPoolDestroy (pool: CUmemoryPool) ["cuMemPoolDestroy", 11020, Base, Pool, hooked];
             cuMemSetMemPool (location: *mut CUmemLocation, kind: CUenum, pool: CUmemoryPool) ["cuMemSetMemPool", 13000, Base, Pool, passed];
-            cuDeviceGraphMemTrim (device: CUdevice) ["cuDeviceGraphMemTrim", 11040, Base, Pool, passed];
+            cuDeviceGraphMemTrim (device: CUdevice) ["cuDeviceGraphMemTrim", 11040, Base, Pool, hooked];
             cuDeviceSetGraphMemAttribute (device: CUdevice, attr: CUenum, value: *mut c_void) ["cuDeviceSetGraphMemAttribute", 11040, Base, Pool, passed];
 
             // Physical memory and the addresses it is mapped at.
-            cuMemCreate (handle: *mut u64, size: usize, prop: *const CUmemAllocationProp, flags: u64) ["cuMemCreate", 10020, Base, PhysicalMemory, passed];
+            cuMemCreate (handle: *mut u64, size: usize, prop: *const CUmemAllocationProp, flags: u64) ["cuMemCreate", 10020, Base, PhysicalMemory, hooked];
             cuMemAddressReserve (ptr: *mut CUdeviceptr, size: usize, alignment: usize, addr: CUdeviceptr, flags: u64) ["cuMemAddressReserve", 10020, Base, VirtualMemory, passed];
             cuMemAddressFree (ptr: CUdeviceptr, size: usize) ["cuMemAddressFree", 10020, Base, VirtualMemory, passed];
-            cuMemRelease (handle: u64) ["cuMemRelease", 10020, Base, VirtualMemory, passed];
-            cuMemMap (ptr: CUdeviceptr, size: usize, offset: usize, handle: u64, flags: u64) ["cuMemMap", 10020, Base, VirtualMemory, passed];
-            cuMemMapArrayAsync (map_info_list: *mut c_void, count: c_uint, stream: CUstream) ["cuMemMapArrayAsync", 11010, Base, VirtualMemory, passed];
-            cuMemMapArrayAsync_ptsz (map_info_list: *mut c_void, count: c_uint, stream: CUstream) ["cuMemMapArrayAsync", 11010, PerThread, VirtualMemory, passed];
-            cuMemUnmap (ptr: CUdeviceptr, size: usize) ["cuMemUnmap", 10020, Base, VirtualMemory, passed];
+            cuMemRelease (handle: u64) ["cuMemRelease", 10020, Base, VirtualMemory, hooked];
+            cuMemMap (ptr: CUdeviceptr, size: usize, offset: usize, handle: u64, flags: u64) ["cuMemMap", 10020, Base, VirtualMemory, hooked];
+            cuMemMapArrayAsync (map_info_list: *mut c_void, count: c_uint, stream: CUstream) ["cuMemMapArrayAsync", 11010, Base, VirtualMemory, hooked];
+            cuMemMapArrayAsync_ptsz (map_info_list: *mut c_void, count: c_uint, stream: CUstream) ["cuMemMapArrayAsync", 11010, PerThread, VirtualMemory, hooked];
+            cuMemUnmap (ptr: CUdeviceptr, size: usize) ["cuMemUnmap", 10020, Base, VirtualMemory, hooked];
             cuMemSetAccess (ptr: CUdeviceptr, size: usize, desc: *const CUmemAccessDesc, count: usize) ["cuMemSetAccess", 10020, Base, VirtualMemory, passed];
-            cuMemRetainAllocationHandle (handle: *mut u64, addr: *mut c_void) ["cuMemRetainAllocationHandle", 11000, Base, VirtualMemory, passed];
+            cuMemRetainAllocationHandle (handle: *mut u64, addr: *mut c_void) ["cuMemRetainAllocationHandle", 11000, Base, VirtualMemory, hooked];
 
             // Arrays and mipmaps.
-            cuArrayCreate (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY_DESCRIPTOR_v1) ["cuArrayCreate", 2000, Base, Array, passed];
-            cuArrayCreate_v2 (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY_DESCRIPTOR) ["cuArrayCreate", 3020, Base, Array, passed];
-            cuArray3DCreate (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY3D_DESCRIPTOR_v1) ["cuArray3DCreate", 2000, Base, Array, passed];
-            cuArray3DCreate_v2 (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY3D_DESCRIPTOR) ["cuArray3DCreate", 3020, Base, Array, passed];
-            cuMipmappedArrayCreate (array: *mut CUmipmappedArray, p_mipmapped_array_desc: *const CUDA_ARRAY3D_DESCRIPTOR, num_mipmap_levels: c_uint) ["cuMipmappedArrayCreate", 5000, Base, Array, passed];
-            cuArrayDestroy (array: CUarray) ["cuArrayDestroy", 2000, Base, ArrayEnd, passed];
-            cuMipmappedArrayDestroy (mipmap: CUmipmappedArray) ["cuMipmappedArrayDestroy", 5000, Base, ArrayEnd, passed];
+            cuArrayCreate (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY_DESCRIPTOR_v1) ["cuArrayCreate", 2000, Base, Array, hooked];
+            cuArrayCreate_v2 (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY_DESCRIPTOR) ["cuArrayCreate", 3020, Base, Array, hooked];
+            cuArray3DCreate (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY3D_DESCRIPTOR_v1) ["cuArray3DCreate", 2000, Base, Array, hooked];
+            cuArray3DCreate_v2 (array: *mut CUarray, p_allocate_array: *const CUDA_ARRAY3D_DESCRIPTOR) ["cuArray3DCreate", 3020, Base, Array, hooked];
+            cuMipmappedArrayCreate (array: *mut CUmipmappedArray, p_mipmapped_array_desc: *const CUDA_ARRAY3D_DESCRIPTOR, num_mipmap_levels: c_uint) ["cuMipmappedArrayCreate", 5000, Base, Array, hooked];
+            cuArrayDestroy (array: CUarray) ["cuArrayDestroy", 2000, Base, ArrayEnd, hooked];
+            cuMipmappedArrayDestroy (mipmap: CUmipmappedArray) ["cuMipmappedArrayDestroy", 5000, Base, ArrayEnd, hooked];
 
             // Multicast objects and logical endpoints.
-            cuMulticastCreate (mc_handle: *mut u64, prop: *const CUmulticastObjectProp) ["cuMulticastCreate", 12010, Base, Multicast, passed];
+            cuMulticastCreate (mc_handle: *mut u64, prop: *const CUmulticastObjectProp) ["cuMulticastCreate", 12010, Base, Multicast, hooked];
             cuMulticastAddDevice (mc_handle: u64, dev: CUdevice) ["cuMulticastAddDevice", 12010, Base, Multicast, passed];
-            cuMulticastBindMem (mc_handle: u64, mc_offset: usize, mem_handle: u64, mem_offset: usize, size: usize, flags: u64) ["cuMulticastBindMem", 12010, Base, Multicast, passed];
-            cuMulticastBindMem_v2 (mc_handle: u64, dev: CUdevice, mc_offset: usize, mem_handle: u64, mem_offset: usize, size: usize, flags: u64) ["cuMulticastBindMem", 13010, Base, Multicast, passed];
-            cuMulticastBindAddr (mc_handle: u64, mc_offset: usize, memptr: CUdeviceptr, size: usize, flags: u64) ["cuMulticastBindAddr", 12010, Base, Multicast, passed];
-            cuMulticastBindAddr_v2 (mc_handle: u64, dev: CUdevice, mc_offset: usize, memptr: CUdeviceptr, size: usize, flags: u64) ["cuMulticastBindAddr", 13010, Base, Multicast, passed];
-            cuMulticastUnbind (mc_handle: u64, dev: CUdevice, mc_offset: usize, size: usize) ["cuMulticastUnbind", 12010, Base, Multicast, passed];
+            cuMulticastBindMem (mc_handle: u64, mc_offset: usize, mem_handle: u64, mem_offset: usize, size: usize, flags: u64) ["cuMulticastBindMem", 12010, Base, Multicast, hooked];
+            cuMulticastBindMem_v2 (mc_handle: u64, dev: CUdevice, mc_offset: usize, mem_handle: u64, mem_offset: usize, size: usize, flags: u64) ["cuMulticastBindMem", 13010, Base, Multicast, hooked];
+            cuMulticastBindAddr (mc_handle: u64, mc_offset: usize, memptr: CUdeviceptr, size: usize, flags: u64) ["cuMulticastBindAddr", 12010, Base, Multicast, hooked];
+            cuMulticastBindAddr_v2 (mc_handle: u64, dev: CUdevice, mc_offset: usize, memptr: CUdeviceptr, size: usize, flags: u64) ["cuMulticastBindAddr", 13010, Base, Multicast, hooked];
+            cuMulticastUnbind (mc_handle: u64, dev: CUdevice, mc_offset: usize, size: usize) ["cuMulticastUnbind", 12010, Base, Multicast, hooked];
             cuLogicalEndpointIdReserve (base_le_id: *mut u32, count: u32) ["cuLogicalEndpointIdReserve", 13030, Base, Multicast, passed];
             cuLogicalEndpointIdRelease (base_le_id: u32, count: u32) ["cuLogicalEndpointIdRelease", 13030, Base, Multicast, passed];
-            cuLogicalEndpointCreate (le_id: u32, prop: *const c_void) ["cuLogicalEndpointCreate", 13030, Base, Multicast, passed];
+            cuLogicalEndpointCreate (le_id: u32, prop: *const c_void) ["cuLogicalEndpointCreate", 13030, Base, Multicast, hooked];
             cuLogicalEndpointAddDevice (le_id: u32, dev: CUdevice) ["cuLogicalEndpointAddDevice", 13030, Base, Multicast, passed];
-            cuLogicalEndpointDestroy (le_id: u32) ["cuLogicalEndpointDestroy", 13030, Base, Multicast, passed];
-            cuLogicalEndpointBindAddr (le_id: u32, dev: CUdevice, offset: u64, ptr: *mut c_void, size: u64, flags: u64) ["cuLogicalEndpointBindAddr", 13030, Base, Multicast, passed];
-            cuLogicalEndpointBindMem (le_id: u32, dev: CUdevice, offset: u64, mem_handle: u64, mem_offset: u64, size: u64, flags: u64) ["cuLogicalEndpointBindMem", 13030, Base, Multicast, passed];
-            cuLogicalEndpointUnbind (le_id: u32, dev: CUdevice, offset: u64, size: u64) ["cuLogicalEndpointUnbind", 13030, Base, Multicast, passed];
+            cuLogicalEndpointDestroy (le_id: u32) ["cuLogicalEndpointDestroy", 13030, Base, Multicast, hooked];
+            cuLogicalEndpointBindAddr (le_id: u32, dev: CUdevice, offset: u64, ptr: *mut c_void, size: u64, flags: u64) ["cuLogicalEndpointBindAddr", 13030, Base, Multicast, hooked];
+            cuLogicalEndpointBindMem (le_id: u32, dev: CUdevice, offset: u64, mem_handle: u64, mem_offset: u64, size: u64, flags: u64) ["cuLogicalEndpointBindMem", 13030, Base, Multicast, hooked];
+            cuLogicalEndpointUnbind (le_id: u32, dev: CUdevice, offset: u64, size: u64) ["cuLogicalEndpointUnbind", 13030, Base, Multicast, hooked];
             cuLogicalEndpointExport (handle: *mut c_void, le_id: u32, handle_type: CUenum) ["cuLogicalEndpointExport", 13030, Base, Multicast, passed];
             cuLogicalEndpointImport (le_id: u32, handle: *const c_void, handle_type: CUenum) ["cuLogicalEndpointImport", 13030, Base, Multicast, passed];
 
@@ -134,8 +134,8 @@ macro_rules! cuda_rows_memory {
             cuIpcOpenMemHandle_v2 (pdptr: *mut CUdeviceptr, handle: CUipcMemHandle, flags: c_uint) ["cuIpcOpenMemHandle", 11000, Base, Ipc, passed];
             cuIpcCloseMemHandle (dptr: CUdeviceptr) ["cuIpcCloseMemHandle", 4010, Base, Ipc, passed];
             cuMemGetHandleForAddressRange (handle: *mut c_void, dptr: CUdeviceptr, size: usize, handle_type: CUenum, flags: u64) ["cuMemGetHandleForAddressRange", 11070, Base, Ipc, passed];
-            cuMemExportToShareableHandle (shareable_handle: *mut c_void, handle: u64, handle_type: CUenum, flags: u64) ["cuMemExportToShareableHandle", 10020, Base, Ipc, passed];
-            cuMemImportFromShareableHandle (handle: *mut u64, os_handle: *mut c_void, sh_handle_type: CUenum) ["cuMemImportFromShareableHandle", 10020, Base, Ipc, passed];
+            cuMemExportToShareableHandle (shareable_handle: *mut c_void, handle: u64, handle_type: CUenum, flags: u64) ["cuMemExportToShareableHandle", 10020, Base, Ipc, hooked];
+            cuMemImportFromShareableHandle (handle: *mut u64, os_handle: *mut c_void, sh_handle_type: CUenum) ["cuMemImportFromShareableHandle", 10020, Base, Ipc, hooked];
             cuMemPoolExportToShareableHandle (handle_out: *mut c_void, pool: CUmemoryPool, handle_type: CUenum, flags: u64) ["cuMemPoolExportToShareableHandle", 11020, Base, Ipc, passed];
             cuMemPoolImportFromShareableHandle (pool_out: *mut CUmemoryPool, handle: *mut c_void, handle_type: CUenum, flags: u64) ["cuMemPoolImportFromShareableHandle", 11020, Base, Ipc, passed];
             cuMemPoolExportPointer (share_data_out: *mut CUmemPoolPtrExportData, ptr: CUdeviceptr) ["cuMemPoolExportPointer", 11020, Base, Ipc, passed];

@@ -107,11 +107,11 @@ macro_rules! cuda_rows_process {
 
             // Contexts.
             cuDevicePrimaryCtxRetain (ctx: *mut CUcontext, dev: CUdevice) ["cuDevicePrimaryCtxRetain", 7000, Base, Context, hooked];
-            cuCtxCreate (pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 2000, Base, Context, passed];
+            cuCtxCreate (pctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 2000, Base, Context, hooked];
             cuCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 3020, Base, Context, hooked];
             cuCtxCreate_v3 (ctx: *mut CUcontext, affinity: *mut c_void, affinities: c_int, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 11040, Base, Context, hooked];
             cuCtxCreate_v4 (ctx: *mut CUcontext, params: *mut c_void, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 12050, Base, Context, hooked];
-            cuCtxAttach (pctx: *mut CUcontext, flags: c_uint) ["cuCtxAttach", 2000, Base, Context, passed];
+            cuCtxAttach (pctx: *mut CUcontext, flags: c_uint) ["cuCtxAttach", 2000, Base, Context, hooked];
             cuGLCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 2000, Base, Context, passed];
             cuGLCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 3020, Base, Context, passed];
             cuVDPAUCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice, vdp_device: u32, vdp_look_up: *mut c_void) ["cuVDPAUCtxCreate", 3010, Base, Context, passed];
@@ -120,15 +120,15 @@ macro_rules! cuda_rows_process {
             cuDevicePrimaryCtxRelease_v2 (dev: CUdevice) ["cuDevicePrimaryCtxRelease", 11000, Base, ContextEnd, hooked];
             cuDevicePrimaryCtxReset (dev: CUdevice) ["cuDevicePrimaryCtxReset", 7000, Base, ContextEnd, hooked];
             cuDevicePrimaryCtxReset_v2 (dev: CUdevice) ["cuDevicePrimaryCtxReset", 11000, Base, ContextEnd, hooked];
-            cuCtxDestroy (ctx: CUcontext) ["cuCtxDestroy", 2000, Base, ContextEnd, passed];
+            cuCtxDestroy (ctx: CUcontext) ["cuCtxDestroy", 2000, Base, ContextEnd, hooked];
             cuCtxDestroy_v2 (ctx: CUcontext) ["cuCtxDestroy", 4000, Base, ContextEnd, hooked];
-            cuCtxDetach (ctx: CUcontext) ["cuCtxDetach", 2000, Base, ContextEnd, passed];
-            cuCtxPushCurrent (ctx: CUcontext) ["cuCtxPushCurrent", 2000, Base, ContextSwitch, passed];
+            cuCtxDetach (ctx: CUcontext) ["cuCtxDetach", 2000, Base, ContextEnd, hooked];
+            cuCtxPushCurrent (ctx: CUcontext) ["cuCtxPushCurrent", 2000, Base, ContextSwitch, hooked];
             cuCtxPushCurrent_v2 (ctx: CUcontext) ["cuCtxPushCurrent", 4000, Base, ContextSwitch, hooked];
-            cuCtxPopCurrent (pctx: *mut CUcontext) ["cuCtxPopCurrent", 2000, Base, ContextSwitch, passed];
+            cuCtxPopCurrent (pctx: *mut CUcontext) ["cuCtxPopCurrent", 2000, Base, ContextSwitch, hooked];
             cuCtxPopCurrent_v2 (ctx: *mut CUcontext) ["cuCtxPopCurrent", 4000, Base, ContextSwitch, hooked];
             cuCtxSetCurrent (ctx: CUcontext) ["cuCtxSetCurrent", 4000, Base, ContextSwitch, hooked];
-            cuCtxSetLimit (limit: CUenum, value: usize) ["cuCtxSetLimit", 3010, Base, ContextLimit, passed];
+            cuCtxSetLimit (limit: CUenum, value: usize) ["cuCtxSetLimit", 3010, Base, ContextLimit, hooked];
 
             // Green contexts: a share of the SMs.
             cuGreenCtxCreate (ph_ctx: *mut CUgreenCtx, desc: CUdevResourceDesc, dev: CUdevice, flags: c_uint) ["cuGreenCtxCreate", 12040, Base, GreenContext, passed];
@@ -143,10 +143,10 @@ macro_rules! cuda_rows_process {
             cuCheckpointProcessUnlock (pid: c_int, args: *mut c_void) ["cuCheckpointProcessUnlock", 12080, Base, Checkpoint, passed];
 
             // Modules, libraries, functions.
-            cuModuleLoad (module: *mut CUmodule, path: *const c_char) ["cuModuleLoad", 2000, Base, Module, passed];
-            cuModuleLoadData (module: *mut CUmodule, image: *const c_void) ["cuModuleLoadData", 2000, Base, Module, passed];
-            cuModuleLoadDataEx (module: *mut CUmodule, image: *const c_void, count: c_uint, options: *mut CUenum, values: *mut *mut c_void) ["cuModuleLoadDataEx", 2010, Base, Module, passed];
-            cuModuleLoadFatBinary (module: *mut CUmodule, image: *const c_void) ["cuModuleLoadFatBinary", 2000, Base, Module, passed];
+            cuModuleLoad (module: *mut CUmodule, path: *const c_char) ["cuModuleLoad", 2000, Base, Module, hooked];
+            cuModuleLoadData (module: *mut CUmodule, image: *const c_void) ["cuModuleLoadData", 2000, Base, Module, hooked];
+            cuModuleLoadDataEx (module: *mut CUmodule, image: *const c_void, count: c_uint, options: *mut CUenum, values: *mut *mut c_void) ["cuModuleLoadDataEx", 2010, Base, Module, hooked];
+            cuModuleLoadFatBinary (module: *mut CUmodule, image: *const c_void) ["cuModuleLoadFatBinary", 2000, Base, Module, hooked];
             cuModuleUnload (module: CUmodule) ["cuModuleUnload", 2000, Base, Module, passed];
             cuModuleGetFunction (function: *mut CUfunction, module: CUmodule, name: *const c_char) ["cuModuleGetFunction", 2000, Base, Module, passed];
             cuModuleGetGlobal (dptr: *mut u32, bytes: *mut c_uint, module: CUmodule, name: *const c_char) ["cuModuleGetGlobal", 2000, Base, Module, passed];
@@ -159,8 +159,8 @@ macro_rules! cuda_rows_process {
             cuLinkAddFile_v2 (state: CUlinkState, kind: CUenum, path: *const c_char, num_options: c_uint, options: *mut CUenum, option_values: *mut *mut c_void) ["cuLinkAddFile", 6050, Base, Module, passed];
             cuLinkComplete (state: CUlinkState, cubin_out: *mut *mut c_void, size_out: *mut usize) ["cuLinkComplete", 5050, Base, Module, passed];
             cuLinkDestroy (state: CUlinkState) ["cuLinkDestroy", 5050, Base, Module, passed];
-            cuLibraryLoadData (library: *mut CUlibrary, code: *const c_void, jit_options: *mut CUenum, jit_values: *mut *mut c_void, jit_count: c_uint, options: *mut CUenum, values: *mut *mut c_void, count: c_uint) ["cuLibraryLoadData", 12000, Base, Module, passed];
-            cuLibraryLoadFromFile (library: *mut CUlibrary, file_name: *const c_char, jit_options: *mut CUenum, jit_options_values: *mut *mut c_void, num_jit_options: c_uint, library_options: *mut CUenum, library_option_values: *mut *mut c_void, num_library_options: c_uint) ["cuLibraryLoadFromFile", 12000, Base, Module, passed];
+            cuLibraryLoadData (library: *mut CUlibrary, code: *const c_void, jit_options: *mut CUenum, jit_values: *mut *mut c_void, jit_count: c_uint, options: *mut CUenum, values: *mut *mut c_void, count: c_uint) ["cuLibraryLoadData", 12000, Base, Module, hooked];
+            cuLibraryLoadFromFile (library: *mut CUlibrary, file_name: *const c_char, jit_options: *mut CUenum, jit_options_values: *mut *mut c_void, num_jit_options: c_uint, library_options: *mut CUenum, library_option_values: *mut *mut c_void, num_library_options: c_uint) ["cuLibraryLoadFromFile", 12000, Base, Module, hooked];
             cuLibraryUnload (library: CUlibrary) ["cuLibraryUnload", 12000, Base, Module, passed];
             cuLibraryGetKernel (kernel: *mut CUkernel, library: CUlibrary, name: *const c_char) ["cuLibraryGetKernel", 12000, Base, Module, passed];
             cuLibraryGetModule (module: *mut CUmodule, library: CUlibrary) ["cuLibraryGetModule", 12000, Base, Module, passed];
