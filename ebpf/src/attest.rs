@@ -1,6 +1,6 @@
-//! Is the hook really there? What a process has mapped, by file and not by name.
+//! What code a process has mapped, by file and not by name: is the hook really there, and which drivers are?
 
-use std::{fs, io, ops::Range, os::unix::fs::MetadataExt as _, path::PathBuf};
+use std::{collections::BTreeMap, fs, io, ops::Range, path::PathBuf};
 
 use crate::library::LibraryId;
 
@@ -27,10 +27,27 @@ pub fn code_of(process: u32, file: LibraryId) -> io::Result<Option<Range<u64>>> 
     Ok(range)
 }
 
+/// The files that a process has mapped as code, each with a path that leads to it whatever became of its name.
+pub(crate) fn code_files(process: u32) -> io::Result<BTreeMap<LibraryId, PathBuf>> {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps"))?;
+    let mut files = BTreeMap::new();
+    for (start, end, _) in maps.lines().filter_map(executable) {
+        let path = map_file(process, start, end);
+        // A mapping may be gone again.
+        if let Ok(file) = LibraryId::of(&path) {
+            files.entry(file).or_insert(path);
+        }
+    }
+    Ok(files)
+}
+
+fn map_file(process: u32, start: u64, end: u64) -> PathBuf {
+    PathBuf::from(format!("/proc/{process}/map_files/{start:x}-{end:x}"))
+}
+
 /// The mapping as the file itself: the device number in `maps` is not that of `stat` on layered file systems.
 fn is_same_file(process: u32, start: u64, end: u64, file: LibraryId) -> bool {
-    let path = PathBuf::from(format!("/proc/{process}/map_files/{start:x}-{end:x}"));
-    fs::metadata(path).is_ok_and(|found| found.dev() == file.device && found.ino() == file.inode)
+    LibraryId::of(&map_file(process, start, end)).is_ok_and(|found| found == file)
 }
 
 /// Start, end and inode of a line of `maps` if it maps a file's code.

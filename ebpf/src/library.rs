@@ -7,7 +7,7 @@ use std::{
     ffi::{CStr, CString},
     fs::File,
     os::{
-        fd::{AsRawFd as _, RawFd},
+        fd::{AsRawFd as _, OwnedFd, RawFd},
         unix::fs::MetadataExt as _,
     },
     path::Path,
@@ -17,16 +17,16 @@ use aya::{
     Ebpf,
     programs::{
         UProbe,
-        uprobe::{UProbeAttachLocation, UProbeLink, UProbeScope},
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
     },
 };
-use headgate_ebpf_records::maps;
 
 use crate::{
     error::{Error, chain},
-    multi::{MultiLinks, MultiPrograms},
-    site::{Site, sync_sites},
-    status::{Mode, Probe},
+    limits::DETACHERS_MAX,
+    multi::MultiPrograms,
+    site::{Site, Wanted, sites},
+    status::Mode,
 };
 
 /// A file, whatever its names.
@@ -86,8 +86,13 @@ impl LibraryFile {
         self.id
     }
 
-    pub(crate) fn sites(&self, path: &Path) -> Result<Vec<Site>, Error> {
-        sync_sites(&self.file, path)
+    /// The sites of each set of functions.
+    pub(crate) fn sites<const SETS: usize>(
+        &self,
+        path: &Path,
+        wanted: [Wanted; SETS],
+    ) -> Result<[Vec<Site>; SETS], Error> {
+        sites(&self.file, path, wanted)
     }
 
     /// A path that leads to this very file even if its name now leads elsewhere.
@@ -96,18 +101,31 @@ impl LibraryFile {
     }
 }
 
-/// What holds a library attached; dropping it detaches.
+/// Programs that are attached together: at the entry of functions, and at their return if they come in pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Suite {
+    pub(crate) enter: &'static str,
+    pub(crate) leave: Option<&'static str>,
+}
+
+impl Suite {
+    /// Returns before entries, so that every start that is seen can also end.
+    fn names(self) -> impl Iterator<Item = &'static str> {
+        self.leave.into_iter().chain([self.enter])
+    }
+}
+
+/// One thing that holds a library attached; dropping it detaches, and waits for the kernel's grace period.
 #[derive(Debug)]
-enum Links {
-    Multi { _links: MultiLinks },
-    // Entries before returns, as in `MultiLinks`.
-    Perf { _links: Vec<UProbeLink> },
+enum Link {
+    Multi(#[expect(dead_code, reason = "held for its drop")] OwnedFd),
+    Perf(#[expect(dead_code, reason = "held for its drop")] UProbeLink),
 }
 
 /// A library attached.
 #[derive(Debug)]
 pub(crate) struct Library {
-    _links: Links,
+    links: Vec<Link>,
     report: Attached,
 }
 
@@ -121,9 +139,29 @@ impl Library {
     }
 }
 
-/// The ways this kernel offers to attach the wait programs, found out by using them.
+/// Detaches libraries, all their links side by side: each waits for a grace period of its own, and these pass together.
+pub(crate) fn detach(libraries: impl IntoIterator<Item = Library>) {
+    let links: Vec<Link> = libraries.into_iter().flat_map(|library| library.links).collect();
+    let share = links.len().div_ceil(DETACHERS_MAX).max(1);
+    let mut links = links.into_iter().peekable();
+    std::thread::scope(|scope| {
+        while links.peek().is_some() {
+            let batch: Vec<Link> = links.by_ref().take(share).collect();
+            let outcome = std::thread::Builder::new()
+                .name("headgate-detach".to_owned())
+                .spawn_scoped(scope, || drop(batch));
+            if let Err(error) = outcome {
+                // The batch went with the closure, so it is detached all the same, only here.
+                tracing::debug!(%error, "no thread to detach probes on");
+            }
+        }
+    });
+}
+
+/// The ways this kernel offers to attach a suite, found out by using them.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    suite: Suite,
     /// The programs for one link per library, or why they are not used.
     multi: Result<MultiPrograms, String>,
     /// Whether aya has loaded the programs for perf events.
@@ -132,13 +170,18 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Loads the programs for multi-uprobes, unless `perf_only`; else, or if refused, for perf events.
-    pub(crate) fn load(ebpf: &mut Ebpf, object: &[u8], perf_only: bool) -> Result<Self, String> {
+    pub(crate) fn load(
+        ebpf: &mut Ebpf,
+        object: &[u8],
+        suite: Suite,
+        perf_only: bool,
+    ) -> Result<Self, String> {
         let multi = if perf_only {
             Err("perf events were asked for".to_owned())
         } else {
-            MultiPrograms::load(object, |name| map_fd(ebpf, name))
+            MultiPrograms::load(object, suite, |name| map_fd(ebpf, name))
         };
-        let mut engine = Self { multi, perf_loaded: false };
+        let mut engine = Self { suite, multi, perf_loaded: false };
         if engine.multi.is_err() {
             engine.load_perf(ebpf)?;
         }
@@ -154,7 +197,7 @@ impl Engine {
         if self.perf_loaded {
             return Ok(());
         }
-        for name in [maps::WAIT_ENTER, maps::WAIT_LEAVE] {
+        for name in self.suite.names() {
             uprobe(ebpf, name)?.load().map_err(|error| chain(&error))?;
         }
         self.perf_loaded = true;
@@ -168,14 +211,12 @@ impl Engine {
         ebpf: &mut Ebpf,
         file: &LibraryFile,
         sites: &[Site],
-    ) -> Result<Library, Error> {
+    ) -> Result<Library, String> {
         let path = file.stable_path();
-        let offsets: Vec<u64> = sites.iter().map(|site| site.offset).collect();
         let mut links = None;
         if let Ok(programs) = &self.multi {
-            let c_path = c_string(&path);
-            match programs.attach(&c_path, &offsets) {
-                Ok(made) => links = Some((Links::Multi { _links: made }, Mode::UprobeMulti)),
+            match programs.attach(&c_string(&path), sites) {
+                Ok(made) => links = Some((made.into_iter().map(Link::Multi).collect(), Mode::UprobeMulti)),
                 Err(error) => {
                     tracing::info!(%error, "one link for many uprobes was refused; using perf events from now on");
                     self.multi = Err(format!("linking many uprobes: {error}"));
@@ -185,14 +226,11 @@ impl Engine {
         let (links, mode) = match links {
             Some(made) => made,
             None => {
-                let refused =
-                    |error: String| Error::kernel(Probe::GpuWait, "attaching to the driver library", error);
-                self.load_perf(ebpf).map_err(refused)?;
-                let made = attach_perf(ebpf, &path, &offsets).map_err(refused)?;
-                (Links::Perf { _links: made }, Mode::UprobePerf)
+                self.load_perf(ebpf)?;
+                (attach_perf(ebpf, self.suite, &path, sites)?, Mode::UprobePerf)
             }
         };
-        Ok(Library { _links: links, report: report(file.id(), mode, sites) })
+        Ok(Library { links, report: report(file.id(), mode, sites) })
     }
 }
 
@@ -203,20 +241,20 @@ fn report(library: LibraryId, mode: Mode, sites: &[Site]) -> Attached {
     Attached { library, mode, sites: sites.len(), single_stepped, symbols, already: false }
 }
 
-fn attach_perf(ebpf: &mut Ebpf, path: &str, offsets: &[u64]) -> Result<Vec<UProbeLink>, String> {
-    let mut links = Vec::with_capacity(2 * offsets.len());
-    // Returns first, as in `MultiPrograms::attach`; reversed below so that entries are detached first.
-    for name in [maps::WAIT_LEAVE, maps::WAIT_ENTER] {
-        for offset in offsets {
+fn attach_perf(ebpf: &mut Ebpf, suite: Suite, path: &str, sites: &[Site]) -> Result<Vec<Link>, String> {
+    let mut links = Vec::with_capacity(2 * sites.len());
+    for name in suite.names() {
+        for site in sites {
             let program = uprobe(ebpf, name)?;
-            let location = UProbeAttachLocation::AbsoluteOffset(*offset);
+            let location = UProbeAttachLocation::AbsoluteOffset(site.offset);
+            // Kernels before 5.15 know no cookies; the wait programs need none.
+            let cookie = (site.cookie != 0).then_some(site.cookie);
             let id = program
-                .attach(location, path, UProbeScope::AllProcesses)
-                .map_err(|error| format!("{name} at {offset:#x}: {}", chain(&error)))?;
-            links.push(program.take_link(id).map_err(|error| chain(&error))?);
+                .attach(UProbeAttachPoint { location, cookie }, path, UProbeScope::AllProcesses)
+                .map_err(|error| format!("{name} at {:#x}: {}", site.offset, chain(&error)))?;
+            links.push(Link::Perf(program.take_link(id).map_err(|error| chain(&error))?));
         }
     }
-    links.reverse();
     Ok(links)
 }
 

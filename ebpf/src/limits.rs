@@ -8,8 +8,17 @@ pub const TENANTS_DEFAULT: u32 = 512;
 /// one tenant. Past it, a library is refused by name.
 pub const LIBRARIES_MAX: usize = 1024;
 
+/// Most files remembered as being no driver: some hundred programs with all their libraries.
+pub const STRANGERS_MAX: usize = 8192;
+
 /// Most sites attached in one library. The sync calls and all their variants are under forty.
 pub const SITES_MAX: usize = 256;
+
+/// Most threads that detach side by side. Each only waits in the kernel, so there may be more of them than CPUs.
+pub const DETACHERS_MAX: usize = 64;
+
+/// Entries of the second ledger looked at in one sweep: some tens of milliseconds, so that whoever sweeps is never kept long.
+pub const SWEEP_MAX: usize = 16 * 1024;
 
 /// Most exits handed out by one drain: everything the ring buffer can hold (64 KiB of 32-byte records), so that a fork
 /// storm cannot keep the caller in the loop.

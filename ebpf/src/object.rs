@@ -13,6 +13,7 @@ pub(crate) struct Objects {
     pub(crate) exit: &'static [u8],
     pub(crate) border: &'static [u8],
     pub(crate) gate: &'static [u8],
+    pub(crate) ledger: &'static [u8],
 }
 
 pub(crate) const COMMITTED: Objects = Objects {
@@ -21,6 +22,7 @@ pub(crate) const COMMITTED: Objects = Objects {
     exit: include_bytes_aligned!("../object/exit.bpf.o"),
     border: include_bytes_aligned!("../object/border.bpf.o"),
     gate: include_bytes_aligned!("../object/gate.bpf.o"),
+    ledger: include_bytes_aligned!("../object/ledger.bpf.o"),
 };
 
 /// A program's instructions with the maps' descriptors filled in, ready for `BPF_PROG_LOAD`.

@@ -11,7 +11,9 @@
 //! Process exit has nothing to wait for and goes up when it is loaded.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    ops::Range,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
 };
@@ -28,21 +30,27 @@ use headgate_ebpf_records::{
     counters::{Counter, Sockets},
     events,
     histogram::Histogram,
-    limits::TENANTS_MAX,
+    limits::{ALLOCATIONS_MAX, TENANTS_MAX},
     maps,
     slots::Slot,
 };
 
 use crate::{
+    attest::code_files,
     cgroup::Cgroup,
     error::{Error, chain},
     figures::{Durations, Exit, SocketCounts},
-    library::{Attached, Engine, Library, LibraryFile, LibraryId},
-    limits::{EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, TENANTS_DEFAULT},
+    ledger::{Ledger, ProcessMemory, Witnessed},
+    library::{self, Attached, Engine, Library, LibraryFile, LibraryId, Suite},
+    limits::{EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, STRANGERS_MAX, TENANTS_DEFAULT},
     object::{COMMITTED, Objects},
     rows,
-    status::{Mode, Probe, ProbeStatus, State},
+    site::{Site, launch, ledger_call, sync_call},
+    status::{Mode, Part, PartStatus, Probe, ProbeStatus, State},
 };
+
+/// The programs on synchronous calls.
+const WAITS: Suite = Suite { enter: maps::WAIT_ENTER, leave: Some(maps::WAIT_LEAVE) };
 
 /// The tracepoint of a thread's end.
 const EXIT_TRACEPOINT: &str = "sched_process_exit";
@@ -64,11 +72,14 @@ pub struct Config {
     pub tenants: u32,
     /// How uprobes are attached.
     pub attach: AttachPreference,
+    /// Allocations that the second ledger follows at once; at most [`ALLOCATIONS_MAX`], more is cut to that. Its table's skeleton
+    /// takes 16 bytes for each, the entries some 80 as they come.
+    pub allocations: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tenants: TENANTS_DEFAULT, attach: AttachPreference::Best }
+        Self { tenants: TENANTS_DEFAULT, attach: AttachPreference::Best, allocations: ALLOCATIONS_MAX }
     }
 }
 
@@ -79,6 +90,9 @@ pub struct Probes {
     wait: Result<Wait, String>,
     rtt: Result<Rtt, String>,
     exit: Result<ExitProbe, String>,
+    ledger: Result<Ledger, String>,
+    /// Files seen as code that are no drivers.
+    strangers: BTreeSet<LibraryId>,
 }
 
 #[derive(Debug)]
@@ -125,9 +139,20 @@ impl Probes {
             wait: Wait::load(objects.wait, tenants, config.attach).map_err(with_advice),
             rtt: Rtt::load(objects.rtt, tenants).map_err(with_advice),
             exit: ExitProbe::load(objects.exit).map_err(with_advice),
+            ledger: Ledger::load(
+                objects.ledger,
+                tenants,
+                config.allocations.clamp(1, ALLOCATIONS_MAX),
+                config.attach == AttachPreference::PerfOnly,
+            )
+            .map_err(with_advice),
+            strangers: BTreeSet::new(),
         };
         for status in probes.status() {
             tracing::info!(probe = status.probe.name(), state = ?status.state, reason = status.reason, "kernel probe");
+        }
+        for status in probes.parts() {
+            tracing::info!(part = status.part.name(), state = ?status.state, reason = status.reason, "kernel witness");
         }
         probes
     }
@@ -145,6 +170,18 @@ impl Probes {
                 reason: String::new(),
             }),
         ]
+    }
+
+    /// The state of the parts that witness: second ledger, bypass witness, audits.
+    #[must_use]
+    pub fn parts(&self) -> Vec<PartStatus> {
+        [Part::MemoryLedger, Part::BypassWitness, Part::LaunchAudit]
+            .into_iter()
+            .map(|part| match &self.ledger {
+                Ok(ledger) => ledger.status(part),
+                Err(reason) => PartStatus { part, state: State::Missing, mode: None, reason: reason.clone() },
+            })
+            .collect()
     }
 
     /// How many tenants have rows.
@@ -168,10 +205,14 @@ impl Probes {
             outcome = outcome.and(wait.set(cgroup.id(), slot));
         }
         if let Ok(exit) = &mut self.exit {
-            outcome = outcome.and(set_row(&mut exit.ebpf, Probe::ProcessExit, cgroup.id(), slot));
+            outcome =
+                outcome.and(set_row(&mut exit.ebpf, cgroup.id(), slot).map_err(naming(Probe::ProcessExit)));
         }
         if let Ok(rtt) = &mut self.rtt {
             outcome = outcome.and(rtt.set(cgroup, slot));
+        }
+        if let Ok(ledger) = &mut self.ledger {
+            outcome = outcome.and(ledger.set(cgroup.id(), slot));
         }
         outcome
     }
@@ -187,10 +228,13 @@ impl Probes {
             outcome = outcome.and(wait.remove(cgroup_id));
         }
         if let Ok(exit) = &mut self.exit {
-            outcome = outcome.and(remove_row(&mut exit.ebpf, Probe::ProcessExit, cgroup_id));
+            outcome = outcome.and(remove_row(&mut exit.ebpf, cgroup_id).map_err(naming(Probe::ProcessExit)));
         }
         if let Ok(rtt) = &mut self.rtt {
             rtt.attachments.remove(&cgroup_id);
+        }
+        if let Ok(ledger) = &mut self.ledger {
+            outcome = outcome.and(ledger.remove(cgroup_id));
         }
         outcome
     }
@@ -214,41 +258,109 @@ impl Probes {
             rows::fill(&mut rtt.ebpf, maps::SOCKETS, slot.row(), Sockets::EMPTY)
                 .map_err(|error| refused(Probe::NetworkRtt, error))?;
         }
+        if let Ok(ledger) = &mut self.ledger {
+            ledger.clear(slot.row())?;
+        }
         Ok(())
     }
 
-    /// Probes the synchronous calls of a driver library, for every process that has mapped it or will.
+    /// Probes a driver library, for every process that has mapped it or will: its synchronous calls, and for the second ledger
+    /// those that hand out memory or take it back.
     ///
     /// The file is what counts, not its name: a second call for the same file changes nothing and says so. The path may
-    /// lead through `/proc/PID/root` into a container.
+    /// lead through `/proc/PID/root` into a container. The answer is about the synchronous calls; how the ledger fares is in
+    /// [`Probes::parts`].
     ///
     /// # Errors
     /// [`Error::NotLoaded`], [`Error::Library`], [`Error::NotDriver`], [`Error::TooManyLibraries`], or
     /// [`Error::Kernel`] if the kernel refuses every way of attaching.
     pub fn attach_library(&mut self, path: &Path) -> Result<Attached, Error> {
-        let wait = self.wait.as_mut().map_err(|_| Error::NotLoaded(Probe::GpuWait))?;
-        let attached = wait.attach(path);
-        match &attached {
-            Ok(report) => {
-                wait.trouble = None;
-                if !report.already {
-                    tracing::info!(
-                        path = %path.display(),
-                        mode = report.mode.name(),
-                        sites = report.sites,
-                        single_stepped = report.single_stepped,
-                        "driver library probed"
-                    );
-                }
-            }
-            Err(error) => wait.trouble = Some(error.to_string()),
+        let attached = self.attach_library_inner(path);
+        if let Ok(wait) = &mut self.wait {
+            wait.trouble = attached.as_ref().err().map(ToString::to_string);
+        }
+        if let Ok(report) = &attached
+            && !report.already
+        {
+            tracing::info!(
+                path = %path.display(),
+                mode = report.mode.name(),
+                sites = report.sites,
+                single_stepped = report.single_stepped,
+                "driver library probed"
+            );
         }
         attached
     }
 
+    fn attach_library_inner(&mut self, path: &Path) -> Result<Attached, Error> {
+        if self.wait.is_err() && self.ledger.is_err() {
+            return Err(Error::NotLoaded(Probe::GpuWait));
+        }
+        let file = LibraryFile::open(path)?;
+        if let Ok(wait) = &self.wait {
+            if let Some(library) = wait.libraries.get(&file.id()) {
+                return Ok(library.report(true));
+            }
+            if wait.libraries.len() >= LIBRARIES_MAX {
+                return Err(Error::TooManyLibraries { path: path.to_owned(), limit: LIBRARIES_MAX });
+            }
+        }
+        let [waits, calls, launches] = file.sites(path, [sync_call, ledger_call, launch])?;
+        if waits.is_empty() {
+            let reason = "it exports none of the driver's synchronous calls".to_owned();
+            return Err(Error::NotDriver { path: path.to_owned(), reason });
+        }
+        let attached = match &mut self.wait {
+            Ok(wait) => wait.attach(&file, &waits),
+            Err(_) => Err(Error::NotLoaded(Probe::GpuWait)),
+        };
+        if let Ok(ledger) = &mut self.ledger {
+            ledger.attach(file, &calls, launches);
+        }
+        attached
+    }
+
+    /// Probes every driver that a process has mapped, under whatever name and even if its name is gone; answers how many are new.
+    /// Files that turned out to be no drivers are remembered, so that asking again costs a look at the process' memory map.
+    ///
+    /// # Errors
+    /// If the process is gone or may not be looked at. A driver that cannot be attached is in the status.
+    pub fn attach_process(&mut self, process: u32) -> io::Result<usize> {
+        let mut fresh = 0;
+        for (file, path) in code_files(process)? {
+            let known = self.strangers.contains(&file)
+                || self.wait.as_ref().is_ok_and(|wait| wait.libraries.contains_key(&file));
+            if known {
+                continue;
+            }
+            match self.attach_library_inner(&path) {
+                Ok(report) if !report.already => fresh += 1,
+                Ok(_) => {}
+                Err(Error::NotDriver { .. }) => {
+                    // Inodes come again in time; forgetting all of them now and then costs a few looks.
+                    if self.strangers.len() >= STRANGERS_MAX {
+                        self.strangers.clear();
+                    }
+                    self.strangers.insert(file);
+                }
+                Err(error) => {
+                    if let Ok(wait) = &mut self.wait {
+                        wait.trouble = Some(error.to_string());
+                    }
+                }
+            }
+        }
+        Ok(fresh)
+    }
+
     /// Takes the probes out of a library. Answers whether it was attached.
     pub fn detach_library(&mut self, library: LibraryId) -> bool {
-        self.wait.as_mut().is_ok_and(|wait| wait.libraries.remove(&library).is_some())
+        let waits = self.wait.as_mut().ok().and_then(|wait| wait.libraries.remove(&library));
+        let was_attached = waits.is_some();
+        let ledgers = self.ledger.as_mut().map_or_else(|_| Vec::new(), |ledger| ledger.release(library));
+        library::detach(waits.into_iter().chain(ledgers));
+        was_attached
     }
 
     /// The libraries attached.
@@ -267,6 +379,71 @@ impl Probes {
             .ok()
             .map(|wait| durations(&wait.ebpf, Probe::GpuWait, maps::WAITS, slot))
             .transpose()
+    }
+
+    /// What every process that has allocated holds, by the second ledger; `None` if it is missing. A tenant's bytes are the sum
+    /// over its slot's processes.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses.
+    pub fn memory(&self) -> Result<Option<Vec<ProcessMemory>>, Error> {
+        self.ledger.as_ref().ok().map(Ledger::processes).transpose()
+    }
+
+    /// What the bypass witness saw of a slot; `None` if it is missing.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Part`] if the kernel refuses.
+    pub fn witnessed(&self, slot: Slot) -> Result<Option<Witnessed>, Error> {
+        self.check_row(slot)?;
+        self.ledger.as_ref().ok().map(|ledger| ledger.witnessed(slot.row())).transpose()
+    }
+
+    /// Tells the witness where a process has its hook: calls out of this range are the hook's. The kernel forgets it when the
+    /// process executes another program or ends. Usually the range that [`crate::Enforcement::attest_process`] or
+    /// [`crate::attest::code_of`] answered.
+    ///
+    /// # Errors
+    /// [`Error::PartMissing`], or [`Error::Part`] if the table is full.
+    pub fn attest(&mut self, process: u32, hook_code: &Range<u64>) -> Result<(), Error> {
+        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::BypassWitness))?.attest(process, hook_code)
+    }
+
+    /// Takes that back. A process that was not attested is no error.
+    ///
+    /// # Errors
+    /// [`Error::PartMissing`], or what the kernel refuses.
+    pub fn revoke(&mut self, process: u32) -> Result<(), Error> {
+        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::BypassWitness))?.revoke(process)
+    }
+
+    /// Begins to watch launches of every attached library, and of those that come, until [`Probes::end_launch_audit`]: each
+    /// costs its caller half a microsecond then, so do it for a sample of the time.
+    ///
+    /// # Errors
+    /// [`Error::PartMissing`], or [`Error::Part`] if the kernel refuses.
+    pub fn audit_launches(&mut self) -> Result<(), Error> {
+        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::LaunchAudit))?.audit_launches()
+    }
+
+    /// Ends it.
+    pub fn end_launch_audit(&mut self) {
+        if let Ok(ledger) = &mut self.ledger {
+            ledger.end_launch_audit();
+        }
+    }
+
+    /// Removes entries of ended processes from the second ledger's table, a bounded number at a time; answers how many. Call it
+    /// now and then: their bytes are gone already, their room is not. Does nothing when nothing was left behind.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses.
+    pub fn sweep_ledger(&mut self) -> Result<usize, Error> {
+        let Ok(ledger) = &mut self.ledger else { return Ok(0) };
+        let orphans = rows::read::<u64>(&ledger.ebpf, maps::COUNTERS, Counter::LedgerOrphans.row())
+            .map_err(|error| Error::part(Part::MemoryLedger, "reading counters", chain(&error)))?;
+        let orphans = orphans.iter().fold(0, |sum: u64, cpu| sum.wrapping_add(*cpu));
+        ledger.sweep(orphans)
     }
 
     /// TCP round trips of a slot; `None` if the probe is missing.
@@ -308,6 +485,7 @@ impl Probes {
             self.wait.as_ref().ok().map(|wait| (Probe::GpuWait, &wait.ebpf)),
             self.rtt.as_ref().ok().map(|rtt| (Probe::NetworkRtt, &rtt.ebpf)),
             self.exit.as_ref().ok().map(|exit| (Probe::ProcessExit, &exit.ebpf)),
+            self.ledger.as_ref().ok().map(|ledger| (Probe::GpuWait, &ledger.ebpf)),
         ];
         for (probe, ebpf) in loaded.into_iter().flatten() {
             for (counter, total) in &mut counters {
@@ -344,9 +522,14 @@ impl Probes {
     /// Takes every probe off the node. Afterwards nothing is counted and figures read as missing.
     pub fn detach_all(&mut self) {
         let gone = || "detached".to_owned();
+        let waits =
+            self.wait.as_mut().map_or_else(|_| BTreeMap::new(), |wait| std::mem::take(&mut wait.libraries));
+        let ledgers = self.ledger.as_mut().map_or_else(|_| Vec::new(), Ledger::release_all);
+        library::detach(waits.into_values().chain(ledgers));
         self.wait = Err(gone());
         self.rtt = Err(gone());
         self.exit = Err(gone());
+        self.ledger = Err(gone());
     }
 
     fn check_row(&self, slot: Slot) -> Result<(), Error> {
@@ -359,7 +542,7 @@ impl Probes {
 
 /// Says what to do about the one refusal that an operator can lift.
 pub(crate) fn with_advice(reason: String) -> String {
-    let not_permitted = std::io::Error::from_raw_os_error(libc::EPERM).to_string();
+    let not_permitted = io::Error::from_raw_os_error(libc::EPERM).to_string();
     if reason.contains(&not_permitted) {
         return format!("{reason}; run the daemon as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN");
     }
@@ -373,18 +556,18 @@ fn status<T>(probe: Probe, loaded: &Result<T, String>, of_loaded: impl Fn(&T) ->
     }
 }
 
-/// Creates an object's maps, the per-tenant ones with rows for `tenants` and the unknown slot.
-fn load_object(object: &[u8], arrays: &[&'static str], tenants: u32) -> Result<Ebpf, String> {
+/// Creates an object's maps, some of another size than it says.
+pub(crate) fn load_object(object: &[u8], sizes: &[(&'static str, u32)]) -> Result<Ebpf, String> {
     let mut loader = EbpfLoader::new();
     // Task storage is a map that aya creates but offers no handle for; none is needed.
     loader.allow_unsupported_maps();
-    for array in arrays {
-        loader.map_max_entries(array, tenants + 1);
+    for (map, entries) in sizes {
+        loader.map_max_entries(map, *entries);
     }
     loader.load(object).map_err(|error| chain(&error))
 }
 
-fn program<'ebpf, P>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<P, String>
+pub(crate) fn program<'ebpf, P>(ebpf: &'ebpf mut Ebpf, name: &str) -> Result<P, String>
 where
     P: TryFrom<&'ebpf mut aya::programs::Program, Error = aya::programs::ProgramError>,
 {
@@ -408,24 +591,40 @@ fn cgroup_rows(ebpf: &mut Ebpf) -> Result<HashMap<&mut MapData, u64, u32>, MapEr
         .try_into()
 }
 
-fn set_row(ebpf: &mut Ebpf, probe: Probe, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
-    cgroup_rows(ebpf)
-        .and_then(|mut table| table.insert(cgroup_id, slot.row(), 0))
-        .map_err(|error| Error::kernel(probe, "naming a cgroup's tenant", chain(&error)))
+pub(crate) fn set_row(ebpf: &mut Ebpf, cgroup_id: u64, slot: Slot) -> Result<(), MapError> {
+    cgroup_rows(ebpf)?.insert(cgroup_id, slot.row(), 0)
 }
 
-fn remove_row(ebpf: &mut Ebpf, probe: Probe, cgroup_id: u64) -> Result<(), Error> {
-    match cgroup_rows(ebpf).and_then(|mut table| table.remove(&cgroup_id)) {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+/// A cgroup that was never named is no error.
+pub(crate) fn remove_row(ebpf: &mut Ebpf, cgroup_id: u64) -> Result<(), MapError> {
+    absent_is_fine(cgroup_rows(ebpf)?.remove(&cgroup_id))
+}
+
+/// What removing an entry came to, if its absence is no error.
+pub(crate) fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(error) => Err(Error::kernel(probe, "removing a cgroup's tenant", chain(&error))),
+        other => other,
     }
+}
+
+fn naming(probe: Probe) -> impl Fn(MapError) -> Error {
+    move |error| Error::kernel(probe, "naming a cgroup's tenant", chain(&error))
+}
+
+/// Makes every thread look its tenant up again.
+pub(crate) fn write_epoch(ebpf: &mut Ebpf, value: u32) -> Result<(), MapError> {
+    let map =
+        ebpf.map_mut(maps::EPOCH).ok_or_else(|| MapError::InvalidName { name: maps::EPOCH.to_owned() })?;
+    let mut epoch: Array<&mut MapData, u32> = map.try_into()?;
+    epoch.set(0, value, 0)
 }
 
 impl Wait {
     fn load(object: &[u8], tenants: u32, attach: AttachPreference) -> Result<Self, String> {
-        let mut ebpf = load_object(object, &[maps::WAITS], tenants)?;
-        let engine = Engine::load(&mut ebpf, object, attach == AttachPreference::PerfOnly)?;
+        let mut ebpf = load_object(object, &[(maps::WAITS, tenants + 1)])?;
+        let engine = Engine::load(&mut ebpf, object, WAITS, attach == AttachPreference::PerfOnly)?;
         let mut wait = Self { libraries: BTreeMap::new(), engine, epoch: 0, ebpf, trouble: None };
         wait.next_epoch().map_err(|error| error.to_string())?;
         Ok(wait)
@@ -444,28 +643,23 @@ impl Wait {
         ProbeStatus { probe: Probe::GpuWait, state, mode, reason: reasons.join("; ") }
     }
 
-    fn attach(&mut self, path: &Path) -> Result<Attached, Error> {
-        let file = LibraryFile::open(path)?;
-        if let Some(library) = self.libraries.get(&file.id()) {
-            return Ok(library.report(true));
-        }
-        if self.libraries.len() >= LIBRARIES_MAX {
-            return Err(Error::TooManyLibraries { path: path.to_owned(), limit: LIBRARIES_MAX });
-        }
-        let sites = file.sites(path)?;
-        let library = self.engine.attach(&mut self.ebpf, &file, &sites)?;
+    fn attach(&mut self, file: &LibraryFile, sites: &[Site]) -> Result<Attached, Error> {
+        let library = self
+            .engine
+            .attach(&mut self.ebpf, file, sites)
+            .map_err(|reason| Error::kernel(Probe::GpuWait, "attaching to the driver library", reason))?;
         let report = library.report(false);
         self.libraries.insert(file.id(), library);
         Ok(report)
     }
 
     fn set(&mut self, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
-        set_row(&mut self.ebpf, Probe::GpuWait, cgroup_id, slot)?;
+        set_row(&mut self.ebpf, cgroup_id, slot).map_err(naming(Probe::GpuWait))?;
         self.next_epoch()
     }
 
     fn remove(&mut self, cgroup_id: u64) -> Result<(), Error> {
-        remove_row(&mut self.ebpf, Probe::GpuWait, cgroup_id)?;
+        remove_row(&mut self.ebpf, cgroup_id).map_err(naming(Probe::GpuWait))?;
         self.next_epoch()
     }
 
@@ -473,16 +667,14 @@ impl Wait {
     fn next_epoch(&mut self) -> Result<(), Error> {
         // Zero is what a thread that never looked has; skipping it costs one comparison in four billion changes.
         self.epoch = self.epoch.checked_add(1).unwrap_or(1);
-        let refused = |error: MapError| Error::kernel(Probe::GpuWait, "starting a new epoch", chain(&error));
-        let map = self.ebpf.map_mut(maps::EPOCH).ok_or_else(|| Error::NotLoaded(Probe::GpuWait))?;
-        let mut epoch: Array<&mut MapData, u32> = map.try_into().map_err(refused)?;
-        epoch.set(0, self.epoch, 0).map_err(refused)
+        write_epoch(&mut self.ebpf, self.epoch)
+            .map_err(|error| Error::kernel(Probe::GpuWait, "starting a new epoch", chain(&error)))
     }
 }
 
 impl Rtt {
     fn load(object: &[u8], tenants: u32) -> Result<Self, String> {
-        let mut ebpf = load_object(object, &[maps::RTTS, maps::SOCKETS], tenants)?;
+        let mut ebpf = load_object(object, &[(maps::RTTS, tenants + 1), (maps::SOCKETS, tenants + 1)])?;
         program::<&mut SockOps>(&mut ebpf, maps::SOCKET_EVENT)?.load().map_err(|error| chain(&error))?;
         Ok(Self { attachments: BTreeMap::new(), ebpf, trouble: None })
     }
@@ -540,7 +732,7 @@ impl Rtt {
 
 impl ExitProbe {
     fn load(object: &[u8]) -> Result<Self, String> {
-        let mut ebpf = load_object(object, &[], 0)?;
+        let mut ebpf = load_object(object, &[])?;
         let map = ebpf.take_map(maps::EXITS).ok_or_else(|| "the object holds no ring buffer".to_owned())?;
         let ring = RingBuf::try_from(map).map_err(|error| chain(&error))?;
         let program: &mut RawTracePoint = program(&mut ebpf, maps::PROCESS_EXIT)?;

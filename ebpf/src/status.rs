@@ -43,6 +43,12 @@ pub enum Part {
     RawFrameGuard,
     /// Opening of GPUs.
     DeviceGate,
+    /// Memory that the driver was seen to hand out and take back.
+    MemoryLedger,
+    /// Calls of the driver around the hook.
+    BypassWitness,
+    /// Launches around the hook, on demand.
+    LaunchAudit,
 }
 
 impl Part {
@@ -53,6 +59,9 @@ impl Part {
             Self::Residency => "residency",
             Self::RawFrameGuard => "raw_frame_guard",
             Self::DeviceGate => "device_gate",
+            Self::MemoryLedger => "memory_ledger",
+            Self::BypassWitness => "bypass_witness",
+            Self::LaunchAudit => "launch_audit",
         }
     }
 }

@@ -104,18 +104,22 @@ pub(crate) enum When {
     Return,
 }
 
-/// Links a program to many file offsets of one executable at once. The link ends when its descriptor is closed.
+/// Links a program to many file offsets of one executable at once, each with its cookie. The link ends when its descriptor is
+/// closed.
 pub(crate) fn link_uprobes(
     program: BorrowedFd<'_>,
     path: &CStr,
     offsets: &[u64],
+    cookies: &[u64],
     when: When,
 ) -> io::Result<OwnedFd> {
+    assert_eq!(offsets.len(), cookies.len(), "one for each");
     let mut attribute = LinkCreate {
         program: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,
         attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
         path: path.as_ptr().addr() as u64,
         offsets: offsets.as_ptr().addr() as u64,
+        cookies: cookies.as_ptr().addr() as u64,
         count: u32::try_from(offsets.len()).map_err(io::Error::other)?,
         multi_flags: match when {
             When::Entry => 0,
@@ -288,6 +292,36 @@ const _: () = assert!(size_of::<LinkUpdate>() == 16 && size_of::<Object>() == 16
 const _: () = assert!(size_of::<RawTracepointOpen>() == 16 && size_of::<ObjectInfo>() == 16);
 const _: () = assert!(size_of::<MapCreate>() == 44 && size_of::<LinkInfo>() == 32);
 
+#[repr(C)]
+#[derive(Default)]
+struct Element {
+    map: u32,
+    reserved: u32,
+    key: u64,
+    next_key: u64,
+    flags: u64,
+}
+
+const _: () = assert!(size_of::<Element>() == 32);
+
+/// The key behind another one in a map's own order, or the first; `None` behind the last. A key that is gone counts as the one
+/// before the first.
+pub(crate) fn next_key<K: aya::Pod>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = std::mem::MaybeUninit::<K>::uninit();
+    let mut attribute = Element {
+        map: number_of(map)?,
+        key: key.map_or(0, |key| std::ptr::from_ref(key).addr() as u64),
+        next_key: next.as_mut_ptr().addr() as u64,
+        ..Element::default()
+    };
+    match bpf_plain(bpf_cmd::BPF_MAP_GET_NEXT_KEY, &mut attribute) {
+        // SAFETY: the kernel filled it with a key of the map, whose keys are K by the caller's choice of map; K is plain data.
+        Ok(()) => Ok(Some(unsafe { next.assume_init() })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Maps a map's values into this process, shared with the kernel.
 pub(crate) fn map_shared(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping where the kernel likes; nothing of ours lies there.
@@ -370,7 +404,7 @@ fn bpf_plain<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<()> {
 
 fn call<T>(command: bpf_cmd, attribute: &mut T) -> io::Result<i32> {
     // SAFETY: `attribute` is one of the structures above, whose pointers name buffers that their makers keep alive across the
-    // call and whose lengths they state; the kernel writes to the verifier log and to the link info only.
+    // call and whose lengths they state; the kernel writes to the verifier log, the link info and the next key only.
     let answer = unsafe {
         libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attribute), size_of::<T>())
     };

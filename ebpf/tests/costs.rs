@@ -32,7 +32,7 @@ fn median(mut values: Vec<u64>) -> u64 {
 }
 
 fn bench_with(attach: AttachPreference) -> Result<(Bench, Slot), String> {
-    let mut bench = bench(&[Probe::GpuWait], Config { tenants: 200, attach })?;
+    let mut bench = bench(&[Probe::GpuWait], Config { tenants: 200, attach, ..Config::default() })?;
     let slot = Slot::of_tenant(0).expect("a small index");
     bench.probes.set_cgroup(&bench.root.cgroup, slot).map_err(|error| error.to_string())?;
     Ok((bench, slot))

@@ -25,7 +25,7 @@ fn every_prologue_and_variant_is_timed_once() {
     for (attach, mode) in
         [(AttachPreference::Best, Mode::UprobeMulti), (AttachPreference::PerfOnly, Mode::UprobePerf)]
     {
-        let mut bench = match bench(&[Probe::GpuWait], Config { tenants: 4, attach }) {
+        let mut bench = match bench(&[Probe::GpuWait], Config { tenants: 4, attach, ..Config::default() }) {
             Ok(bench) => bench,
             Err(why) => skip!("{why}"),
         };

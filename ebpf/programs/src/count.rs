@@ -56,9 +56,15 @@ pub unsafe fn fetch_add(number: *mut u64, amount: u64) -> u64 {
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: Counter) {
+    count_by(counter, 1);
+}
+
+/// Adds to a counter.
+#[inline(always)]
+pub fn count_by(counter: Counter, amount: u64) {
     if let Some(number) = COUNTERS.get_ptr_mut(counter.row()) {
         // SAFETY: the pointer was just looked up.
-        unsafe { add(number, 1) }
+        unsafe { add(number, amount) }
     }
 }
 

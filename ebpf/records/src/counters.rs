@@ -27,11 +27,29 @@ pub enum Counter {
     ExitLost = 7,
     /// Process exits: processes that were in no tenant's cgroup; deliberately not sent.
     ExitOutside = 8,
+    /// Second ledger: a call that could not be followed (no memory for the thread's record, or its result could not be read).
+    LedgerLost = 9,
+    /// Second ledger: an allocation for which the tables had no room; it is in no sum.
+    LedgerFull = 10,
+    /// Second ledger: a call that never returned to its caller; what it did is in no sum.
+    LedgerAbandoned = 11,
+    /// Second ledger: a call inside another one, part of it. A real driver makes none; a thread that hides calls shows here.
+    LedgerNested = 12,
+    /// Second ledger: a return without a start: under way when the probe came, or the second of two entry points in one frame.
+    LedgerUnmatched = 13,
+    /// Second ledger: memory taken back that was never seen handed out: before the probe came, or by an unprobed call.
+    LedgerUnknownFree = 14,
+    /// Second ledger: memory handed out by a call that does not tell its size; it is in no sum.
+    LedgerUnsized = 15,
+    /// Second ledger: memory of another process brought in; it is in that process' sum.
+    LedgerImported = 16,
+    /// Second ledger: allocations that processes still held when they ended; their bytes went with the process.
+    LedgerOrphans = 17,
 }
 
 impl Counter {
     /// Every counter, in row order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 18] = [
         Self::WaitStartLost,
         Self::WaitAbandoned,
         Self::WaitUnmatched,
@@ -41,6 +59,15 @@ impl Counter {
         Self::ExitSent,
         Self::ExitLost,
         Self::ExitOutside,
+        Self::LedgerLost,
+        Self::LedgerFull,
+        Self::LedgerAbandoned,
+        Self::LedgerNested,
+        Self::LedgerUnmatched,
+        Self::LedgerUnknownFree,
+        Self::LedgerUnsized,
+        Self::LedgerImported,
+        Self::LedgerOrphans,
     ];
 
     /// The row of the counter array.
@@ -52,7 +79,17 @@ impl Counter {
     /// Whether it counts something that a metric will never show: a loss that an operator must hear of.
     #[must_use]
     pub const fn is_loss(self) -> bool {
-        matches!(self, Self::WaitStartLost | Self::WaitAbandoned | Self::RttRefused | Self::ExitLost)
+        matches!(
+            self,
+            Self::WaitStartLost
+                | Self::WaitAbandoned
+                | Self::RttRefused
+                | Self::ExitLost
+                | Self::LedgerLost
+                | Self::LedgerFull
+                | Self::LedgerAbandoned
+                | Self::LedgerUnsized
+        )
     }
 
     /// A stable name for logs and metric labels.
@@ -68,12 +105,21 @@ impl Counter {
             Self::ExitSent => "exit_sent",
             Self::ExitLost => "exit_lost",
             Self::ExitOutside => "exit_outside",
+            Self::LedgerLost => "ledger_lost",
+            Self::LedgerFull => "ledger_full",
+            Self::LedgerAbandoned => "ledger_abandoned",
+            Self::LedgerNested => "ledger_nested",
+            Self::LedgerUnmatched => "ledger_unmatched",
+            Self::LedgerUnknownFree => "ledger_unknown_free",
+            Self::LedgerUnsized => "ledger_unsized",
+            Self::LedgerImported => "ledger_imported",
+            Self::LedgerOrphans => "ledger_orphans",
         }
     }
 }
 
 /// Rows of the counter array.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 18;
 
 /// What one tenant's sockets did, on one CPU.
 #[repr(C)]

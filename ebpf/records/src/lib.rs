@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`limits`] (how much, and why), [`slots`] (whose numbers these are), [`histogram`] (the
 //! bucket layout), [`counters`] (what is counted, losses first), [`events`] (the ring buffer), [`policy`] (a tenant's rules),
-//! [`border`] (districts, budgets, refusals), [`gate`] (devices, attested processes), [`maps`] (names).
+//! [`border`] (districts, budgets, refusals), [`gate`] (devices, attested processes), [`ledger`] (allocations, bypasses), [`maps`]
+//! (names).
 
 #![no_std]
 
@@ -17,6 +18,7 @@ pub mod events;
 pub mod policy;
 pub mod border;
 pub mod gate;
+pub mod ledger;
 pub mod maps;
 #[cfg(feature = "user")]
 mod user;

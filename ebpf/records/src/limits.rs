@@ -38,5 +38,19 @@ pub const MAJORS_MAX: u32 = 4096;
 /// Most single devices guarded by minor number.
 pub const DEVICES_MAX: u32 = 1024;
 
+/// Most allocations that the second ledger follows at once: a thousand for each of a thousand processes. Memory is taken as they
+/// come (some 80 bytes each); past it an allocation is counted as one that is not followed.
+pub const ALLOCATIONS_MAX: u32 = 1024 * 1024;
+
+/// Most processes that the second ledger follows at once: as many as may be attested.
+pub const PROCESSES_MAX: u32 = ATTESTED_MAX;
+
+/// Most driver calls believed to be made inside one driver call, as [`NESTED_WAITS_MAX`].
+pub const NESTED_CALLS_MAX: u32 = 32;
+
+/// Deepest that a driver's own calls lie below the application's. What is further down is on another stack, or has left the
+/// outer call without returning.
+pub const NESTED_STACK_BYTES: u64 = 64 * 1024;
+
 const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);

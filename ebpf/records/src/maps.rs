@@ -54,6 +54,15 @@ pub const DEVICES: &str = "DEVICES";
 /// Refusals by tenant and reason at the device gate: [`crate::border::Refusals`].
 pub const GATE_REFUSALS: &str = "GATE_REFUSALS";
 
+/// Per-thread record of the driver call under way, in task storage.
+pub const CALLS: &str = "CALLS";
+/// Process -> [`crate::ledger::Process`].
+pub const PROCESSES: &str = "PROCESSES";
+/// [`crate::ledger::AllocationKey`] -> [`crate::ledger::Allocation`].
+pub const ALLOCATIONS: &str = "ALLOCATIONS";
+/// Calls around the hook: [`crate::ledger::Bypasses`].
+pub const BYPASSES: &str = "BYPASSES";
+
 /// Program on what tenants send.
 pub const BORDER_EGRESS: &str = "border_egress";
 /// Program on what tenants receive.
@@ -76,6 +85,19 @@ pub const GATE_EXEC: &str = "gate_exec";
 pub const GATE_EXIT: &str = "gate_exit";
 /// Program on the end of a process, for kernels that do not.
 pub const GATE_EXIT_LEADER: &str = "gate_exit_leader";
+
+/// Program at the entry of a call that hands out memory or takes it back.
+pub const LEDGER_ENTER: &str = "ledger_enter";
+/// Program at its return.
+pub const LEDGER_LEAVE: &str = "ledger_leave";
+/// Program at the entry of a launch, on demand.
+pub const LEDGER_LAUNCH: &str = "ledger_launch";
+/// Program on executing another program.
+pub const LEDGER_EXEC: &str = "ledger_exec";
+/// Program on the end of a process, for kernels that say when its last thread ends.
+pub const LEDGER_EXIT: &str = "ledger_exit";
+/// Program on the end of a process, for kernels that do not.
+pub const LEDGER_EXIT_LEADER: &str = "ledger_exit_leader";
 
 /// Program at the entry of a sync call.
 pub const WAIT_ENTER: &str = "wait_enter";

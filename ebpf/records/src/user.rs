@@ -11,6 +11,7 @@ use crate::{
     events::{Attached, Exit},
     gate,
     histogram::Histogram,
+    ledger::{Allocation, AllocationKey, Bypasses, Process},
 };
 
 // SAFETY: repr(C), integers only, no padding (size asserted at its definition).
@@ -35,3 +36,11 @@ unsafe impl aya::Pod for AddressV4 {}
 unsafe impl aya::Pod for AddressV6 {}
 // SAFETY: as above.
 unsafe impl aya::Pod for gate::Attested {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Process {}
+// SAFETY: as above.
+unsafe impl aya::Pod for AllocationKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Allocation {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Bypasses {}

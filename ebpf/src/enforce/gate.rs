@@ -27,6 +27,7 @@ use crate::{
         pins::Pins,
     },
     error::{Error, chain},
+    probes::absent_is_fine,
     rows,
     status::Part,
 };
@@ -127,13 +128,9 @@ impl Gate {
     }
 
     pub(crate) fn revoke(&mut self, process: u32) -> Result<(), Error> {
-        match self.attested_table().and_then(|mut table| table.remove(&process)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => {
-                Ok(())
-            }
-            Err(error) => Err(Error::part(Part::DeviceGate, "revoking a process", chain(&error))),
-        }
+        self.attested_table()
+            .and_then(|mut table| absent_is_fine(table.remove(&process)))
+            .map_err(|error| Error::part(Part::DeviceGate, "revoking a process", chain(&error)))
     }
 
     pub(crate) fn attested(&self) -> Result<BTreeMap<u32, Range<u64>>, Error> {

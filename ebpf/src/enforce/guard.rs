@@ -15,6 +15,7 @@ use crate::{
         pins::Pins,
     },
     error::{Error, chain},
+    probes::absent_is_fine,
     status::Part,
 };
 
@@ -156,9 +157,5 @@ fn table(border: &mut Border) -> Result<HashMap<&mut MapData, u32, u32>, MapErro
 }
 
 fn forget(border: &mut Border, interface: u32) -> Result<(), MapError> {
-    match table(border)?.remove(&interface) {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
-    }
+    absent_is_fine(table(border)?.remove(&interface))
 }

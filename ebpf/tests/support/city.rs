@@ -136,7 +136,7 @@ impl Agent {
         Self::start(Command::new(compile_program("agent.c", &["-lpthread"]).expect("it compiles")), cgroup)
     }
 
-    fn start(mut command: Command, cgroup: Option<&TestCgroup>) -> Self {
+    pub(crate) fn start(mut command: Command, cgroup: Option<&TestCgroup>) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
