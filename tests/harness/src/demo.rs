@@ -2,7 +2,7 @@
 //! third program tries to allocate past its quota.
 //!
 //! What counts is measured by the device, not by Headgate: on the simulated device the busy time of each
-//! process; on a real one the work each loop got done against what the same loop gets done alone.
+//! process, as a part of the busy time of both; on a real one the work each loop got done against what the same loop gets done alone.
 #![expect(clippy::print_stdout, reason = "the demo's output is its purpose")]
 
 use std::collections::BTreeMap;
@@ -39,6 +39,9 @@ const LOOPS: [(&str, &str, u32); 2] = [("alerts", "north", 70), ("review", "sout
 const HOG: &str = "archive";
 /// How far a share may be off, in points.
 const SHARE_TOLERANCE: f64 = 3.0;
+/// How much of the elapsed time the simulated device must have been at work for the tenants, in percent: shares
+/// of a device that stands idle while both want it would prove nothing. Switching between contexts takes some.
+const BUSY_MIN: f64 = 85.0;
 
 /// What the demo found, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -46,6 +49,7 @@ struct Summary {
     simulated: bool,
     device: String,
     seconds: f64,
+    device_busy: Option<f64>,
     tenants: BTreeMap<String, TenantSummary>,
     probes: BTreeMap<String, String>,
     metrics_series: usize,
@@ -110,13 +114,21 @@ pub fn run(options: DemoOptions) -> Result<ExitCode> {
         simulated,
         device: status["devices"][0]["name"].as_str().unwrap_or("unknown").to_owned(),
         seconds: f64::from(options.seconds),
+        device_busy: None,
         tenants: BTreeMap::new(),
         probes: probes(&status),
         metrics_series: page.as_ref().map_or(0, crate::prometheus::Page::series),
         problems: Vec::new(),
     };
+    if simulated {
+        let busy = after.device_busy(&loops);
+        summary.device_busy = Some(round(busy));
+        if busy < BUSY_MIN {
+            summary.problems.push(format!("the device worked {busy:.1} % of the time while both wanted it"));
+        }
+    }
     let shares: Vec<f64> = match solo {
-        None => loops.iter().map(|program| after.device_share(program.pid())).collect(),
+        None => loops.iter().map(|program| after.device_share(program.pid(), &loops)).collect(),
         Some(solo) => LOOPS.iter().map(|(tenant, ..)| after.launch_share(&before, tenant, solo)).collect(),
     };
     for ((tenant, district, quota), share) in LOOPS.into_iter().zip(shares) {
@@ -196,15 +208,22 @@ impl Sample {
         Ok(Self { status: node.status()?, device, at_us })
     }
 
-    /// Percent of the elapsed device time a process kept the device busy.
-    fn device_share(&self, pid: u32) -> f64 {
-        let busy: u64 = self.device["processes"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|process| process["pid"].as_u64() == Some(u64::from(pid)))
+    /// Nanoseconds a process kept the device busy.
+    fn busy_ns(&self, pid: u32) -> u64 {
+        let rows = self.device["processes"].as_array().into_iter().flatten();
+        rows.filter(|process| process["pid"].as_u64() == Some(u64::from(pid)))
             .filter_map(|process| process["busy_ns"].as_u64())
-            .sum();
+            .sum()
+    }
+
+    /// Percent a process had of the device time that all loops together had.
+    fn device_share(&self, pid: u32, loops: &[Program]) -> f64 {
+        percent(self.busy_ns(pid), loops.iter().map(|program| self.busy_ns(program.pid())).sum())
+    }
+
+    /// Percent of the elapsed time the device worked for the loops.
+    fn device_busy(&self, loops: &[Program]) -> f64 {
+        let busy = loops.iter().map(|program| self.busy_ns(program.pid())).sum();
         percent(busy, self.device["elapsed_ns"].as_u64().unwrap_or(0))
     }
 
@@ -277,8 +296,11 @@ fn watch(node: &Node, options: DemoOptions, simulated: bool, loops: &[Program]) 
         }
         let sample = Sample::take(node, simulated)?;
         for ((tenant, _, quota), program) in LOOPS.into_iter().zip(loops) {
-            let share =
-                if simulated { format!("{:.1} %", sample.device_share(program.pid())) } else { "-".into() };
+            let share = if simulated {
+                format!("{:.1} %", sample.device_share(program.pid(), loops))
+            } else {
+                "-".into()
+            };
             println!(
                 "  {second:>3}  {tenant:<8} {quota:>6} % {share:>9} {:>11} {:>12}",
                 field(&sample.status, tenant, "launches").unwrap_or(0),
@@ -317,6 +339,9 @@ fn report(summary: &Summary, options: DemoOptions) -> Result<()> {
             mebibytes(tenant.memory_peak_bytes),
             tenant.denied_allocations,
         );
+    }
+    if let Some(busy) = summary.device_busy {
+        println!("  the device was busy {busy:.1} % of the time; the rest is switching between contexts");
     }
     println!("  probes:");
     for (name, state) in &summary.probes {
