@@ -11,7 +11,7 @@
 //!
 //! Read in this order: [`probes`] and [`enforce`] (what the daemon holds), [`status`] (what it reports), [`figures`] (what it
 //! reads), [`cgroup`] (whom it counts for), [`attest`] (whether a process has the hook), [`error`]; then the engine:
-//! `library` (one driver library, attached), `ledger` (the second ledger and the witness), `site` and `decode` (where in it, and why there), `multi` (all of its sites by
+//! `library` (one driver library, attached), `ledger` (the second ledger and the witness), `ioctl` (an audit), `site` and `decode` (where in it, and why there), `multi` (all of its sites by
 //! one link), `object` (the committed programs), `rows` and `mapped` (the kernel's tables), `sys` (what of `bpf(2)` aya
 //! lacks), and `limits`.
 
@@ -25,6 +25,7 @@ pub mod error;
 pub mod limits;
 mod library;
 mod ledger;
+mod ioctl;
 mod site;
 mod decode;
 mod multi;
@@ -39,6 +40,7 @@ pub use error::Error;
 pub use figures::{Durations, Exit, SocketCounts};
 pub use headgate_ebpf_records::ledger::Bypass;
 pub use headgate_ebpf_records::{border::Reason, counters::Counter, policy::Mode as RuleMode, slots::Slot};
+pub use ioctl::{IoctlCount, IoctlReport};
 pub use ledger::{BypassCount, ProcessMemory, Witnessed};
 pub use library::{Attached, LibraryId};
 pub use probes::{AttachPreference, Config, Probes};

@@ -24,8 +24,12 @@ pub const SWEEP_MAX: usize = 16 * 1024;
 /// storm cannot keep the caller in the loop.
 pub const EXITS_PER_DRAIN_MAX: usize = 2048;
 
+/// Most opens handed out by one drain, for the same reason.
+pub const OPENS_PER_DRAIN_MAX: usize = 2048;
+
 /// Bytes of a function looked at when choosing where to probe it. The longest skipped prologue is four short instructions.
 pub const PROLOGUE_BYTES: usize = 32;
 
 const _: () = assert!(TENANTS_DEFAULT <= headgate_ebpf_records::limits::TENANTS_MAX);
 const _: () = assert!(EXITS_PER_DRAIN_MAX * 32 >= headgate_ebpf_records::limits::EXITS_RING_BYTES as usize);
+const _: () = assert!(OPENS_PER_DRAIN_MAX * 32 >= headgate_ebpf_records::limits::OPENS_RING_BYTES as usize);

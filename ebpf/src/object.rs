@@ -14,6 +14,7 @@ pub(crate) struct Objects {
     pub(crate) border: &'static [u8],
     pub(crate) gate: &'static [u8],
     pub(crate) ledger: &'static [u8],
+    pub(crate) ioctl: &'static [u8],
 }
 
 pub(crate) const COMMITTED: Objects = Objects {
@@ -23,6 +24,7 @@ pub(crate) const COMMITTED: Objects = Objects {
     border: include_bytes_aligned!("../object/border.bpf.o"),
     gate: include_bytes_aligned!("../object/gate.bpf.o"),
     ledger: include_bytes_aligned!("../object/ledger.bpf.o"),
+    ioctl: include_bytes_aligned!("../object/ioctl.bpf.o"),
 };
 
 /// A program's instructions with the maps' descriptors filled in, ready for `BPF_PROG_LOAD`.

@@ -40,6 +40,7 @@ use crate::{
     cgroup::Cgroup,
     error::{Error, chain},
     figures::{Durations, Exit, SocketCounts},
+    ioctl::{IoctlAudit, IoctlReport},
     ledger::{Ledger, ProcessMemory, Witnessed},
     library::{self, Attached, Engine, Library, LibraryFile, LibraryId, Suite},
     limits::{EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, STRANGERS_MAX, TENANTS_DEFAULT},
@@ -91,6 +92,12 @@ pub struct Probes {
     rtt: Result<Rtt, String>,
     exit: Result<ExitProbe, String>,
     ledger: Result<Ledger, String>,
+    /// The ioctl audit under way, and why the last one could not be started.
+    ioctls: Option<IoctlAudit>,
+    ioctls_refused: Option<String>,
+    ioctl_object: &'static [u8],
+    /// Cgroups named so far, for what is loaded later.
+    named: BTreeMap<u64, Slot>,
     /// Files seen as code that are no drivers.
     strangers: BTreeSet<LibraryId>,
 }
@@ -146,6 +153,10 @@ impl Probes {
                 config.attach == AttachPreference::PerfOnly,
             )
             .map_err(with_advice),
+            ioctls: None,
+            ioctls_refused: None,
+            ioctl_object: objects.ioctl,
+            named: BTreeMap::new(),
             strangers: BTreeSet::new(),
         };
         for status in probes.status() {
@@ -181,7 +192,17 @@ impl Probes {
                 Ok(ledger) => ledger.status(part),
                 Err(reason) => PartStatus { part, state: State::Missing, mode: None, reason: reason.clone() },
             })
+            .chain([self.ioctl_status()])
             .collect()
+    }
+
+    fn ioctl_status(&self) -> PartStatus {
+        let (state, mode, reason) = match (&self.ioctls, &self.ioctls_refused) {
+            (Some(_), _) => (State::Up, Some(Mode::RawTracepoint), ""),
+            (None, Some(refusal)) => (State::Missing, None, refusal.as_str()),
+            (None, None) => (State::Idle, None, "on demand, and not under way"),
+        };
+        PartStatus { part: Part::IoctlAudit, state, mode, reason: reason.to_owned() }
     }
 
     /// How many tenants have rows.
@@ -214,6 +235,10 @@ impl Probes {
         if let Ok(ledger) = &mut self.ledger {
             outcome = outcome.and(ledger.set(cgroup.id(), slot));
         }
+        if let Some(ioctls) = &mut self.ioctls {
+            outcome = outcome.and(ioctls.set(cgroup.id(), slot));
+        }
+        self.named.insert(cgroup.id(), slot);
         outcome
     }
 
@@ -236,6 +261,10 @@ impl Probes {
         if let Ok(ledger) = &mut self.ledger {
             outcome = outcome.and(ledger.remove(cgroup_id));
         }
+        if let Some(ioctls) = &mut self.ioctls {
+            outcome = outcome.and(ioctls.remove(cgroup_id));
+        }
+        self.named.remove(&cgroup_id);
         outcome
     }
 
@@ -433,6 +462,36 @@ impl Probes {
         }
     }
 
+    /// Begins to watch ioctls of the GPU driver, until [`Probes::end_ioctl_audit`]. Every system call of the node costs some tens
+    /// of nanoseconds more while it is on. One that is under way goes on.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses.
+    pub fn audit_ioctls(&mut self) -> Result<(), Error> {
+        if self.ioctls.is_none() {
+            let audit = IoctlAudit::start(self.ioctl_object, self.tenants, &self.named).map_err(with_advice);
+            self.ioctls_refused = audit.as_ref().err().cloned();
+            self.ioctls = Some(audit.map_err(|reason| Error::part(Part::IoctlAudit, "starting it", reason))?);
+        }
+        Ok(())
+    }
+
+    /// What the ioctl audit under way has seen so far; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses.
+    pub fn ioctls(&self) -> Result<Option<IoctlReport>, Error> {
+        self.ioctls.as_ref().map(|audit| audit.report(self.tenants)).transpose()
+    }
+
+    /// Ends it; answers what it saw.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses to tell; it is ended all the same.
+    pub fn end_ioctl_audit(&mut self) -> Result<Option<IoctlReport>, Error> {
+        self.ioctls.take().map(|audit| audit.report(self.tenants)).transpose()
+    }
+
     /// Removes entries of ended processes from the second ledger's table, a bounded number at a time; answers how many. Call it
     /// now and then: their bytes are gone already, their room is not. Does nothing when nothing was left behind.
     ///
@@ -485,14 +544,18 @@ impl Probes {
             self.wait.as_ref().ok().map(|wait| (Probe::GpuWait, &wait.ebpf)),
             self.rtt.as_ref().ok().map(|rtt| (Probe::NetworkRtt, &rtt.ebpf)),
             self.exit.as_ref().ok().map(|exit| (Probe::ProcessExit, &exit.ebpf)),
-            self.ledger.as_ref().ok().map(|ledger| (Probe::GpuWait, &ledger.ebpf)),
+        ];
+        let parts = [
+            self.ledger.as_ref().ok().map(|ledger| (Part::MemoryLedger, &ledger.ebpf)),
+            self.ioctls.as_ref().map(|ioctls| (Part::IoctlAudit, &ioctls.ebpf)),
         ];
         for (probe, ebpf) in loaded.into_iter().flatten() {
-            for (counter, total) in &mut counters {
-                let values = rows::read::<u64>(ebpf, maps::COUNTERS, counter.row())
-                    .map_err(|error| Error::kernel(probe, "reading counters", chain(&error)))?;
-                *total = values.iter().fold(*total, |sum, cpu| sum.wrapping_add(*cpu));
-            }
+            rows::add_counters(ebpf, &mut counters)
+                .map_err(|error| Error::kernel(probe, "reading counters", chain(&error)))?;
+        }
+        for (part, ebpf) in parts.into_iter().flatten() {
+            rows::add_counters(ebpf, &mut counters)
+                .map_err(|error| Error::part(part, "reading counters", chain(&error)))?;
         }
         Ok(counters)
     }
@@ -530,6 +593,7 @@ impl Probes {
         self.rtt = Err(gone());
         self.exit = Err(gone());
         self.ledger = Err(gone());
+        self.ioctls = None;
     }
 
     fn check_row(&self, slot: Slot) -> Result<(), Error> {

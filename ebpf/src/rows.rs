@@ -1,15 +1,28 @@
 //! Reading and clearing the per-tenant rows of the kernel's arrays.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::{
+    collections::BTreeMap,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+};
 
 use aya::{
     Ebpf, Pod,
     maps::{Map, MapData, MapError, PerCpuArray, PerCpuValues},
 };
+use headgate_ebpf_records::{counters::Counter, maps};
 
 /// Every CPU's value of one row.
 pub(crate) fn read<V: Pod>(ebpf: &Ebpf, map: &str, row: u32) -> Result<PerCpuValues<V>, MapError> {
     array::<V>(ebpf, map)?.get(&row, 0)
+}
+
+/// Adds an object's counters to the totals, CPUs together.
+pub(crate) fn add_counters(ebpf: &Ebpf, totals: &mut BTreeMap<Counter, u64>) -> Result<(), MapError> {
+    for (counter, total) in totals {
+        let values = read::<u64>(ebpf, maps::COUNTERS, counter.row())?;
+        *total = values.iter().fold(*total, |sum, cpu| sum.wrapping_add(*cpu));
+    }
+    Ok(())
 }
 
 /// Writes the same value to a row on every CPU.

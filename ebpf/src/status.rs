@@ -49,6 +49,8 @@ pub enum Part {
     BypassWitness,
     /// Launches around the hook, on demand.
     LaunchAudit,
+    /// Ioctls of the GPU driver, on demand.
+    IoctlAudit,
 }
 
 impl Part {
@@ -62,6 +64,7 @@ impl Part {
             Self::MemoryLedger => "memory_ledger",
             Self::BypassWitness => "bypass_witness",
             Self::LaunchAudit => "launch_audit",
+            Self::IoctlAudit => "ioctl_audit",
         }
     }
 }

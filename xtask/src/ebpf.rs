@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 /// The objects, by the name of the binary target that makes them.
-const PROGRAMS: [&str; 7] = ["border", "exit", "gate", "ledger", "rival", "rtt", "wait"];
+const PROGRAMS: [&str; 8] = ["border", "exit", "gate", "ioctl", "ledger", "rival", "rtt", "wait"];
 
 /// The one compiler whose output is committed: Debian's, because it builds for BPF without rustup components.
 const RUSTC_RELEASE: &str = "1.96.0";

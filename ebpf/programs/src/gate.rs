@@ -9,6 +9,8 @@
 //! cgroup is asked as well and replaces nothing. The loader attests a process once it has seen the hook in its memory; the
 //! kernel takes that back itself when the process executes another program or ends.
 //!
+//! Every attempt of a tenant's process is told to the loader, so that somebody looks at what else that process has loaded.
+//!
 //! # Known drift
 //! A device opened before the gate came, inherited over a fork or received over a socket is open already and not asked for
 //! again; calls through it are what the bypass witness sees. On kernels that do not say when the last thread of a process
@@ -23,16 +25,17 @@ use aya_ebpf::{
     bindings::{
         BPF_DEVCG_ACC_READ, BPF_DEVCG_ACC_WRITE, BPF_DEVCG_DEV_CHAR, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC,
     },
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     helpers::generated::bpf_get_current_pid_tgid,
     macros::{btf_map, cgroup_device, raw_tracepoint},
     programs::{DeviceContext, RawTracePointContext},
 };
-use headgate_ebpf_programs::count::add;
+use headgate_ebpf_programs::count::{add, count};
 use headgate_ebpf_records::{
     border::{REASONS, Reason, Refusals, refusal_row},
-    gate::{Attested, class, device_key},
-    limits::{ATTESTED_MAX, DEVICES_MAX, MAJORS_MAX},
+    counters::Counter,
+    gate::{Attested, Opened, class, device_key},
+    limits::{ATTESTED_MAX, DEVICES_MAX, MAJORS_MAX, OPENS_RING_BYTES},
     policy::{Mode, Policy},
     slots::{ROWS_MAX, Slot},
 };
@@ -54,6 +57,9 @@ static ATTESTED: HashMap<u32, Attested, { ATTESTED_MAX as usize }, { BPF_F_NO_PR
 
 #[btf_map]
 static GATE_REFUSALS: PerCpuArray<Refusals, { (ROWS_MAX * REASONS) as usize }> = PerCpuArray::new();
+
+#[btf_map]
+static OPENS: RingBuf<Opened, { OPENS_RING_BYTES as usize }> = RingBuf::new();
 
 const PASS: i32 = 1;
 const REFUSE: i32 = 0;
@@ -89,8 +95,24 @@ pub fn device_gate(context: DeviceContext) -> i32 {
     if class == class::RDMA {
         return verdict(row, policy.border(), Reason::Rdma);
     }
-    let mode = policy.gate();
-    if mode == Mode::Off || is_attested() { PASS } else { verdict(row, mode, Reason::Unattested) }
+    let attested = is_attested();
+    let answer = if attested { PASS } else { verdict(row, policy.gate(), Reason::Unattested) };
+    let opened = Opened {
+        tgid: process(),
+        row,
+        major,
+        minor,
+        attested: u32::from(attested),
+        passed: u32::from(answer == PASS),
+    };
+    match OPENS.reserve(0) {
+        Some(mut entry) => {
+            entry.write(opened);
+            entry.submit(0);
+        }
+        None => count(Counter::GateUntold),
+    }
+    answer
 }
 
 /// The tracepoint's second argument says whether the last thread is ending. A kernel without it refuses the attachment.

@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`count`] (counters), [`storage`] (records that live and die with a thread or a socket),
 //! `attribution.rs` (whose process is this; a module of the programs that ask, so that the others do not carry its
-//! table); then the programs that watch: `wait.rs`, `rtt.rs`, `exit.rs`, `ledger.rs`; and those that refuse: `border.rs`, `gate.rs`.
+//! table); then the programs that watch: `wait.rs`, `rtt.rs`, `exit.rs`,
+//! `ledger.rs`, `ioctl.rs`; and those that refuse: `border.rs`, `gate.rs`.
 
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]

@@ -45,11 +45,15 @@ pub enum Counter {
     LedgerImported = 16,
     /// Second ledger: allocations that processes still held when they ended; their bytes went with the process.
     LedgerOrphans = 17,
+    /// Device gate: opens of GPUs that did not fit into the ring buffer. The gate decided and counted them all the same.
+    GateUntold = 18,
+    /// Ioctl audit: a call that could not be followed (no memory for the thread's record).
+    IoctlLost = 19,
 }
 
 impl Counter {
     /// Every counter, in row order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::WaitStartLost,
         Self::WaitAbandoned,
         Self::WaitUnmatched,
@@ -68,6 +72,8 @@ impl Counter {
         Self::LedgerUnsized,
         Self::LedgerImported,
         Self::LedgerOrphans,
+        Self::GateUntold,
+        Self::IoctlLost,
     ];
 
     /// The row of the counter array.
@@ -89,6 +95,8 @@ impl Counter {
                 | Self::LedgerFull
                 | Self::LedgerAbandoned
                 | Self::LedgerUnsized
+                | Self::GateUntold
+                | Self::IoctlLost
         )
     }
 
@@ -114,12 +122,14 @@ impl Counter {
             Self::LedgerUnsized => "ledger_unsized",
             Self::LedgerImported => "ledger_imported",
             Self::LedgerOrphans => "ledger_orphans",
+            Self::GateUntold => "gate_untold",
+            Self::IoctlLost => "ioctl_lost",
         }
     }
 }
 
 /// Rows of the counter array.
-pub const COUNTERS: u32 = 18;
+pub const COUNTERS: u32 = 20;
 
 /// What one tenant's sockets did, on one CPU.
 #[repr(C)]

@@ -24,6 +24,24 @@ pub struct Attested {
     pub end: u64,
 }
 
+/// A tenant's process has tried to open a GPU: a hint to look at it, sent through a ring buffer. Refusals are counted elsewhere.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// The tenant's row.
+    pub row: u32,
+    /// Device.
+    pub major: u32,
+    /// Device.
+    pub minor: u32,
+    /// Whether it was attested, zero or one.
+    pub attested: u32,
+    /// Whether it was let through, zero or one.
+    pub passed: u32,
+}
+
 /// Key of one device.
 #[inline(always)]
 #[must_use]
@@ -31,4 +49,5 @@ pub const fn device_key(major: u32, minor: u32) -> u64 {
     (major as u64) << 32 | minor as u64
 }
 
+const _: () = assert!(size_of::<Opened>() == 24);
 const _: () = assert!(size_of::<Attested>() == 16 && align_of::<Attested>() == 8);

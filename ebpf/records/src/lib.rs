@@ -5,8 +5,8 @@
 //!
 //! Read in this order: [`limits`] (how much, and why), [`slots`] (whose numbers these are), [`histogram`] (the
 //! bucket layout), [`counters`] (what is counted, losses first), [`events`] (the ring buffer), [`policy`] (a tenant's rules),
-//! [`border`] (districts, budgets, refusals), [`gate`] (devices, attested processes), [`ledger`] (allocations, bypasses), [`maps`]
-//! (names).
+//! [`border`] (districts, budgets, refusals), [`gate`] (devices, attested processes), [`ledger`] (allocations, bypasses), [`ioctl`],
+//! [`maps`] (names).
 
 #![no_std]
 
@@ -19,6 +19,7 @@ pub mod policy;
 pub mod border;
 pub mod gate;
 pub mod ledger;
+pub mod ioctl;
 pub mod maps;
 #[cfg(feature = "user")]
 mod user;

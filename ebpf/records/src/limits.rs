@@ -38,6 +38,9 @@ pub const MAJORS_MAX: u32 = 4096;
 /// Most single devices guarded by minor number.
 pub const DEVICES_MAX: u32 = 1024;
 
+/// Bytes of the ring buffer for opens of GPUs: 2,048 of 32 bytes, a start-up of a hundred processes that open twenty nodes each.
+pub const OPENS_RING_BYTES: u32 = 64 * 1024;
+
 /// Most allocations that the second ledger follows at once: a thousand for each of a thousand processes. Memory is taken as they
 /// come (some 80 bytes each); past it an allocation is counted as one that is not followed.
 pub const ALLOCATIONS_MAX: u32 = 1024 * 1024;
@@ -52,5 +55,6 @@ pub const NESTED_CALLS_MAX: u32 = 32;
 /// outer call without returning.
 pub const NESTED_STACK_BYTES: u64 = 64 * 1024;
 
+const _: () = assert!(OPENS_RING_BYTES.is_power_of_two() && OPENS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);

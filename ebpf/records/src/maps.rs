@@ -54,6 +54,14 @@ pub const DEVICES: &str = "DEVICES";
 /// Refusals by tenant and reason at the device gate: [`crate::border::Refusals`].
 pub const GATE_REFUSALS: &str = "GATE_REFUSALS";
 
+/// Opens of GPUs, a ring buffer of [`crate::gate::Opened`].
+pub const OPENS: &str = "OPENS";
+/// Per-thread record of the ioctl under way, in task storage.
+pub const IOCTLS: &str = "IOCTLS";
+/// Per-tenant duration of ioctls.
+pub const IOCTL_TIMES: &str = "IOCTL_TIMES";
+/// How often each ioctl number was called: [`crate::ioctl::Numbers`].
+pub const IOCTL_NUMBERS: &str = "IOCTL_NUMBERS";
 /// Per-thread record of the driver call under way, in task storage.
 pub const CALLS: &str = "CALLS";
 /// Process -> [`crate::ledger::Process`].
@@ -86,6 +94,10 @@ pub const GATE_EXIT: &str = "gate_exit";
 /// Program on the end of a process, for kernels that do not.
 pub const GATE_EXIT_LEADER: &str = "gate_exit_leader";
 
+/// Program on every system call's entry, while ioctls are audited.
+pub const IOCTL_ENTER: &str = "ioctl_enter";
+/// Program on every system call's return, while ioctls are audited.
+pub const IOCTL_LEAVE: &str = "ioctl_leave";
 /// Program at the entry of a call that hands out memory or takes it back.
 pub const LEDGER_ENTER: &str = "ledger_enter";
 /// Program at its return.

@@ -11,6 +11,7 @@ use crate::{
     events::{Attached, Exit},
     gate,
     histogram::Histogram,
+    ioctl::Numbers,
     ledger::{Allocation, AllocationKey, Bypasses, Process},
 };
 
@@ -44,3 +45,5 @@ unsafe impl aya::Pod for AllocationKey {}
 unsafe impl aya::Pod for Allocation {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Bypasses {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Numbers {}

@@ -8,12 +8,12 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError, RingBuf},
 };
 use aya_obj::generated::bpf_attach_type::BPF_CGROUP_DEVICE;
 use headgate_ebpf_records::{
     border::{REASONS, Reason, Refusals, refusal_row},
-    gate::{Attested, class, device_key},
+    gate::{Attested, Opened, class, device_key},
     limits::MAJORS_MAX,
     maps,
 };
@@ -32,12 +32,38 @@ use crate::{
     status::Part,
 };
 
+/// A tenant's process has tried to open a GPU: a hint to look at what it has loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// The tenant; `None` if it has been removed meanwhile.
+    pub tenant: Option<String>,
+    /// Major and minor number of the device.
+    pub device: (u32, u32),
+    /// Whether the process had an attested hook.
+    pub attested: bool,
+    /// Whether it was let through.
+    pub passed: bool,
+}
+
+/// A record as the kernel program wrote it, with the tenant's row; `None` if it is too short.
+pub(crate) fn read_open(bytes: &[u8]) -> Option<(u32, Open)> {
+    const _: () = assert!(size_of::<Opened>() == 24, "the words below follow the record");
+    let mut words = bytes.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
+    let mut next = || words.next();
+    let (tgid, row, major, minor) = (next()?, next()?, next()?, next()?);
+    let (attested, passed) = (next()? != 0, next()? != 0);
+    Some((row, Open { tgid, tenant: None, device: (major, minor), attested, passed }))
+}
+
 /// Pin names of the tracepoints' links.
 const EXEC_PIN: &str = "gate_exec";
 const EXIT_PIN: &str = "gate_exit";
 
 pub(crate) struct Gate {
     pub(crate) ebpf: Ebpf,
+    pub(crate) opens: RingBuf<MapData>,
     /// What the kernel's tables say now; empty until set, whatever an earlier loader has left.
     devices: Option<Devices>,
     _links: Vec<OwnedFd>,
@@ -61,6 +87,7 @@ impl Gate {
                 Bound::pinned(maps::DEVICES),
                 Bound::pinned(maps::ATTESTED),
                 Bound::pinned(maps::GATE_REFUSALS).entries(rows * REASONS),
+                Bound::pinned(maps::OPENS),
             ],
         )?;
         // Revoking comes before what relies on it.
@@ -79,7 +106,9 @@ impl Gate {
         let gate = pins
             .link_cgroup(maps::DEVICE_GATE, fd, governed.as_fd(), governed.id(), BPF_CGROUP_DEVICE)
             .map_err(|error| format!("attaching the gate: {error}"))?;
-        Ok(Self { ebpf, devices: None, _links: vec![exec, exit, gate] })
+        let opens = ebpf.take_map(maps::OPENS).ok_or("the object holds no ring buffer")?;
+        let opens = RingBuf::try_from(opens).map_err(|error| chain(&error))?;
+        Ok(Self { ebpf, opens, devices: None, _links: vec![exec, exit, gate] })
     }
 
     /// Guards exactly these devices. New guards come before old ones go.

@@ -22,11 +22,13 @@ mod registry;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
+    os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
 };
 
 use headgate_ebpf_records::{
     border::{LOCAL, Reason, UNKNOWN},
+    counters::Counter,
     limits::TENANTS_MAX,
     maps,
     policy::{Mode, Policy},
@@ -35,6 +37,7 @@ use headgate_ebpf_records::{
 pub use border::{Budget, FlowBytes, RefusalCounts};
 pub use cidr::{Cidr, CidrError};
 pub use devices::{DeviceClass, Devices};
+pub use gate::Open;
 pub use guard::Side;
 
 use crate::{
@@ -42,9 +45,10 @@ use crate::{
     cgroup::Cgroup,
     error::{Error, chain},
     library::LibraryId,
-    limits::TENANTS_DEFAULT,
+    limits::{OPENS_PER_DRAIN_MAX, TENANTS_DEFAULT},
     object::{COMMITTED, Objects},
     probes::with_advice,
+    rows,
     status::{self, Part, PartStatus, State},
 };
 use border::Border;
@@ -413,6 +417,42 @@ impl Enforcement {
     /// [`Error::PartMissing`], or what the kernel refuses.
     pub fn attested(&self) -> Result<BTreeMap<u32, Range<u64>>, Error> {
         self.gate.as_ref().map_err(|_| Error::PartMissing(Part::DeviceGate))?.attested()
+    }
+
+    /// Readable when an open waits to be drained; `None` if the gate is missing.
+    #[must_use]
+    pub fn opens_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.gate.as_ref().ok().map(|gate| gate.opens.as_fd())
+    }
+
+    /// Hands out attempts of tenants' processes to open a GPU, oldest first, those made while nobody held the gate included;
+    /// answers how many. Never blocks. Whoever opens a GPU should be looked at: an attested process for copies of the driver
+    /// ([`crate::Probes::attach_process`]), another one for a seat it does not have.
+    pub fn drain_opens(&mut self, mut each: impl FnMut(Open)) -> usize {
+        let (Ok((registry, _)), Ok(gate)) = (&self.tables, &mut self.gate) else { return 0 };
+        let mut drained = 0;
+        while drained < OPENS_PER_DRAIN_MAX {
+            let Some(record) = gate.opens.next() else { break };
+            drained += 1;
+            match gate::read_open(&record) {
+                Some((row, open)) => each(Open { tenant: registry.tenant_at(row), ..open }),
+                None => tracing::warn!(bytes = record.len(), "malformed open record; is the object current?"),
+            }
+        }
+        drained
+    }
+
+    /// What the programs gave up on: opens that were not told because the ring buffer was full.
+    ///
+    /// # Errors
+    /// [`Error::Part`] if the kernel refuses.
+    pub fn counters(&self) -> Result<BTreeMap<Counter, u64>, Error> {
+        let mut counters = BTreeMap::from([(Counter::GateUntold, 0)]);
+        if let Ok(gate) = &self.gate {
+            rows::add_counters(&gate.ebpf, &mut counters)
+                .map_err(|error| Error::part(Part::DeviceGate, "reading counters", chain(&error)))?;
+        }
+        Ok(counters)
     }
 
     /// Ends all enforcement and removes its pins.

@@ -110,6 +110,10 @@ impl Registry {
         self.tenants.get(tenant).copied().ok_or_else(|| Error::NoTenant { tenant: tenant.to_owned() })
     }
 
+    pub(crate) fn tenant_at(&self, row: u32) -> Option<String> {
+        self.tenants.iter().find(|(_, of_tenant)| **of_tenant == row).map(|(name, _)| name.clone())
+    }
+
     pub(crate) fn district(&self, name: &str) -> Result<u8, Error> {
         self.districts.get(name).copied().ok_or_else(|| Error::NoDistrict { district: name.to_owned() })
     }
