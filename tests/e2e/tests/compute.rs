@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually};
@@ -13,6 +14,13 @@ use support::{Puppet, SOON, device_row};
 const TOLERANCE: f64 = 3.0;
 /// How long shares are measured.
 const MEASURED: Duration = Duration::from_secs(4);
+
+/// Shares are a matter of time, and two of these tests at once would be each other's noise.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed leaves nothing behind that the next one could trip over.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn node_with_kernels(tenants: Vec<TenantSpec>, kernel_us: u64) -> Node {
     let mut options = NodeOptions::simulated(tenants);
@@ -28,7 +36,8 @@ fn launches(node: &Node, tenant: &str) -> u64 {
     device_row(node, tenant)["launches"].as_u64().expect("launches")
 }
 
-/// Holds what each program had of the elapsed device time, in percent, against what it should have had.
+/// Holds what each program had of the device, in percent, against what it should have had. Of the time both had
+/// where two compete, so that switching between them counts for neither; of the elapsed time where one is alone.
 ///
 /// The device keeps real time, and this machine may be busy with other things for seconds on end. Windows are
 /// looked at until one is right in all its shares, a few times at most; a scheduler that is wrong is wrong in
@@ -50,7 +59,7 @@ fn assert_shares<const N: usize>(node: &Node, expected: [(&str, &Program, f64); 
     panic!("shares in {WINDOWS} windows of {MEASURED:?}: {found:.1?}, never {:?}", expected.map(|row| row.2));
 }
 
-/// Percent of the elapsed device time each program kept the device busy, over [`MEASURED`].
+/// What each program had over [`MEASURED`], in percent.
 fn window<const N: usize>(node: &Node, programs: [&Program; N]) -> [f64; N] {
     let control = node.device().control();
     control.mark().unwrap();
@@ -59,20 +68,21 @@ fn window<const N: usize>(node: &Node, programs: [&Program; N]) -> [f64; N] {
         let elapsed = statistics["elapsed_ns"].as_u64().unwrap();
         (MEASURED.as_nanos() <= u128::from(elapsed)).then_some(statistics)
     });
-    let elapsed = statistics["elapsed_ns"].as_f64().unwrap();
-    programs.map(|program| {
-        let rows = statistics["processes"].as_array().unwrap();
-        let busy: f64 = rows
-            .iter()
-            .filter(|row| row["pid"] == program.pid())
-            .map(|row| row["busy_ns"].as_f64().unwrap())
-            .sum();
-        busy * 100.0 / elapsed
-    })
+    let busy = programs.map(|program| {
+        let rows = statistics["processes"].as_array().unwrap().iter();
+        let own = rows.filter(|row| row["pid"] == program.pid());
+        own.map(|row| row["busy_ns"].as_f64().unwrap()).sum::<f64>()
+    });
+    let whole = match N {
+        1 => statistics["elapsed_ns"].as_f64().unwrap(),
+        _ => busy.iter().sum(),
+    };
+    busy.map(|one| one * 100.0 / whole)
 }
 
 #[test]
 fn two_saturating_tenants_get_their_shares_of_the_device() {
+    let _turn = alone();
     let node =
         node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 50);
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
@@ -81,6 +91,7 @@ fn two_saturating_tenants_get_their_shares_of_the_device() {
 
 #[test]
 fn kernels_of_different_lengths_do_not_shift_the_shares() {
+    let _turn = alone();
     let mut options =
         NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
     options.device = Some(json!({ "kernels": {
@@ -93,6 +104,7 @@ fn kernels_of_different_lengths_do_not_shift_the_shares() {
 
 #[test]
 fn a_lone_tenant_borrows_the_idle_device() {
+    let _turn = alone();
     let node =
         node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 100);
     let review = start_loop(&node, "review");
@@ -101,6 +113,7 @@ fn a_lone_tenant_borrows_the_idle_device() {
 
 #[test]
 fn a_hard_tenant_is_held_to_its_share_of_an_idle_device() {
+    let _turn = alone();
     let node = node_with_kernels(vec![TenantSpec::new("review").sm(30).with("mode: hard")], 100);
     let review = start_loop(&node, "review");
     assert_shares(&node, [("review", &review, 30.0)]);
@@ -108,6 +121,7 @@ fn a_hard_tenant_is_held_to_its_share_of_an_idle_device() {
 
 #[test]
 fn results_are_right_and_nothing_is_lost_under_a_gate() {
+    let _turn = alone();
     let node =
         node_with_kernels(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 50);
     let _neighbour = start_loop(&node, "alerts");
@@ -123,6 +137,7 @@ fn results_are_right_and_nothing_is_lost_under_a_gate() {
 
 #[test]
 fn gates_open_when_the_daemon_dies() {
+    let _turn = alone();
     let mut node = node_with_kernels(vec![TenantSpec::new("review").sm(10).with("mode: hard")], 100);
     let mut puppet = Puppet::in_tenant(&node, "review");
     puppet.ready();
@@ -136,6 +151,7 @@ fn gates_open_when_the_daemon_dies() {
 
 #[test]
 fn a_new_share_takes_effect_under_running_programs() {
+    let _turn = alone();
     let hard = |percent| vec![TenantSpec::new("review").sm(percent).with("mode: hard")];
     let mut node = node_with_kernels(hard(20), 100);
     let review = start_loop(&node, "review");
