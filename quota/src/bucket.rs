@@ -40,6 +40,16 @@ impl Bucket {
         self.level_ppm_us = self.level_ppm_us.min(i64::from(self.cap_us) * SCALE);
     }
 
+    /// Changes the cap and keeps the bucket as full as it was; debt stays what it is.
+    pub fn resize(&mut self, cap: Micros) {
+        let (level, before) = (i128::from(self.level_ppm_us), i128::from(self.cap_us));
+        self.set_cap(cap);
+        if 0 < level && 0 < before {
+            let level = level * i128::from(self.cap_us) / before;
+            self.level_ppm_us = i64::try_from(level).unwrap_or(i64::MAX).min(i64::from(self.cap_us) * SCALE);
+        }
+    }
+
     /// Most tokens it holds.
     #[must_use]
     pub fn cap(&self) -> Micros {

@@ -5,9 +5,9 @@
 //! simulated hours.
 //!
 //! It never talks to a device, a socket or a file, and it knows nothing of shared memory: the daemon observes,
-//! calls [`window::WindowScheduler::tick`], and carries the decisions out.
+//! calls [`window::WindowScheduler::tick`] or [`loan::Lender::handle`], and carries the decisions out.
 //!
-//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`status`].
+//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`status`], [`loan`].
 
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -18,6 +18,9 @@ pub mod memory;
 pub mod bucket;
 pub mod window;
 pub mod status;
+pub mod loan;
+#[cfg(feature = "simulation")]
+pub mod sim;
 
 pub use bucket::Bucket;
 pub use memory::{MemoryAccount, MemoryView};

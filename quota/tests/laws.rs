@@ -78,6 +78,7 @@ impl World {
         self.scheduler.tick(Micros(self.now), |tenant| Observation {
             in_flight: 0 < queued[tenant],
             waiting: wants[tenant] && !open[tenant],
+            progress: 0,
         });
     }
 

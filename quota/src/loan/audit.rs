@@ -68,7 +68,10 @@ impl fmt::Display for Broken {
                 write!(f, "line {line} is not number {expected}: lines were removed or inserted")
             }
             Self::Forged { line } => {
-                write!(f, "line {line} does not carry the digest of the line before it: one of them was changed")
+                write!(
+                    f,
+                    "line {line} does not carry the digest of the line before it: one of them was changed"
+                )
             }
         }
     }
@@ -83,8 +86,7 @@ impl core::error::Error for Broken {}
 #[must_use]
 pub fn append(head: Head, at: &str, record: &Record, digest: impl Fn(&[u8]) -> Digest) -> (String, Head) {
     let sequence = head.sequence + 1;
-    let at: String =
-        at.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+    let at: String = at.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
     let at = if at.is_empty() { "-" } else { &at };
     let mut line = String::new();
     // Writing to a string cannot fail.

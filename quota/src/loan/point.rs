@@ -7,10 +7,11 @@
 //! |---|---|---|
 //! | [`install`](DevicePoint::install) | a token newer than the last | replaces the table |
 //! | [`settle`](DevicePoint::settle) | the last token or a newer one | ends a line sooner: its borrower has stopped, or will have |
-//! | [`cut`](DevicePoint::cut), [`take_all`](DevicePoint::take_all) | nothing | shuts guests out for the owner's express demand |
+//! | [`take_all`](DevicePoint::take_all) | the last token | shuts all guests of an owner out, for its express demand |
+//! | [`cut`](DevicePoint::cut) | nothing | shuts named guests out, for their owner's express demand |
 //!
 //! The last needs no token because it gives nothing away: whoever sends it, the guest's gate closes in the same
-//! step in which the owner's opens.
+//! step in which the owner's opens, and a loan that was cut is never given again.
 
 use core::fmt;
 
@@ -271,14 +272,20 @@ impl DevicePoint {
         }
     }
 
-    /// Shuts out all guests of one owner, known or not.
-    pub fn take_all(&mut self, owner: &Tenant) {
+    /// Shuts out all guests of one owner, known or not, if no table was installed since `token`: a daemon that
+    /// has not read its ledger speaks of the loans there were when it started.
+    pub fn take_all(&mut self, token: Revision, owner: &Tenant) -> Result<(), Stale> {
+        if token < self.token && !self.flaws.has(Flaw::NoFencing) {
+            self.stale += 1;
+            return Err(Stale { token, last: self.token });
+        }
         for line in self.lines.iter_mut().filter(|line| line.owner == *owner) {
             line.cut = true;
         }
         if self.cold_until.is_some() && !self.overridden.contains(owner) {
             self.overridden.push(owner.clone());
         }
+        Ok(())
     }
 
     /// All limits as they are at `now`.
@@ -369,8 +376,8 @@ impl DevicePoint {
             .fold(line.amount.memory, Bytes::saturating_add);
         let nominal = self.owners.iter().find(|owner| owner.tenant == line.owner);
         let nominal = nominal.map_or(Bytes::ZERO, |owner| owner.nominal.memory);
-        let memory_free =
-            line.amount.memory == Bytes::ZERO || out.saturating_add(usage.owner_memory(&line.owner)) <= nominal;
+        let memory_free = line.amount.memory == Bytes::ZERO
+            || out.saturating_add(usage.owner_memory(&line.owner)) <= nominal;
         all.fits(self.capacity) && memory_free
     }
 }

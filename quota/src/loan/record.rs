@@ -13,7 +13,7 @@ use super::why::Why;
 pub enum What {
     /// The lender granted a loan.
     Granted,
-    /// The lender refused one.
+    /// The lender refused one; also written by the borrower that hears it.
     Refused,
     /// The lender renewed one.
     Renewed,

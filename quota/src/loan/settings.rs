@@ -40,10 +40,7 @@ impl Default for Lending {
             idle_for: Micros::from_secs(5),
             rise_for: Micros::from_secs(1),
             rest: Micros::from_secs(30),
-            headroom: Amount {
-                sm: Share(50_000),
-                memory: Bytes(256 << 20),
-            },
+            headroom: Amount { sm: Share(50_000), memory: Bytes(256 << 20) },
             least: Share(50_000),
             quantum: Share(10_000),
             gather: Micros::from_millis(50),

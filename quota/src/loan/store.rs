@@ -76,7 +76,10 @@ impl StoreReply {
     #[must_use]
     pub const fn op(&self) -> OpId {
         match self {
-            Self::Read { op, .. } | Self::Swapped { op, .. } | Self::Conflict { op } | Self::Failed { op } => *op,
+            Self::Read { op, .. }
+            | Self::Swapped { op, .. }
+            | Self::Conflict { op }
+            | Self::Failed { op } => *op,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Held, Lender, Output, Phase, held_by, send};
+use super::{Held, Lender, NEVER, Output, Phase, held_by, send};
 use crate::loan::amount::Amount;
 use crate::loan::flaw::Flaw;
 use crate::loan::message::ToBorrower;
@@ -11,7 +11,7 @@ use crate::loan::policy::reclaim::{Candidate, victims};
 use crate::loan::record::What;
 use crate::loan::why::Why;
 use crate::tenant::Class;
-use crate::units::{Bytes, Micros};
+use crate::units::Bytes;
 
 impl Lender {
     /// Closes what has ended by itself.
@@ -58,16 +58,17 @@ impl Lender {
     /// What an owner has: nominal, less what is out, less memory that guests keep too long.
     fn has(&self, index: usize) -> Amount {
         let owner = &self.owners[index].owner;
-        let promised = self.loans.iter().filter(|held| {
-            held.loan.owner == owner.tenant && held.is_out() && held.phase != Phase::Granting
-        });
+        let promised = self
+            .loans
+            .iter()
+            .filter(|held| held.loan.owner == owner.tenant && held.is_out() && held.phase != Phase::Granting);
         let out: Amount = promised.map(|held| held.loan.amount).sum();
         owner.nominal.saturating_sub(out)
     }
 
     fn cut_for(&mut self, index: usize, owner: &Tenant, short: Amount, why: &Why, out: &mut Vec<Output>) {
-        let candidates =
-            self.candidates(|held| held.loan.owner == *owner && held.is_out() && held.phase != Phase::Granting);
+        let candidates = self
+            .candidates(|held| held.loan.owner == *owner && held.is_out() && held.phase != Phase::Granting);
         let chosen = victims(candidates, short);
         if chosen.is_empty() {
             return;
@@ -191,7 +192,7 @@ impl Lender {
                     *again = next;
                     out.push(send(&loan, ToBorrower::Notice { loan: loan.clone(), token, why: why.clone() }));
                 }
-                Phase::Noticed { acknowledged: true, again, .. } => *again = Micros(u64::MAX),
+                Phase::Noticed { acknowledged: true, again, .. } => *again = NEVER,
                 Phase::Cut { again, why, .. } if *again <= now => {
                     *again = next;
                     out.push(send(&loan, ToBorrower::Over { loan: loan.clone(), token, why: why.clone() }));
@@ -235,7 +236,8 @@ impl Lender {
             let wants = state.wants.min(state.owner.nominal);
             let express = self.class_of(&state.owner) == Class::Express;
             if express && !wants.fits(kept) && !state.overrode {
-                out.push(Output::TakeAll(state.owner.tenant.clone()));
+                let owner = state.owner.tenant.clone();
+                out.push(Output::TakeAll { token: self.found, owner });
                 self.owners[index].overrode = true;
             }
         }
@@ -247,7 +249,8 @@ impl Lender {
 
     /// What has been called back and is on its way.
     fn coming(&self, of: impl Fn(&Held) -> bool) -> Amount {
-        let noticed = self.loans.iter().filter(|held| matches!(held.phase, Phase::Noticed { .. }) && of(held));
+        let noticed =
+            self.loans.iter().filter(|held| matches!(held.phase, Phase::Noticed { .. }) && of(held));
         noticed.map(|held| held.loan.amount).sum()
     }
 

@@ -21,11 +21,26 @@ pub(super) struct Cover {
 #[derive(Clone, Debug)]
 enum State {
     /// The ledger must be read, but not before.
-    Unread { not_before: Micros },
-    Reading { op: OpId, deadline: Micros },
-    Claiming { op: OpId, deadline: Micros, ledger: Ledger },
-    Swapping { op: OpId, deadline: Micros, covers: Vec<Cover> },
-    Installing { covers: Vec<Cover> },
+    Unread {
+        not_before: Micros,
+    },
+    Reading {
+        op: OpId,
+        deadline: Micros,
+    },
+    Claiming {
+        op: OpId,
+        deadline: Micros,
+        ledger: Ledger,
+    },
+    Swapping {
+        op: OpId,
+        deadline: Micros,
+        covers: Vec<Cover>,
+    },
+    Installing {
+        covers: Vec<Cover>,
+    },
     Settled,
     Fenced,
 }
@@ -92,7 +107,9 @@ impl Desk {
 
     fn awaits(&self, reply: OpId) -> bool {
         match self.state {
-            State::Reading { op, .. } | State::Claiming { op, .. } | State::Swapping { op, .. } => op == reply,
+            State::Reading { op, .. } | State::Claiming { op, .. } | State::Swapping { op, .. } => {
+                op == reply
+            }
             _ => false,
         }
     }
@@ -198,7 +215,12 @@ impl Lender {
                 let deadline = self.now.saturating_add(self.lending.store_within);
                 self.desk.state = State::Claiming { op, deadline, ledger: claimed.clone() };
                 let place = self.place.clone();
-                out.push(Output::Store(StoreCommand::Swap { op, place, expected: revision, ledger: claimed }));
+                out.push(Output::Store(StoreCommand::Swap {
+                    op,
+                    place,
+                    expected: revision,
+                    ledger: claimed,
+                }));
             }
         }
     }
@@ -280,11 +302,11 @@ impl Lender {
     }
 
     fn still_fits(&self, held: &Held) -> bool {
-        self.owners.iter().any(|state| {
-            state.owner.tenant == held.loan.owner
-                && state.wants.min(state.owner.nominal).saturating_add(self.lent(&held.loan.owner)).fits(
-                    state.owner.nominal,
-                )
+        let owner = self.owners.iter().find(|state| state.owner.tenant == held.loan.owner);
+        owner.is_some_and(|state| {
+            let kept = state.owner.nominal.saturating_sub(self.lent(&held.loan.owner));
+            let rested = state.rests_until <= self.now || self.flaws.has(Flaw::NoRest);
+            rested && state.wants.min(state.owner.nominal).fits(kept)
         })
     }
 
@@ -347,4 +369,3 @@ impl Lender {
         out.push(Output::Fenced);
     }
 }
-

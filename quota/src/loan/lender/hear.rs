@@ -1,6 +1,6 @@
 //! What borrowers say.
 
-use super::{Lender, Output, Pending, Phase, Waiting, send};
+use super::{Lender, NEVER, Output, Pending, Phase, Waiting, send};
 use crate::loan::flaw::Flaw;
 use crate::loan::ledger::Loan;
 use crate::loan::limits::WAITING_MAX;
@@ -113,7 +113,7 @@ impl Lender {
             Phase::Active => {
                 // This lender was restarted since it gave the notice.
                 let why = "it was called back".into();
-                held.phase = Phase::Noticed { acknowledged: true, again: Micros(u64::MAX), why };
+                held.phase = Phase::Noticed { acknowledged: true, again: NEVER, why };
             }
             Phase::Granting | Phase::Cut { .. } => return,
         }
@@ -130,18 +130,17 @@ impl Lender {
         }
         if self.position(loan).is_some() {
             let Some(index) = self.current(loan, incarnation) else { return };
-            let why =
-                if self.loans[index].phase == Phase::Granting { Why::Withdrawn } else { Why::Released };
+            let why = if self.loans[index].phase == Phase::Granting { Why::Withdrawn } else { Why::Released };
             out.push(self.settle(loan, self.now));
             self.close(index, why, out);
         }
         out.push(send(loan, ToBorrower::Closed { loan: loan.clone() }));
     }
 
-    /// The loan, if this start of the borrower's daemon is the one that holds it.
+    /// The loan, unless it was taken up by a later start of the borrower's daemon than this one.
     fn current(&mut self, loan: &LoanId, incarnation: u64) -> Option<usize> {
         let index = self.position(loan)?;
-        if incarnation != self.loans[index].loan.holder && !self.flaws.has(Flaw::AnyHolder) {
+        if incarnation < self.loans[index].loan.holder && !self.flaws.has(Flaw::AnyHolder) {
             self.counters.stale_messages += 1;
             return None;
         }

@@ -48,6 +48,13 @@ pub enum Input {
     Store(StoreReply),
     /// The enforcement point answered [`Output::Install`].
     Installed(Result<Accepted, Stale>),
+    /// The enforcement point refused [`Output::TakeAll`].
+    NotTaken {
+        /// Whose guests.
+        owner: Tenant,
+        /// Why.
+        stale: Stale,
+    },
     /// The operator changed what the tenants own.
     Configure(Vec<Owner>),
     /// An incident was declared.
@@ -84,8 +91,14 @@ pub enum Output {
     },
     /// [`DevicePoint::cut`](crate::loan::DevicePoint::cut), at once.
     Cut(Vec<LoanId>),
-    /// [`DevicePoint::take_all`](crate::loan::DevicePoint::take_all), at once: the loans are not known yet.
-    TakeAll(Tenant),
+    /// [`DevicePoint::take_all`](crate::loan::DevicePoint::take_all), at once: the loans are not known yet. A
+    /// refusal is an [`Input::NotTaken`].
+    TakeAll {
+        /// The device's last token that this lender knows of.
+        token: Revision,
+        /// Whose guests.
+        owner: Tenant,
+    },
     /// Stop a guest's worker: its loan is over and it still holds memory.
     Evict(LoanId),
     /// Tell a borrower.

@@ -143,6 +143,8 @@ pub struct Lender {
     owners: Vec<OwnerState>,
     incidents: Incidents,
     desk: Desk,
+    /// The device's last token that this lender knows of, as long as it has none of its own.
+    found: Revision,
     loans: Vec<Held>,
     waiting: Vec<Waiting>,
     residues: Vec<Residue>,
@@ -166,11 +168,13 @@ pub struct LoanView {
 
 impl Lender {
     /// A lender that has yet to read its ledger. Nothing happens before the first [`handle`](Self::handle).
+    /// `installed` is the last token of the device's [`DevicePoint`](super::DevicePoint), zero if that is new.
     pub fn new(
         place: Place,
         capacity: Amount,
         lending: Lending,
         owners: Vec<Owner>,
+        installed: Revision,
         now: Micros,
     ) -> Result<Self, BadTerms> {
         lending.terms.check()?;
@@ -181,6 +185,7 @@ impl Lender {
             owners: Vec::new(),
             incidents: Incidents::new(),
             desk: Desk::new(),
+            found: installed,
             loans: Vec::new(),
             waiting: Vec::new(),
             residues: Vec::new(),
@@ -214,6 +219,13 @@ impl Lender {
             Input::Heard { from, message } => self.hear(from, message, &mut out),
             Input::Store(reply) => self.stored(reply, &mut out),
             Input::Installed(result) => self.installed(result, &mut out),
+            Input::NotTaken { owner, stale } => {
+                // Somebody else was the lender in between. Whether it is still needed is decided anew.
+                self.found = self.found.max(stale.last);
+                for state in self.owners.iter_mut().filter(|state| state.owner.tenant == owner) {
+                    state.overrode = false;
+                }
+            }
             Input::Configure(owners) => self.configure(owners),
             Input::Declared(incident) => {
                 if self.incidents.declare(self.now, incident).is_err() {
@@ -256,7 +268,7 @@ impl Lender {
                 times.extend(state.peaks.complete_at(self.lending.idle_for));
             }
         }
-        times.into_iter().filter(|at| self.now < *at).min()
+        times.into_iter().filter(|at| self.now < *at && *at != NEVER).min()
     }
 
     /// What this device could lend in one loan now; goes into the load summary.
@@ -401,7 +413,8 @@ impl Lender {
 
     fn recorded(&self, held: &Held) -> Loan {
         let mut loan = held.loan.clone();
-        loan.age = held.age(self.now);
+        // A loan's life begins when it is written.
+        loan.age = if held.phase == Phase::Granting { Micros::ZERO } else { held.age(self.now) };
         if matches!(held.phase, Phase::Cut { .. }) {
             loan.standing = Standing::Cut;
         }
@@ -462,6 +475,9 @@ impl Lender {
         send(loan, ToBorrower::Over { loan: loan.clone(), token, why: why.into() })
     }
 }
+
+/// No time at all.
+const NEVER: Micros = Micros(u64::MAX);
 
 fn send(loan: &LoanId, message: ToBorrower) -> Output {
     Output::Send { to: loan.node.clone(), message }

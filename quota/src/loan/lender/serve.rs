@@ -1,6 +1,6 @@
 //! Granting: ranked requests, and what the owners leave idle.
 
-use super::{Held, Lender, Output, OwnerState, Pending, Phase};
+use super::{Held, Lender, NEVER, Output, OwnerState, Pending, Phase};
 use crate::loan::amount::Amount;
 use crate::loan::ledger::Owner;
 use crate::loan::limits::LOANS_PER_DEVICE_MAX;
@@ -10,7 +10,7 @@ use crate::loan::policy::lend::{OwnerView, lendable};
 use crate::loan::policy::rank::{Request, portion, rank};
 use crate::loan::why::Why;
 use crate::tenant::Class;
-use crate::units::{Micros, Share};
+use crate::units::Share;
 
 impl Lender {
     /// Grants what can be granted, in order, and refuses who has waited long enough.
@@ -18,23 +18,25 @@ impl Lender {
         for request in self.ranked() {
             let Some(place) = self.waiting.iter().position(|w| w.ask.loan == request.loan) else { continue };
             // What cannot be written soon is not promised: the borrower may find it elsewhere.
-            if self.desk.is_well() && self.grant(place, &request) {
+            if !self.desk.is_well() || self.grant(place, &request) {
                 continue;
             }
             let ask = self.waiting[place].ask.clone();
             let short = ask.amount.saturating_sub(self.offer());
             self.make_room(&ask.guest, request.class, short, out);
         }
-        while let Some(index) = self.waiting.iter().position(|waiting| {
-            waiting.since.saturating_add(self.lending.wait_for) <= self.now
-        }) {
+        while let Some(index) = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.since.saturating_add(self.lending.wait_for) <= self.now)
+        {
             let ask = self.waiting.remove(index).ask;
             let why = self.why_not(&ask);
             self.refuse(&ask, why, out);
         }
     }
 
-    /// Requests that have been gathered for long enough, first come last only if nothing else tells.
+    /// Requests that have been gathered for long enough, the first to be served first.
     fn ranked(&self) -> Vec<Request> {
         let gathered =
             self.waiting.iter().filter(|w| w.since.saturating_add(self.lending.gather) <= self.now);
@@ -53,7 +55,8 @@ impl Lender {
     }
 
     fn borrowed_by(&self, guest: &Guest) -> Share {
-        let loans = self.loans.iter().filter(|held| held.loan.guest.district == guest.district && held.is_out());
+        let loans =
+            self.loans.iter().filter(|held| held.loan.guest.district == guest.district && held.is_out());
         loans.map(|held| held.loan.amount.sm).fold(Share::ZERO, Share::saturating_add)
     }
 
@@ -81,7 +84,7 @@ impl Lender {
             phase: Phase::Granting,
             since: self.now,
             // A grant has no end before it is written.
-            lapses: Micros(u64::MAX),
+            lapses: NEVER,
             answered: None,
             granted_because: Some(Why::Idle {
                 owner,

@@ -53,12 +53,19 @@ pub fn rank(requests: &mut [Request]) {
 /// How much of `lendable` a request gets that asks for `asked`, when requests of `weights` altogether, its own
 /// `weight` among them, wait in its class. `None` if less than is worth lending, or the memory is not there.
 #[must_use]
-pub fn portion(asked: Amount, lendable: Amount, weight: u32, weights: u64, lending: &Lending) -> Option<Amount> {
+pub fn portion(
+    asked: Amount,
+    lendable: Amount,
+    weight: u32,
+    weights: u64,
+    lending: &Lending,
+) -> Option<Amount> {
     if lendable.memory < asked.memory {
         return None;
     }
     let part = u128::from(lendable.sm.0) * u128::from(weight) / u128::from(weights.max(1));
-    let part = if weights <= u64::from(weight) { lendable.sm.0 } else { u64::try_from(part).unwrap_or(u64::MAX) };
+    let part =
+        if weights <= u64::from(weight) { lendable.sm.0 } else { u64::try_from(part).unwrap_or(u64::MAX) };
     // A part too small to be worth a loan is made whole: one loan that is of use beats several that are not.
     let sm = asked.sm.min(lendable.sm).min(Share(part.max(lending.least.0)));
     let sm = rounded(sm, lending.quantum);
