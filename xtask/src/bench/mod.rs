@@ -13,6 +13,7 @@ mod figure;
 mod stopwatch;
 mod hook;
 mod starts;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,11 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         "starts",
         "time that hook and daemon together add to starting programs, on a null driver",
         starts::measure,
+    ),
+    (
+        "memory",
+        "what memory isolation costs, and whether its books are right whatever programs do",
+        memory::measure,
     ),
 ];
 

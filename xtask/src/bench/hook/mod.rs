@@ -12,7 +12,7 @@
 //! A run counts only if the functions came from where they should, the program saw the memory quota, and the
 //! seats counted every launch: a hook that is fast because it is not there must not pass.
 
-mod node;
+pub(super) mod node;
 
 use std::collections::BTreeMap;
 

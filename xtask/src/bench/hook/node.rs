@@ -10,14 +10,14 @@ use crate::bench::stopwatch::Daemon;
 
 /// What the seat of an ended session had counted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     pub(super) launches: u64,
     pub(super) batches: u64,
 }
 
 /// A running stand-in. Ends with this value.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     directory: tempfile::TempDir,
     child: Child,
     said: BufReader<ChildStdout>,
@@ -25,7 +25,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn start(program: &Path) -> Result<Self> {
+    pub(crate) fn start(program: &Path) -> Result<Self> {
         let directory = tempfile::tempdir().context("making a directory for the socket")?;
         let mut child = Command::new(program)
             .arg(socket_in(directory.path()))
@@ -41,12 +41,12 @@ impl Node {
         Ok(node)
     }
 
-    pub(super) fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         Daemon { socket: socket_in(self.directory.path()), quota_bytes: self.memory_bytes }
     }
 
     /// Waits for one session to end; what its seat had counted.
-    pub(super) fn next_to_leave(&mut self) -> Result<Counts> {
+    pub(crate) fn next_to_leave(&mut self) -> Result<Counts> {
         let line = self.line()?;
         match line.split(' ').collect::<Vec<_>>()[..] {
             ["left", launches, batches] => {

@@ -1,0 +1,67 @@
+//! The suite three ways on the simulated device: natively, under the hook without limits, under limits.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use headgate_harness::{Program, TenantSpec};
+use support::{PATIENCE, conform, native, node, used_bytes};
+
+#[test]
+fn the_hook_changes_nothing_without_limits() {
+    let node = node(vec![TenantSpec::new("alerts")]);
+    let run = |mut command: std::process::Command| {
+        let outcome = Program::start("conform", command.arg("transcript")).unwrap().finish(PATIENCE).unwrap();
+        assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+        outcome.stdout
+    };
+    let bare = run(native(&node));
+    let hooked = run(conform(&node, "alerts"));
+    for (line, (without, with)) in bare.lines().zip(hooked.lines()).enumerate() {
+        assert_eq!(without, with, "line {line}, natively and under the hook:\n{bare}");
+    }
+    assert_eq!(bare.lines().count(), hooked.lines().count());
+    assert_eq!(used_bytes(&node, "alerts"), 0);
+}
+
+#[test]
+fn exactly_what_does_not_fit_is_refused() {
+    let node = node(vec![TenantSpec::new("alerts").memory("256Mi")]);
+    let outcome = Program::start("conform", conform(&node, "alerts").arg("limits")).unwrap();
+    let outcome = outcome.finish(PATIENCE).unwrap();
+    assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+    assert_eq!(used_bytes(&node, "alerts"), 0);
+}
+
+#[test]
+fn random_operations_leave_no_drift() {
+    let node = node(vec![TenantSpec::new("alerts").memory("128Mi")]);
+    for seed in ["1", "2", "3"] {
+        let mut command = conform(&node, "alerts");
+        let churn = Program::start("conform", command.args(["churn", "2000", seed])).unwrap();
+        let outcome = churn.finish(PATIENCE).unwrap();
+        assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+        assert_eq!(used_bytes(&node, "alerts"), 0);
+    }
+}
+
+#[test]
+fn a_driver_that_fails_leaves_the_books_as_they_were() {
+    const FAULT: u32 = 719;
+    let node = node(vec![TenantSpec::new("alerts").memory("256Mi")]);
+    let mut command = conform(&node, "alerts");
+    let mut child = command.arg("faults").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut orders = child.stdin.take().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(line) = lines.next() {
+        let line = line.unwrap();
+        let (family, call) = line.split_once('\t').unwrap();
+        node.device().control().inject_fault(call, FAULT, 1, None).unwrap();
+        writeln!(orders, "go").unwrap();
+        let answer = lines.next().unwrap().unwrap();
+        assert_eq!(answer, format!("{FAULT} 0"), "{family}: the driver's own code, and nothing charged");
+    }
+    assert!(child.wait().unwrap().success());
+}
