@@ -307,6 +307,11 @@ impl View<'_> {
         if !segments.governed(row) {
             return Account { share_ppm: share, ..none };
         }
+        if account.stuck() {
+            let reason =
+                "stuck: work past its window completes nothing; the device shares it out in its own slices";
+            return because(Status::Degraded, reason, share);
+        }
         if account.throttled() {
             return because(Status::Throttled, "has spent its device time and waits for more", share);
         }

@@ -1,4 +1,5 @@
 //! Laws of the policy, held against models that are too simple to be wrong.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use headgate_quota::units::{Bytes, Micros, Ppm};
 use headgate_quota::{

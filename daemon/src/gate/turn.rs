@@ -9,7 +9,6 @@ use headgate_abi::segment::progress::progress;
 use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
 
 use super::table::{GateTable, GateTenant};
-use crate::limits::{TICK_BUSY, TICK_CONTENDED, TICK_IDLE};
 use crate::segments::gate;
 
 /// A device's scheduler and whom it schedules.
@@ -45,6 +44,10 @@ impl Turn {
         // The scheduler forgets a tenant that is no longer governed; its account then starts over.
         let scheduler = &self.scheduler;
         self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
+        for tenant in &table.tenants {
+            let batch_us = u32::try_from(scheduler.batch(tenant.serial).0).unwrap_or(u32::MAX);
+            tenant.segments.limits.device(row).batch_us.store(batch_us, Relaxed);
+        }
         // The last tick of the table before may have closed a gate that nobody minds any more.
         for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_none()) {
             tenant.segments.open_row(row);
@@ -80,13 +83,7 @@ impl Turn {
                 tenant.segments.accounts[row].update(newly, &account);
             }
         }
-        if scheduler.contended() {
-            TICK_CONTENDED
-        } else if scheduler.busy() {
-            TICK_BUSY
-        } else {
-            TICK_IDLE
-        }
+        Duration::from_micros(scheduler.next_tick().0)
     }
 }
 
@@ -98,9 +95,7 @@ fn observe(tenant: &GateTenant, row: usize) -> Observation {
         let progress = progress(seat, row);
         seen.waiting |= progress.waiting || 0 < seat.waiting[row].load(Relaxed);
         seen.in_flight |= progress.running;
-        if seen.waiting && seen.in_flight {
-            break;
-        }
+        seen.progress = seen.progress.wrapping_add(u64::from(progress.completed));
     }
     seen
 }
@@ -116,6 +111,12 @@ mod tests {
     use crate::config::model::DeviceUuid;
     use crate::node::{RowLimits, TenantLimits};
     use crate::segments::TenantSegments;
+
+    /// Spans between ticks: of contention, and of idleness.
+    fn settings() -> (Duration, Duration) {
+        let WindowSettings { tick_contended, tick_idle, .. } = WindowSettings::default();
+        (Duration::from_micros(tick_contended.0), Duration::from_micros(tick_idle.0))
+    }
 
     fn tenant(serial: u64, percent: u32) -> (GateTenant, SeatIndex) {
         let slot = crate::node::state::TenantSlot::for_test(usize::try_from(serial).unwrap());
@@ -157,7 +158,7 @@ mod tests {
         let (a, _) = tenant(1, 70);
         let mut turn = Turn::new(0);
         turn.retable(Arc::new(GateTable { tenants: vec![a.clone()] }));
-        assert_eq!(turn.tick(Micros(1_000)), TICK_IDLE);
+        assert_eq!(turn.tick(Micros(1_000)), settings().1);
         assert!(gate::is_open(&a.segments.limits.device(0).gate));
     }
 
@@ -174,7 +175,7 @@ mod tests {
             now += 100;
             let sleep = turn.tick(Micros(now));
             if 0 < round {
-                assert_eq!(sleep, TICK_CONTENDED);
+                assert!(sleep <= settings().0, "a tick every {sleep:?} while two contend");
                 assert!(!(open(&a) && open(&b)), "exclusive at {now} us");
             }
             // A device that finishes at once whatever was submitted, and a host that always has more.

@@ -45,6 +45,7 @@ pub struct RowAccount {
     charged_us: AtomicU64,
     tokens_us: AtomicI64,
     throttled: AtomicBool,
+    stuck: AtomicBool,
     active: AtomicBool,
 }
 
@@ -54,6 +55,7 @@ impl RowAccount {
         self.charged_us.fetch_add(newly_charged.0, Relaxed);
         self.tokens_us.store(account.tokens_us, Relaxed);
         self.throttled.store(account.throttled, Relaxed);
+        self.stuck.store(account.stuck, Relaxed);
         self.active.store(account.active, Relaxed);
     }
 
@@ -73,6 +75,12 @@ impl RowAccount {
     #[must_use]
     pub fn throttled(&self) -> bool {
         self.throttled.load(Relaxed)
+    }
+
+    /// Whether work of it is under way that does not end.
+    #[must_use]
+    pub fn stuck(&self) -> bool {
+        self.stuck.load(Relaxed)
     }
 
     /// Whether it shows signs of work.
