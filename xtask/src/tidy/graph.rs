@@ -61,6 +61,11 @@ const RULES: &[Rule] = &[
     Rule { package: "headgate-stopwatch", own: &[], outside: Only(&["libc"]) },
     Rule { package: "headgate-apps", own: &[], outside: Any },
     Rule { package: "headgate-standin", own: &["headgate-abi"], outside: Any },
+    Rule {
+        package: "headgate-compute-sim",
+        own: &["headgate-quota", "headgate-abi", "headgate-simgpu"],
+        outside: Only(&[]),
+    },
     Rule { package: "headgate-harness", own: &["headgate-abi", "headgate-simgpu"], outside: Any },
     Rule {
         package: "headgate-e2e",
@@ -69,7 +74,11 @@ const RULES: &[Rule] = &[
     },
     // It is compared with what Headgate says, so its programs link none of it; only its tests start nodes.
     Rule { package: "headgate-conformance", own: &["headgate-harness"], outside: Any },
-    Rule { package: "xtask", own: &["headgate-abi", "headgate-harness"], outside: Any },
+    Rule {
+        package: "xtask",
+        own: &["headgate-abi", "headgate-harness", "headgate-compute-sim"],
+        outside: Any,
+    },
 ];
 
 /// Everything the hook may pull into a stranger's process, transitively.
