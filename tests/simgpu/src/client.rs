@@ -1,7 +1,7 @@
 //! The client's end: what libcuda, libnvidia-ml and the harness talk to the server through.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -117,6 +117,18 @@ impl Connection {
         let question = self.question.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(&mut self.lock_outbox(), true, request)?;
         let reply = wire::receive_reply(&self.socket).map_err(|_| self.lose());
+        drop(question);
+        reply
+    }
+
+    /// Asks, and takes the descriptor that comes with the answer.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub fn ask_for_file(&self, request: &Request) -> Result<(Reply, Option<OwnedFd>), Lost> {
+        let question = self.question.lock().unwrap_or_else(PoisonError::into_inner);
+        self.send(&mut self.lock_outbox(), true, request)?;
+        let reply = wire::receive_reply_with_file(&self.socket).map_err(|_| self.lose());
         drop(question);
         reply
     }

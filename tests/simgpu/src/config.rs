@@ -24,6 +24,12 @@ pub struct Config {
     /// Device memory a context takes for itself. Real ones take some 300 to 500 MiB; none by default, so that many
     /// processes fit and an allocation test sees round numbers.
     pub context_bytes: u64,
+    /// Device memory a loaded module takes beside its variables. None by default, as above.
+    pub module_bytes: u64,
+    /// What pools and graphs take of the device at once; also the granularity of `cuMemCreate`.
+    pub pool_granule_bytes: u64,
+    /// Whether the driver has limits for control groups (`nvmlDeviceSetMemoryLimits_v1`), as those from r615 on have.
+    pub group_limits: bool,
     /// How fast bytes move.
     pub copies: CopySpeed,
     /// Time of kernels that `kernels` does not name.
@@ -63,6 +69,9 @@ impl Default for Config {
             slice_ns: 1_000_000,
             switch_ns: 50_000,
             context_bytes: 0,
+            module_bytes: 0,
+            pool_granule_bytes: 2 << 20,
+            group_limits: false,
             copies: CopySpeed::default(),
             kernel_default: KernelRule::ORDINARY,
             kernels: BTreeMap::new(),
@@ -141,6 +150,9 @@ impl Config {
         config.device_infos()?;
         if config.slice_ns < 1_000 {
             return wrong("slice_ns", "at least 1000 (1 us)");
+        }
+        if !config.pool_granule_bytes.is_power_of_two() || config.pool_granule_bytes < 4_096 {
+            return wrong("pool_granule_bytes", "a power of two, at least 4096");
         }
         if config.poll_ns < 1_000 {
             return wrong("poll_ns", "at least 1000 (1 us)");

@@ -32,6 +32,8 @@
 pub mod limits;
 pub mod model;
 pub mod memory;
+pub mod pool;
+pub mod mappings;
 pub mod config;
 pub mod protocol;
 pub mod server;

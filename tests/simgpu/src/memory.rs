@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::sys::Reservation;
 
@@ -17,6 +18,46 @@ const STRIDE: u64 = 1 << 42;
 pub const GRANULE: u64 = 512;
 /// Address range of a process, as a multiple of the device's memory: room for fragmentation.
 const SPREAD: u64 = 2;
+
+/// Bytes that several address ranges, of several processes, may show.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Mutex<Reservation>>);
+
+impl Store {
+    /// Zeroed bytes, which cost nothing until they are touched.
+    ///
+    /// # Errors
+    /// When the system refuses the address range.
+    pub fn new(bytes: u64) -> io::Result<Self> {
+        let reservation = Reservation::new(usize::try_from(bytes).map_err(io::Error::other)?)?;
+        Ok(Self(Arc::new(Mutex::new(reservation))))
+    }
+
+    /// Works on a part. The caller has checked that it lies inside.
+    pub fn with<T>(&self, offset: usize, length: usize, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        work(&mut self.lock().bytes_mut()[offset..offset + length])
+    }
+
+    /// Makes a part zero, which costs no memory.
+    pub fn clear(&self, offset: usize, length: usize) {
+        self.lock().clear(offset, length);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reservation> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the bytes behind an address are.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// The store.
+    pub store: Store,
+    /// Offset of the address's byte in it.
+    pub offset: usize,
+    /// Bytes from there on that belong together.
+    pub bytes: u64,
+}
 
 /// An allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +72,7 @@ pub struct Allocation {
 #[derive(Debug)]
 pub struct AddressSpace {
     base: u64,
-    backing: Reservation,
+    backing: Store,
     live: BTreeMap<u64, Allocation>,
     /// Free ranges by address, and the same by length.
     gaps: BTreeMap<u64, u64>,
@@ -49,7 +90,7 @@ impl AddressSpace {
     /// When the system refuses the address range.
     pub fn new(device: usize, capacity: u64) -> io::Result<Self> {
         let length = capacity.next_multiple_of(GRANULE) * SPREAD;
-        let backing = Reservation::new(usize::try_from(length).map_err(io::Error::other)?)?;
+        let backing = Store::new(length)?;
         let base = FIRST + device as u64 * STRIDE;
         Ok(Self {
             base,
@@ -127,41 +168,36 @@ impl AddressSpace {
         })
     }
 
-    /// Bytes of a range.
-    ///
-    /// # Errors
-    /// When it is not in one allocation.
-    pub fn bytes(&self, address: u64, bytes: u64) -> Result<&[u8], NotAllocated> {
-        if !self.holds(address, bytes) {
-            return Err(NotAllocated);
-        }
-        let (start, length) = self.range(address, bytes);
-        Ok(&self.backing.bytes()[start..start + length])
+    /// The allocation an address lies in, with its first address.
+    #[must_use]
+    pub fn find(&self, address: u64) -> Option<(u64, Allocation)> {
+        let (&start, &allocation) = self.live.range(..=address).next_back()?;
+        (address < start + allocation.bytes).then_some((start, allocation))
     }
 
-    /// Bytes of a range, to change them.
-    ///
-    /// # Errors
-    /// When it is not in one allocation.
-    pub fn bytes_mut(&mut self, address: u64, bytes: u64) -> Result<&mut [u8], NotAllocated> {
-        if !self.holds(address, bytes) {
-            return Err(NotAllocated);
-        }
-        let (start, length) = self.range(address, bytes);
-        Ok(&mut self.backing.bytes_mut()[start..start + length])
+    /// The bytes from an address to the end of its allocation.
+    #[must_use]
+    pub fn piece(&self, address: u64) -> Option<Piece> {
+        let (start, allocation) = self.find(address)?;
+        let (offset, _) = self.range(address, 0);
+        Some(Piece { store: self.backing.clone(), offset, bytes: start + allocation.bytes - address })
     }
 
-    /// Makes a range zero, which costs no memory.
+    /// Works on the bytes of a range that lies in one allocation.
     ///
     /// # Errors
-    /// When it is not in one allocation.
-    pub fn clear(&mut self, address: u64, bytes: u64) -> Result<(), NotAllocated> {
+    /// When it does not.
+    pub fn with<T>(
+        &self,
+        address: u64,
+        bytes: u64,
+        work: impl FnOnce(&mut [u8]) -> T,
+    ) -> Result<T, NotAllocated> {
         if !self.holds(address, bytes) {
             return Err(NotAllocated);
         }
         let (start, length) = self.range(address, bytes);
-        self.backing.clear(start, length);
-        Ok(())
+        Ok(self.backing.with(start, length, work))
     }
 
     /// Offset and length in the backing. Only for ranges inside the space, whose size fits a usize.
@@ -197,12 +233,16 @@ mod tests {
         assert!(!space.holds(address, GRANULE + 1));
         assert!(!space.holds(address - 1, 2));
         assert!(!space.holds(address + 8, u64::MAX));
-        space.bytes_mut(address, 4).expect("inside").copy_from_slice(&[1, 2, 3, 4]);
-        assert_eq!(space.bytes(address + 1, 2), Ok(&[2, 3][..]));
+        space.with(address, 4, |bytes| bytes.copy_from_slice(&[1, 2, 3, 4])).expect("inside");
+        assert_eq!(space.with(address + 1, 2, |bytes| bytes.to_vec()), Ok(vec![2, 3]));
         space.free(address).expect("was live");
         assert_eq!(space.free(address), None);
         let again = space.allocate(100, 0).expect("room");
-        assert_eq!(space.bytes(again, 4), Ok(&[0; 4][..]), "nothing leaks from one allocation to the next");
+        assert_eq!(
+            space.with(again, 4, |bytes| bytes.to_vec()),
+            Ok(vec![0; 4]),
+            "nothing leaks from one allocation to the next"
+        );
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! reply is `length u32 | Reply`. The stamp is the caller's CLOCK_MONOTONIC, in nanoseconds: work counts as submitted
 //! when the program submitted it, not when the server got round to reading it.
 
+mod holding;
+
 use serde::{Deserialize, Serialize};
+
+pub use holding::{BlockId, Holding, PoolFigure, PoolId};
 
 use crate::config::DeviceInfo;
 use crate::model::{Condition, KernelRule, Nanos, Width};
@@ -14,7 +18,7 @@ pub const SOCKET_ENV: &str = "HEADGATE_SIMGPU_SOCKET";
 /// Environment variable that, when set, lets the stand-ins say on stderr why they found no device.
 pub const LOG_ENV: &str = "HEADGATE_SIMGPU_LOG";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -146,6 +150,16 @@ pub enum Command {
     /// Give back an allocation in stream order.
     Free {
         /// Its address.
+        address: u64,
+    },
+    /// An allocation node of a graph: its memory is in use from now on.
+    TakeNode {
+        /// Its address.
+        address: u64,
+    },
+    /// A free node of a graph.
+    ReturnNode {
+        /// The address of the allocation node.
         address: u64,
     },
     /// Nothing, in stream order (memory barriers, flushes).
@@ -283,6 +297,8 @@ pub enum Request {
         /// Samples later than this, in microseconds of the real-time clock.
         since_us: u64,
     },
+    /// About memory that is more than an address.
+    Holding(Holding),
     /// From a test, bench or demo.
     Admin(Admin),
 }
@@ -406,6 +422,8 @@ pub struct NodeInfo {
     pub driver_version: u32,
     /// The devices.
     pub devices: Vec<DeviceInfo>,
+    /// Granularity of physical memory and of pools.
+    pub granule: u64,
     /// The server's process id.
     pub server_pid: u32,
 }
@@ -434,6 +452,41 @@ pub enum Reply {
         free: u64,
         /// Installed.
         total: u64,
+    },
+    /// A physical block, a multicast object or a pool.
+    Block(u64),
+    /// A block from another process.
+    Imported {
+        /// Its number.
+        block: BlockId,
+        /// Its size.
+        bytes: u64,
+        /// Its device, `None` for the host.
+        device: Option<u32>,
+        /// Whether it is a multicast object.
+        multicast: bool,
+    },
+    /// An allocation that processes share.
+    Shared {
+        /// Names it to others.
+        token: u64,
+        /// Its first address where it was made.
+        base: u64,
+        /// Its size.
+        bytes: u64,
+        /// Its device.
+        device: u32,
+    },
+    /// A figure.
+    Value(u64),
+    /// Limits of a control group.
+    Limits {
+        /// Bytes guaranteed.
+        soft: u64,
+        /// Most bytes.
+        hard: u64,
+        /// Bytes in use.
+        used: u64,
     },
     /// A loaded module.
     Module(ModuleInfo),

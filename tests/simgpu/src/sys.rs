@@ -75,13 +75,9 @@ impl Reservation {
         Ok(Self { base, length })
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is private to this process, as long as self and readable; writers need `&mut self`.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.length) }
-    }
-
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `&mut self` makes the borrow unique.
+        // SAFETY: the mapping is private to this process, as long as self, readable and writable, and `&mut self` makes
+        // the borrow unique.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length) }
     }
 

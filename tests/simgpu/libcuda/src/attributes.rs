@@ -3,8 +3,8 @@
 use headgate_abi::cuda::types::CUenum;
 use headgate_simgpu::config::DeviceInfo;
 
-/// Largest `CUdevice_attribute` of CUDA 13; those up to it that are not listed are features the device lacks.
-const LAST: CUenum = 146;
+/// Largest `CUdevice_attribute` of CUDA 13.5; those up to it that are not listed are features the device lacks.
+const LAST: CUenum = 160;
 
 pub(crate) const THREADS_PER_BLOCK_MAX: u32 = 1_024;
 pub(crate) const BLOCK_MAX: [u32; 3] = [1_024, 1_024, 64];
@@ -58,8 +58,14 @@ pub(crate) fn device(device: &DeviceInfo, attribute: CUenum) -> Option<i32> {
         106 => BLOCKS_PER_SM,
         111 => SHARED_RESERVED_PER_BLOCK,
         115 => 1, // memory pools
-        // Everything else up to the last is a feature this device has not: managed memory, virtual memory management,
-        // peer access, graphs of its own, multicast, clusters, texture extras, confidential computing.
+        83 => 1,  // managed memory; without 89, concurrent access, it does not move by page faults
+        102 => 1, // virtual memory management
+        103 => 1, // its handles as file descriptors
+        119 => 1, // pools' handles: file descriptors
+        132 => 1, // multicast objects
+        141 => 1, // host memory by virtual memory management
+        // Everything else up to the last is a feature this device has not: peer access, clusters, texture extras,
+        // confidential computing.
         0..=LAST => 0,
         _ => return None,
     };

@@ -5,17 +5,18 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 use headgate_simgpu::client::{Connection, Lost};
 use headgate_simgpu::limits::STREAMS_MAX;
-use headgate_simgpu::protocol::{Command, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
+use headgate_simgpu::protocol::{Command, Holding, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
 
 use crate::host_functions::HostFunctions;
 use crate::objects::{
-    Allocation, Context, Event, Function, HostRange, Kernel, Library, Module, Primary, Stream,
+    Allocation, Array, Block, Context, Event, Function, HostRange, Kernel, Library, Mipmap, Module, Pool,
+    Primary, Stream,
 };
 use crate::raw;
 use crate::table::{Kind, Table};
@@ -46,7 +47,21 @@ pub(crate) struct Driver {
     pub(crate) libraries: Table<Library>,
     pub(crate) kernels: Table<Kernel>,
     pub(crate) primaries: Vec<Primary>,
+    pub(crate) pools: Table<Pool>,
+    /// Handles of the default pools and of those in their place, by device.
     pub(crate) default_pools: Vec<usize>,
+    pub(crate) current_pools: Mutex<Vec<usize>>,
+    /// Whether a pool may hold memory, so that waiting for the device gives some back.
+    pub(crate) pools_used: AtomicBool,
+    pub(crate) arrays: Table<Array>,
+    pub(crate) mipmaps: Table<Mipmap>,
+    /// Imported memory of other interfaces: its block.
+    pub(crate) external: Table<u64>,
+    pub(crate) blocks: Mutex<BTreeMap<u64, Block>>,
+    /// `CUmemAccess_flags` of mapped ranges, by first address.
+    pub(crate) access: Mutex<BTreeMap<u64, u32>>,
+    /// Reserved addresses.
+    pub(crate) reserved: Mutex<BTreeMap<u64, u64>>,
     pub(crate) allocations: RwLock<BTreeMap<u64, Allocation>>,
     pub(crate) host_ranges: RwLock<BTreeMap<u64, HostRange>>,
     pub(crate) host_functions: HostFunctions,
@@ -88,10 +103,17 @@ fn connect() -> Result<Driver, CUresult> {
     })?;
     DESCRIPTOR.store(connection.descriptor(), Ordering::Release);
     let contexts = Table::new(Kind::Context);
-    let pools: Table<()> = Table::new(Kind::Pool);
+    let pools: Table<Pool> = Table::new(Kind::Pool);
     let devices = connection.node().devices.len();
     let primaries = (0..devices).map(|_| Primary::new(contexts.reserve())).collect();
-    let default_pools = (0..devices).map(|_| pools.reserve()).collect();
+    let default_pools: Vec<usize> = (0..devices)
+        .map(|device| {
+            let handle = pools.reserve();
+            let number = u32::try_from(device).unwrap_or(u32::MAX);
+            pools.insert(handle, Arc::new(Pool::new(number, device, true, 0)));
+            handle
+        })
+        .collect();
     Ok(Driver {
         connection,
         contexts,
@@ -102,7 +124,16 @@ fn connect() -> Result<Driver, CUresult> {
         libraries: Table::new(Kind::Library),
         kernels: Table::new(Kind::Kernel),
         primaries,
+        current_pools: Mutex::new(default_pools.clone()),
+        pools,
         default_pools,
+        pools_used: AtomicBool::new(false),
+        arrays: Table::new(Kind::Array),
+        mipmaps: Table::new(Kind::Mipmap),
+        external: Table::new(Kind::External),
+        blocks: Mutex::new(BTreeMap::new()),
+        access: Mutex::new(BTreeMap::new()),
+        reserved: Mutex::new(BTreeMap::new()),
         allocations: RwLock::new(BTreeMap::new()),
         host_ranges: RwLock::new(BTreeMap::new()),
         host_functions: HostFunctions::default(),
@@ -215,6 +246,18 @@ impl Driver {
         accept(reply).map(|_| ())
     }
 
+    /// The program has waited for the device: pools may give back what they need not keep.
+    pub(crate) fn synchronised(&self) {
+        if self.pools_used.load(Ordering::Acquire) {
+            self.connection.tell(&Request::Holding(Holding::Synchronised));
+        }
+    }
+
+    /// Asks about memory that is more than an address.
+    pub(crate) fn hold(&self, request: Holding) -> Result<Reply, CUresult> {
+        self.ask(&Request::Holding(request))
+    }
+
     /// Waits for a command of a stream, and answers with what stuck to its context meanwhile.
     pub(crate) fn wait(&self, stream: &Stream, seq: u64) -> Answer {
         let keep_on = || stream.context_is_alive();
@@ -274,7 +317,7 @@ impl Driver {
     }
 }
 
-fn accept(reply: Reply) -> Result<Reply, CUresult> {
+pub(crate) fn accept(reply: Reply) -> Result<Reply, CUresult> {
     match reply {
         Reply::Refused { status, reason } => {
             hint(&reason);

@@ -19,5 +19,6 @@ mod current;
 mod api;
 mod attributes;
 mod image;
+mod format;
 mod host_functions;
 mod raw;

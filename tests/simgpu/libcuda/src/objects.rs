@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_simgpu::protocol::{KernelInfo, ModuleInfo};
 
+use crate::format::Shape;
+
 /// Locks, whatever a panicking thread left: everything behind these locks is valid at any moment.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,11 +132,85 @@ pub(crate) struct Kernel {
     pub(crate) name: String,
 }
 
+/// Where an address range of the device comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Origin {
+    /// `cuMemAlloc` and the like.
+    Plain,
+    /// An array's or a mipmap's.
+    Array,
+    /// A pool, by its handle.
+    Pool(usize),
+    /// `cuMemAllocManaged`: host memory that the device uses, too.
+    Managed,
+    /// `cuMemMap`.
+    Mapped(u64),
+    /// Another process's.
+    Imported,
+    /// An allocation node of a graph.
+    Node,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Allocation {
     pub(crate) bytes: u64,
+    /// The context it ends with, 0 for what outlives contexts.
     pub(crate) context: usize,
-    pub(crate) stream_ordered: bool,
+    pub(crate) device: usize,
+    pub(crate) origin: Origin,
+}
+
+/// Physical memory, or a multicast object, as this process knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub(crate) bytes: u64,
+    /// `CUmemLocationType` and id.
+    pub(crate) location: (u32, i32),
+    /// Bit set of `CUmemAllocationHandleType`.
+    pub(crate) handle_types: u32,
+    pub(crate) is_multicast: bool,
+    /// Handles that the program has.
+    pub(crate) handles: u32,
+    /// Mappings of it.
+    pub(crate) mappings: u32,
+    /// Devices of a multicast object still to be added.
+    pub(crate) devices_missing: u32,
+}
+
+/// A memory pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) number: u32,
+    pub(crate) device: usize,
+    pub(crate) is_default: bool,
+    pub(crate) handle_types: u32,
+    /// `CU_MEMPOOL_ATTR_REUSE_*`, which change nothing in a model that only reuses what is safe.
+    pub(crate) reuse: [AtomicU32; 3],
+}
+
+impl Pool {
+    pub(crate) fn new(number: u32, device: usize, is_default: bool, handle_types: u32) -> Self {
+        let reuse = [1, 1, 1].map(AtomicU32::new);
+        Self { number, device, is_default, handle_types, reuse }
+    }
+}
+
+/// An array, or a level of a mipmap.
+#[derive(Debug)]
+pub(crate) struct Array {
+    pub(crate) shape: Shape,
+    pub(crate) address: u64,
+    pub(crate) context: usize,
+    /// A level of this mipmap, which owns the memory.
+    pub(crate) is_level: bool,
+}
+
+/// A mipmap.
+#[derive(Debug)]
+pub(crate) struct Mipmap {
+    pub(crate) levels: Vec<usize>,
+    pub(crate) address: u64,
+    pub(crate) context: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

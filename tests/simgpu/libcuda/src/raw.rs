@@ -116,6 +116,23 @@ pub(crate) fn call_host_function(call: usize, data: usize) {
     call(core::ptr::with_exposed_provenance_mut(data));
 }
 
+/// The inode behind a descriptor of the program.
+pub(crate) fn inode(descriptor: i32) -> Option<u64> {
+    let mut found = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: fstat fills the structure or fails; a number that is no descriptor makes it fail.
+    let result = unsafe { libc::fstat(descriptor, found.as_mut_ptr()) };
+    // SAFETY: plain integers, zeroed before and filled by the successful call.
+    (result == 0).then(|| unsafe { found.assume_init() }.st_ino)
+}
+
+/// Closes a descriptor that the program has handed over.
+pub(crate) fn close(descriptor: i32) {
+    // SAFETY: the program gave the descriptor up by the call it passed it in.
+    unsafe {
+        libc::close(descriptor);
+    }
+}
+
 /// Has `child` called in every forked child.
 pub(crate) fn at_fork(child: extern "C" fn()) {
     // SAFETY: the handler is a function that lives as long as the library, and only does what is allowed in a child of

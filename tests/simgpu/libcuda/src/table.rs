@@ -15,6 +15,13 @@ pub(crate) enum Kind {
     Library = 6,
     Kernel = 7,
     Pool = 8,
+    Array = 9,
+    Mipmap = 10,
+    External = 11,
+    Graph = 12,
+    GraphNode = 13,
+    GraphExec = 14,
+    Resource = 15,
 }
 
 /// Handles lie where programs on Linux have nothing mapped, and are not null, 1 or 2.
@@ -56,6 +63,12 @@ impl<T> Table<T> {
     /// Drops every object for which `keep` is false.
     pub(crate) fn retain(&self, keep: impl Fn(&T) -> bool) {
         self.live.write().unwrap_or_else(PoisonError::into_inner).retain(|_, object| keep(object));
+    }
+
+    /// Every live object with its handle.
+    pub(crate) fn all(&self) -> Vec<(usize, Arc<T>)> {
+        let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
+        live.iter().map(|(&handle, object)| (handle, Arc::clone(object))).collect()
     }
 
     /// Whether a handle was given out here, live or not.

@@ -9,6 +9,7 @@ use super::journal::Entry;
 use super::node::{Node, SessionId};
 use super::session::{Module, Session, read_process, write_process};
 use crate::limits::COPY_CHUNK_BYTES;
+use crate::mappings;
 use crate::model::{Condition, ContextId, Fault, Mark, Nanos, Width, World, holds};
 use crate::protocol::{Launch, Place, Rows};
 
@@ -60,6 +61,12 @@ pub(crate) enum Action {
     },
     Free {
         address: u64,
+        /// It has left its pool already.
+        pooled: bool,
+    },
+    UseNode {
+        address: u64,
+        in_use: bool,
     },
     Nothing,
     /// The command was malformed when it came.
@@ -105,7 +112,12 @@ impl World<Payload> for Node {
                 }
                 Ok(())
             }
-            Action::Free { address } => self.free(at, id, address).map_err(|refusal| Fault(refusal.status.0)),
+            Action::Free { address, pooled } => {
+                self.free(at, id, address, pooled).map_err(|refusal| Fault(refusal.status.0))
+            }
+            Action::UseNode { address, in_use } => {
+                self.use_graph_node(id, address, in_use).map_err(|status| Fault(status.0))
+            }
             Action::Nothing | Action::WaitValue { .. } => Ok(()),
             Action::Fail(fault) => Err(fault),
         }
@@ -180,25 +192,46 @@ impl Node {
     }
 }
 
+/// Works through a range of device memory, one piece after another. `work` is told how far it has come.
+fn through(
+    session: &Session,
+    address: u64,
+    bytes: usize,
+    write: bool,
+    mut work: impl FnMut(usize, &mut [u8]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut done = 0;
+    while done < bytes {
+        let at = address.checked_add(done as u64).ok_or(ILLEGAL)?;
+        let piece = session.piece(at, write).ok_or(ILLEGAL)?;
+        let length = usize::try_from(piece.bytes).unwrap_or(usize::MAX).min(bytes - done);
+        piece.store.with(piece.offset, length, |part| work(done, part))?;
+        // Ordinary allocations end where the range must; only mappings may follow each other.
+        done += length;
+        if done < bytes && at < mappings::FIRST {
+            return Err(ILLEGAL);
+        }
+    }
+    Ok(())
+}
+
 fn read(session: &mut Session, place: Place, into: &mut [u8]) -> Result<(), Fault> {
     match place {
         Place::Host(address) => read_process(session.pid, address, into).map_err(|_| ILLEGAL),
-        Place::Device(address) => {
-            let space = session.space_of(address).ok_or(ILLEGAL)?;
-            into.copy_from_slice(space.bytes(address, into.len() as u64).map_err(|_| ILLEGAL)?);
+        Place::Device(address) => through(session, address, into.len(), false, |at, part| {
+            into[at..at + part.len()].copy_from_slice(part);
             Ok(())
-        }
+        }),
     }
 }
 
 fn write(session: &mut Session, place: Place, from: &[u8]) -> Result<(), Fault> {
     match place {
         Place::Host(address) => write_process(session.pid, address, from).map_err(|_| ILLEGAL),
-        Place::Device(address) => {
-            let space = session.space_of(address).ok_or(ILLEGAL)?;
-            space.bytes_mut(address, from.len() as u64).map_err(|_| ILLEGAL)?.copy_from_slice(from);
+        Place::Device(address) => through(session, address, from.len(), true, |at, part| {
+            part.copy_from_slice(&from[at..at + part.len()]);
             Ok(())
-        }
+        }),
     }
 }
 
@@ -226,16 +259,16 @@ fn copy_rows(session: &mut Session, to: Rows, from: Rows, width: u64, height: u6
         let from = shifted(from.at, from.pitch.wrapping_mul(row));
         match (to, from) {
             (Place::Host(host), Place::Device(device)) => {
-                let pid = session.pid;
-                let space = session.space_of(device).ok_or(ILLEGAL)?;
-                let bytes = space.bytes(device, width).map_err(|_| ILLEGAL)?;
-                write_process(pid, host, bytes).map_err(|_| ILLEGAL)?;
+                let width = usize::try_from(width).map_err(|_| ILLEGAL)?;
+                through(session, device, width, false, |at, part| {
+                    write_process(session.pid, host.wrapping_add(at as u64), part).map_err(|_| ILLEGAL)
+                })?;
             }
             (Place::Device(device), Place::Host(host)) => {
-                let pid = session.pid;
-                let space = session.space_of(device).ok_or(ILLEGAL)?;
-                let bytes = space.bytes_mut(device, width).map_err(|_| ILLEGAL)?;
-                read_process(pid, host, bytes).map_err(|_| ILLEGAL)?;
+                let width = usize::try_from(width).map_err(|_| ILLEGAL)?;
+                through(session, device, width, true, |at, part| {
+                    read_process(session.pid, host.wrapping_add(at as u64), part).map_err(|_| ILLEGAL)
+                })?;
             }
             (to, from) => copy_through(session, to, from, width)?,
         }
@@ -282,15 +315,20 @@ fn fill_rows(
     if row_bytes == 0 || height == 0 {
         return Ok(());
     }
-    let space = session.space_of(start).ok_or(ILLEGAL)?;
+    let row_bytes = usize::try_from(row_bytes).map_err(|_| ILLEGAL)?;
     for row in 0..height {
         let address = start.wrapping_add(pitch.wrapping_mul(row));
-        if value == 0 {
-            space.clear(address, row_bytes).map_err(|_| ILLEGAL)?;
+        if value == 0
+            && let Some(piece) = session.piece(address, true).filter(|piece| piece.bytes >= row_bytes as u64)
+        {
+            // Costs no memory.
+            piece.store.clear(piece.offset, row_bytes);
             continue;
         }
-        let bytes = space.bytes_mut(address, row_bytes).map_err(|_| ILLEGAL)?;
-        bytes.chunks_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()]));
+        through(session, address, row_bytes, true, |_, part| {
+            part.chunks_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()]));
+            Ok(())
+        })?;
     }
     Ok(())
 }

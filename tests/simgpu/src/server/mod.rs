@@ -4,14 +4,16 @@
 //! the model up to each moment in turn, and sleeps until the model's next event. Interpreting a kernel delays the turn
 //! but no moment of device time.
 //!
-//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `session` (what a client has), `admin` (what was measured).
+//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `holdings` and `pools` (memory that is more than an address), `session` (what a client has), `admin` (what was measured).
 
 mod admin;
 mod effects;
+mod holdings;
 mod journal;
 mod meter;
 mod node;
 mod operations;
+mod pools;
 mod session;
 
 use std::io;
@@ -202,6 +204,9 @@ impl Server {
             }
         }
         frames.sort_by_key(|(stamp, ..)| *stamp);
+        if !self.node.exports.is_empty() {
+            self.node.reap_exports();
+        }
         for (stamp, id, frame) in frames {
             self.model.advance(stamp, &mut self.node);
             self.serve(id, frame);
@@ -255,6 +260,7 @@ impl Server {
             // Closing what is known to exist cannot be refused, and nobody is left to tell.
             drop(self.node.handle(&mut self.model, id, crate::protocol::Request::CloseContext { context }));
         }
+        self.node.drop_holdings(id);
         if let Some(why) = self.node.sessions.get(&id).and_then(|session| session.doomed.clone()) {
             self.node.log(self.model.now(), id, "expelled", Some(why.into()), None, CUresult::ERROR_UNKNOWN);
         }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use headgate_abi::cuda::CUresult;
 
 use super::effects::Payload;
+use super::holdings::{Block, Exported, SharedAllocation};
 use super::journal::{Entry, Journal};
 use super::meter::Samples;
+use super::pools::PoolBook;
 use super::session::{Module, Session, SessionContext, read_process};
 use crate::code::{Image, PlacedVariable};
 use crate::config::{Config, DeviceInfo};
@@ -15,7 +17,7 @@ use crate::limits::{CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, STREAMS_MAX};
 use crate::memory::AddressSpace;
 use crate::model::{ContextId, DeviceMeter, KernelTimes, Mark, Model, Nanos, StreamId, StreamKind};
 use crate::page::StatusPage;
-use crate::protocol::{ModuleInfo, NodeInfo, PROTOCOL, Remote, Reply, Request, Role, VariableInfo};
+use crate::protocol::{BlockId, ModuleInfo, NodeInfo, PROTOCOL, Remote, Reply, Request, Role, VariableInfo};
 
 /// Number of a connection; never used twice.
 pub(crate) type SessionId = u64;
@@ -33,6 +35,12 @@ pub(crate) struct Node {
     pub(crate) journal: Journal,
     pub(crate) faults: Vec<InjectedFault>,
     pub(crate) ended: VecDeque<super::admin::EndedProcess>,
+    pub(crate) blocks: BTreeMap<BlockId, Block>,
+    pub(crate) blocks_made: BlockId,
+    pub(crate) exports: Vec<Exported>,
+    pub(crate) shared: BTreeMap<u64, SharedAllocation>,
+    pub(crate) shared_made: u64,
+    pub(crate) group_limits: BTreeMap<(usize, String), GroupLimit>,
     pub(crate) marked_at: Nanos,
     pub(crate) journal_all: bool,
 }
@@ -46,6 +54,13 @@ pub(crate) struct DeviceBook {
     pub(crate) at_mark: DeviceMeter,
     pub(crate) busy: Samples,
     pub(crate) copying: Samples,
+}
+
+/// Limits of a control group on a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupLimit {
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
 }
 
 /// A failure that a test ordered.
@@ -95,6 +110,7 @@ impl Node {
             info: NodeInfo {
                 driver_version: config.driver_version,
                 devices: devices.to_vec(),
+                granule: config.pool_granule_bytes,
                 server_pid: std::process::id(),
             },
             times: KernelTimes { default: config.kernel_default, named: config.kernels.clone() },
@@ -105,6 +121,12 @@ impl Node {
             journal: Journal::default(),
             faults: Vec::new(),
             ended: VecDeque::with_capacity(ENDED_MAX.min(64)),
+            blocks: BTreeMap::new(),
+            blocks_made: 0,
+            exports: Vec::new(),
+            shared: BTreeMap::new(),
+            shared_made: 0,
+            group_limits: BTreeMap::new(),
             marked_at: now,
             journal_all: config.journal_all,
             config,
@@ -128,13 +150,14 @@ impl Node {
                 self.doom(id, "a request came before the introduction");
                 (Err(Refusal::value("introduce yourself first")), None)
             }
+            Request::Holding(request) => self.hold(model.now(), id, request),
             request => (self.serve(model, id, request), None),
         }
     }
 
     fn serve(&mut self, model: &mut Model<Payload>, id: SessionId, request: Request) -> Answer {
         match request {
-            Request::Hello { .. } => Err(Refusal::value("already introduced")),
+            Request::Hello { .. } | Request::Holding(_) => Err(Refusal::value("already introduced")),
             Request::OpenContext { device, legacy_slot } => self.open_context(model, id, device, legacy_slot),
             Request::CloseContext { context } => self.close_context(model, id, context),
             Request::OpenStream { context, slot, blocking, priority } => {
@@ -146,7 +169,10 @@ impl Node {
                 Ok(Reply::Done)
             }
             Request::Allocate { context, bytes } => self.allocate(model.now(), id, context, bytes),
-            Request::Free { address } => self.free(model.now(), id, address).map(|()| Reply::Done),
+            Request::Free { address } => {
+                let pooled = self.leave_pool(id, address, u32::MAX);
+                self.free(model.now(), id, address, pooled).map(|()| Reply::Done)
+            }
             Request::Pin { range } => {
                 self.session(id)?.pinned.insert(range.address, range.bytes);
                 Ok(Reply::Done)
@@ -158,7 +184,8 @@ impl Node {
             Request::Memory { device } => {
                 let book = self.device(device)?;
                 let total = book.info.memory_bytes;
-                Ok(Reply::Memory { free: total - book.used, total })
+                let free = (total - book.used).min(self.group_room(id, device as usize));
+                Ok(Reply::Memory { free, total })
             }
             Request::LoadModule { context, image } => self.load_module(model.now(), id, context, image),
             Request::UnloadModule { module } => self.unload_module(id, module),
@@ -228,11 +255,11 @@ impl Node {
         }
         let overhead = self.config.context_bytes;
         let book = self.device(device)?;
-        let (capacity, free) = (book.info.memory_bytes, book.info.memory_bytes - book.used);
-        if overhead > free {
+        let capacity = book.info.memory_bytes;
+        let device = device as usize;
+        if !self.has_room(id, device, overhead) {
             return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no memory for a context"));
         }
-        let device = device as usize;
         let session = self.session(id)?;
         let number = (0..CONTEXTS_MAX).find_map(|number| {
             u32::try_from(number).ok().filter(|number| !session.contexts.contains_key(number))
@@ -245,6 +272,16 @@ impl Node {
             session.use_of[device].space = Some(space);
         }
         session.use_of[device].touched = true;
+        // A pool of each device is there from the start, under the device's number.
+        let granule = self.config.pool_granule_bytes;
+        let devices = self.devices.len();
+        let session = self.session(id)?;
+        if session.pools_made == 0 {
+            for device in 0..devices {
+                session.pools.insert(session.pools_made, PoolBook::new(device, granule, 0));
+                session.pools_made += 1;
+            }
+        }
         if let Some(page) = &session.page {
             page.set_error(number as usize, 0);
         }
@@ -260,10 +297,27 @@ impl Node {
     fn close_context(&mut self, model: &mut Model<Payload>, id: SessionId, number: u32) -> Answer {
         let session = self.session(id)?;
         let context = session.contexts.remove(&number).ok_or_else(|| Refusal::handle("no such context"))?;
+        let is_last = session.contexts.values().all(|other| other.device != context.device);
+        let overheads: u64 = session
+            .modules
+            .values()
+            .filter(|module| module.context == number)
+            .map(|module| module.overhead)
+            .sum();
         let use_of = &mut session.use_of[context.device];
         let freed = use_of.space.as_mut().map_or(0, |space| space.free_context(number));
         session.modules.retain(|_, module| module.context != number);
-        self.release(id, context.device, freed + context.overhead);
+        let managed = session.managed.iter().filter(|(_, managed)| managed.context == number);
+        let managed: Vec<(u64, u64)> = managed.map(|(&address, managed)| (address, managed.bytes)).collect();
+        for (address, _) in &managed {
+            session.managed.remove(address);
+            session.pinned.remove(address);
+        }
+        let managed: u64 = managed.into_iter().map(|(_, bytes)| bytes).sum();
+        self.release(id, context.device, freed + context.overhead + overheads + managed);
+        if is_last {
+            self.drop_pools(id, context.device);
+        }
         let meter = model.close_context(context.id, self);
         self.context_owner.remove(&context.id);
         let streams: Vec<_> = self.stream_owner.iter().filter(|(_, owner)| owner.0 == id).collect();
@@ -334,23 +388,33 @@ impl Node {
         let session = self.session(id)?;
         let owner = session.contexts.get(&context).ok_or_else(|| Refusal::handle("no such context"))?;
         let device = owner.device;
-        let free = self.devices[device].info.memory_bytes - self.devices[device].used;
-        let session = self.session(id)?;
-        let charge = AddressSpace::charge(bytes).filter(|&charge| charge <= free);
-        let space = session.use_of[device].space.as_mut();
-        let address = charge.and(space).and_then(|space| space.allocate(bytes, context));
-        let Some((address, charge)) = address.zip(charge) else {
-            session.use_of[device].refused += 1;
-            self.log(now, id, "allocate", None, Some(bytes), CUresult::ERROR_OUT_OF_MEMORY);
-            let reason = format!("{bytes} bytes asked for, {free} free");
-            return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, reason));
+        let charge = AddressSpace::charge(bytes);
+        let Some(charge) = charge else {
+            return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "more than any device has"));
         };
-        self.charge(id, device, charge);
+        self.take(now, id, device, charge, "allocate")?;
+        let space = self.session(id)?.use_of[device].space.as_mut();
+        let Some(address) = space.and_then(|space| space.allocate(bytes, context)) else {
+            self.release(id, device, charge);
+            return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no address range is left"));
+        };
         self.log(now, id, "allocate", None, Some(bytes), CUresult::SUCCESS);
         Ok(Reply::Address(address))
     }
 
-    pub(crate) fn free(&mut self, now: Nanos, id: SessionId, address: u64) -> Result<(), Refusal> {
+    /// Gives an allocation back. One of a pool has left it when the free was called, and stays with the pool.
+    pub(crate) fn free(
+        &mut self,
+        now: Nanos,
+        id: SessionId,
+        address: u64,
+        pooled: bool,
+    ) -> Result<(), Refusal> {
+        if pooled {
+            self.leave_pool_for_good(id, address);
+            self.log(now, id, "free", None, None, CUresult::SUCCESS);
+            return Ok(());
+        }
         let session = self.session(id)?;
         let freed = session.space_of(address).and_then(|space| space.free(address));
         let device = AddressSpace::device_of(address);
@@ -363,6 +427,48 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a process may take so much more of a device.
+    pub(crate) fn has_room(&self, id: SessionId, device: usize, bytes: u64) -> bool {
+        let book = &self.devices[device];
+        bytes <= book.info.memory_bytes - book.used && bytes <= self.group_room(id, device)
+    }
+
+    /// Bytes that the limits of a process's control groups leave it.
+    fn group_room(&self, id: SessionId, device: usize) -> u64 {
+        let Some(session) = self.sessions.get(&id) else { return 0 };
+        let limits = self.group_limits.iter();
+        let own = limits.filter(|((on, group), _)| *on == device && session.is_in_group(group));
+        own.map(|((_, group), limit)| limit.hard.saturating_sub(self.group_bytes(device, group)))
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Bytes in use by the processes of a control group.
+    pub(crate) fn group_bytes(&self, device: usize, group: &str) -> u64 {
+        let members = self.sessions.values().filter(|session| session.is_in_group(group));
+        members.map(|session| session.use_of[device].bytes).sum()
+    }
+
+    /// Charges a process, if there is room.
+    pub(crate) fn take(
+        &mut self,
+        now: Nanos,
+        id: SessionId,
+        device: usize,
+        bytes: u64,
+        what: &'static str,
+    ) -> Result<(), Refusal> {
+        if self.has_room(id, device, bytes) {
+            self.charge(id, device, bytes);
+            return Ok(());
+        }
+        let free = self.devices[device].info.memory_bytes - self.devices[device].used;
+        self.session(id)?.use_of[device].refused += 1;
+        self.log(now, id, what, None, Some(bytes), CUresult::ERROR_OUT_OF_MEMORY);
+        let reason = format!("{bytes} bytes asked for, {free} free");
+        Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, reason))
+    }
+
     fn load_module(&mut self, now: Nanos, id: SessionId, context: u32, image: Remote) -> Answer {
         let text = self.read_image(id, image)?;
         let owner = self.session(id)?.contexts.get(&context).map(|context| context.device);
@@ -373,11 +479,17 @@ impl Node {
             self.log(now, id, "load_module", Some(error.message.as_str().into()), None, status);
             Refusal::new(status, error.message)
         })?;
+        let overhead = self.config.module_bytes;
+        self.take(now, id, device, overhead, "load_module")?;
         let storage = match image.storage_bytes() {
             0 => None,
-            bytes => match self.allocate(now, id, context, bytes)? {
-                Reply::Address(address) => Some(address),
-                _ => None,
+            bytes => match self.allocate(now, id, context, bytes) {
+                Ok(Reply::Address(address)) => Some(address),
+                Ok(_) => None,
+                Err(refusal) => {
+                    self.release(id, device, overhead);
+                    return Err(refusal);
+                }
             },
         };
         let (ptx_version, target) = (image.ptx_version(), image.target());
@@ -385,11 +497,11 @@ impl Node {
         let session = self.session(id)?;
         let mut variables = Vec::new();
         for variable in code.variables() {
+            let length = variable.initial.len() as u64;
             let place = session.space_of(variable.address);
-            let bytes = place.map(|space| space.bytes_mut(variable.address, variable.initial.len() as u64));
-            if let Some(Ok(bytes)) = bytes {
-                bytes.copy_from_slice(&variable.initial);
-            }
+            let put = |bytes: &mut [u8]| bytes.copy_from_slice(&variable.initial);
+            let done = place.map(|space| space.with(variable.address, length, put));
+            debug_assert!(matches!(done, Some(Ok(()))), "the storage holds all variables");
             let PlacedVariable { name, address, bytes, .. } = variable;
             variables.push(VariableInfo { name, address, bytes });
         }
@@ -397,7 +509,7 @@ impl Node {
         session.modules_made += 1;
         let info = ModuleInfo { module, kernels: code.kernels().to_vec(), variables, ptx_version, target };
         let names = code.kernels().iter().map(|kernel| kernel.name.as_str().into()).collect();
-        session.modules.insert(module, Arc::new(Module { code, names, storage, context, device }));
+        session.modules.insert(module, Arc::new(Module { code, names, storage, context, device, overhead }));
         self.log(now, id, "load_module", None, Some(text.len() as u64), CUresult::SUCCESS);
         Ok(Reply::Module(info))
     }
@@ -416,12 +528,13 @@ impl Node {
     fn unload_module(&mut self, id: SessionId, module: u32) -> Answer {
         let session = self.session(id)?;
         let module = session.modules.remove(&module).ok_or_else(|| Refusal::handle("no such module"))?;
+        let device = module.device;
         if let Some(storage) = module.storage
             && let Some(allocation) = session.space_of(storage).and_then(|space| space.free(storage))
-            && let Some(device) = AddressSpace::device_of(storage)
         {
             self.release(id, device, allocation.bytes);
         }
+        self.release(id, device, module.overhead);
         Ok(Reply::Done)
     }
 
@@ -463,10 +576,15 @@ impl Node {
     }
 
     fn charge(&mut self, id: SessionId, device: usize, bytes: u64) {
+        self.charge_to(Some(id), device, bytes);
+    }
+
+    /// Charges a device, and a process where one is to pay.
+    pub(crate) fn charge_to(&mut self, id: Option<SessionId>, device: usize, bytes: u64) {
         let book = &mut self.devices[device];
         book.used += bytes;
         book.peak = book.peak.max(book.used);
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
             let use_of = &mut session.use_of[device];
             use_of.bytes += bytes;
             use_of.bytes_peak = use_of.bytes_peak.max(use_of.bytes);
@@ -474,8 +592,13 @@ impl Node {
     }
 
     pub(crate) fn release(&mut self, id: SessionId, device: usize, bytes: u64) {
+        self.uncharge(Some(id), device, bytes);
+    }
+
+    /// The reverse of [`Self::charge_to`].
+    pub(crate) fn uncharge(&mut self, id: Option<SessionId>, device: usize, bytes: u64) {
         self.devices[device].used -= bytes;
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
             session.use_of[device].bytes -= bytes;
         }
     }

@@ -28,7 +28,7 @@ impl Node {
         }
         // The client's numbers must stay in step with the model's: a command that cannot be carried out still takes
         // its number, as an operation that does nothing, and kills the context.
-        let (op, refusal) = match self.operation(id, command) {
+        let (op, refusal) = match self.operation(id, slot, command) {
             Ok(op) => (op, None),
             Err(refusal) => {
                 let action = Action::Fail(Fault(refusal.status.0));
@@ -48,7 +48,7 @@ impl Node {
         }
     }
 
-    fn operation(&mut self, id: SessionId, command: Command) -> Result<Op<Payload>, Refusal> {
+    fn operation(&mut self, id: SessionId, slot: u32, command: Command) -> Result<Op<Payload>, Refusal> {
         let mut after = Vec::new();
         let copies = self.config.copies;
         let (work, action) = match command {
@@ -99,7 +99,12 @@ impl Node {
             }
             Command::Stamp { event } => (Work::Instant, Action::Stamp { event }),
             Command::ForgetEvent { event } => (Work::Instant, Action::ForgetEvent { event }),
-            Command::Free { address } => (Work::Instant, Action::Free { address }),
+            Command::Free { address } => {
+                let pooled = self.leave_pool(id, address, slot);
+                (Work::Instant, Action::Free { address, pooled })
+            }
+            Command::TakeNode { address } => (Work::Instant, Action::UseNode { address, in_use: true }),
+            Command::ReturnNode { address } => (Work::Instant, Action::UseNode { address, in_use: false }),
             Command::Nothing => (Work::Instant, Action::Nothing),
             Command::HostFunction => (Work::Host, Action::Nothing),
         };

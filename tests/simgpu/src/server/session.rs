@@ -9,12 +9,15 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use super::holdings::Managed;
 use super::meter::Samples;
+use super::pools::{GraphMarks, GraphNode, PoolBook};
 use crate::code::Placed;
-use crate::memory::AddressSpace;
+use crate::mappings::{self, Mappings};
+use crate::memory::{AddressSpace, Piece};
 use crate::model::{ContextId, ContextMeter, Nanos, StreamId};
 use crate::page::StatusPage;
-use crate::protocol::Role;
+use crate::protocol::{PoolId, Role};
 use crate::wire::Inbox;
 
 /// A connection and all that lives and dies with it.
@@ -35,6 +38,15 @@ pub(crate) struct Session {
     pub(crate) events: HashMap<u64, Nanos>,
     /// Host memory the device may reach, by address.
     pub(crate) pinned: BTreeMap<u64, u64>,
+    pub(crate) mappings: Mappings,
+    /// Managed memory, by address. It is pinned, too.
+    pub(crate) managed: BTreeMap<u64, Managed>,
+    pub(crate) pools: BTreeMap<PoolId, PoolBook>,
+    pub(crate) pools_made: PoolId,
+    pub(crate) graph_nodes: BTreeMap<u64, GraphNode>,
+    pub(crate) graph_marks: BTreeMap<usize, GraphMarks>,
+    /// Directory of its control group, as it was when it connected.
+    pub(crate) group: String,
     /// To be dropped at the end of the turn, with the reason.
     pub(crate) doomed: Option<String>,
 }
@@ -90,6 +102,8 @@ pub(crate) struct Module {
     pub(crate) storage: Option<u64>,
     pub(crate) context: u32,
     pub(crate) device: usize,
+    /// Memory the module itself takes.
+    pub(crate) overhead: u64,
 }
 
 /// Part of another process's memory cannot be reached, and why.
@@ -151,6 +165,13 @@ pub(crate) fn process_name(pid: u32) -> io::Result<String> {
     Ok(std::fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
 }
 
+/// The directory of a process's control group (the unified hierarchy's).
+fn control_group(pid: u32) -> io::Result<String> {
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    Ok(format!("/sys/fs/cgroup{path}"))
+}
+
 impl Session {
     pub(crate) fn new(socket: UnixStream, pid: u32, devices: usize, now: Nanos) -> Self {
         Self {
@@ -168,6 +189,13 @@ impl Session {
             modules_made: 0,
             events: HashMap::new(),
             pinned: BTreeMap::new(),
+            mappings: Mappings::default(),
+            managed: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            pools_made: 0,
+            graph_nodes: BTreeMap::new(),
+            graph_marks: BTreeMap::new(),
+            group: control_group(pid).unwrap_or_default(),
             doomed: None,
         }
     }
@@ -177,6 +205,21 @@ impl Session {
         self.pinned.range(..=address).next_back().is_some_and(|(&start, &length)| {
             address.checked_add(bytes).is_some_and(|end| end <= start.saturating_add(length))
         })
+    }
+
+    /// Whether it runs in a control group or in one below it.
+    pub(crate) fn is_in_group(&self, group: &str) -> bool {
+        let group = group.trim_end_matches('/');
+        self.group.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// The bytes behind a device address, as far as they belong together and may be read, or written.
+    pub(crate) fn piece(&self, address: u64, write: bool) -> Option<Piece> {
+        if address >= mappings::FIRST {
+            return self.mappings.piece(address, write);
+        }
+        let device = AddressSpace::device_of(address)?;
+        self.use_of.get(device)?.space.as_ref()?.piece(address)
     }
 
     /// The memory an address belongs to.

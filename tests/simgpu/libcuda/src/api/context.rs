@@ -11,7 +11,7 @@ use headgate_simgpu::protocol::{Reply, Request};
 
 use super::device;
 use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Context, Stream, StreamKind, lock};
+use crate::objects::{Context, Origin, Stream, StreamKind, lock};
 use crate::{current, raw};
 
 /// `CU_CTX_SCHED_MASK`, `MAP_HOST`, `LMEM_RESIZE_TO_MAX`, `COREDUMP_ENABLE`, `USER_COREDUMP_ENABLE`, `SYNC_MEMOPS`.
@@ -85,7 +85,15 @@ fn destroy(driver: &Driver, context: &Context) -> Answer {
     driver.functions.retain(|function| function.module.context != owner);
     driver.modules.retain(|module| module.context != owner);
     let mut allocations = driver.allocations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-    allocations.retain(|_, allocation| allocation.context != owner);
+    // What pools and graphs hold on a device goes with its last context there.
+    let is_last = driver.contexts.all().iter().all(|(_, other)| other.device != context.device);
+    allocations.retain(|_, allocation| {
+        let pooled = matches!(allocation.origin, Origin::Pool(_) | Origin::Node);
+        allocation.context != owner && !(is_last && pooled && allocation.device == context.device)
+    });
+    drop(allocations);
+    driver.arrays.retain(|array| array.context != owner);
+    driver.mipmaps.retain(|mipmap| mipmap.context != owner);
     closed.map(|_| ())
 }
 
@@ -304,6 +312,7 @@ pub(crate) fn synchronise(driver: &Driver, context: &Context) -> Answer {
                 || !driver.is_done(stream.slot, stream.last())
         });
     }
+    driver.synchronised();
     driver.context_error(context.number)
 }
 

@@ -5,11 +5,11 @@ use core::ffi::c_void;
 use std::sync::Arc;
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUDA_MEMCPY2D, CUdeviceptr, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUarray, CUdeviceptr, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Place, Rows};
 
 use super::memory::device_range;
-use super::{host, memory, twins};
+use super::{array, host, memory, twins};
 use crate::driver::{Answer, Driver, driver};
 use crate::objects::Stream;
 use crate::{current, raw};
@@ -35,6 +35,17 @@ enum Return {
 
 fn span(rows: Rows, width: u64, height: u64) -> Option<u64> {
     rows.pitch.checked_mul(height.checked_sub(1)?)?.checked_add(width)
+}
+
+/// Managed memory is the host's, whatever form of address the program gives.
+fn located(driver: &Driver, rows: Rows) -> Rows {
+    match rows.at {
+        Place::Device(address) => match device_range(driver, address, 1) {
+            Ok(at) => Rows { at, ..rows },
+            Err(_) => rows,
+        },
+        Place::Host(_) => rows,
+    }
 }
 
 /// Checks that an end of a copy is memory the call may touch.
@@ -63,6 +74,7 @@ fn run(driver: &Driver, stream: &Stream, copy: Copy, back: Return) -> Answer {
     }
     check(driver, to, width, height)?;
     check(driver, from, width, height)?;
+    let (to, from) = (located(driver, to), located(driver, from));
     let staged = back == Return::Early && is_pageable(driver, from, width, height);
     let command = Command::Copy { to, from, width, height, staged };
     if staged && matches!(to.at, Place::Device(_)) {
@@ -160,14 +172,19 @@ fn end_of_2d(
     kind: u32,
     host: *const c_void,
     device: u64,
+    array: *mut c_void,
     (x, y, pitch): (usize, usize, usize),
     width: usize,
 ) -> Result<Rows, CUresult> {
-    let base = match kind {
-        1 => host_place(host),
-        2 => Place::Device(device),
-        4 => unified(device)?,
-        3 => return Err(CUresult::ERROR_NOT_SUPPORTED),
+    let (base, pitch) = match kind {
+        1 => (host_place(host), pitch),
+        2 => (Place::Device(device), pitch),
+        4 => (unified(device)?, pitch),
+        3 => {
+            let array = array::find(driver()?, CUarray(array))?;
+            let row = array.shape.row_bytes();
+            (Place::Device(array.address), usize::try_from(row).map_err(|_| CUresult::ERROR_INVALID_VALUE)?)
+        }
         _ => return Err(CUresult::ERROR_INVALID_VALUE),
     };
     // A pitch of zero means rows without gaps.
@@ -190,11 +207,173 @@ fn parse_2d(copy: *const CUDA_MEMCPY2D) -> Result<Copy, CUresult> {
     let to = (copy.dstXInBytes, copy.dstY, copy.dstPitch);
     let from = (copy.srcXInBytes, copy.srcY, copy.srcPitch);
     Ok(Copy {
-        to: end_of_2d(copy.dstMemoryType, copy.dstHost, copy.dstDevice, to, width)?,
-        from: end_of_2d(copy.srcMemoryType, copy.srcHost, copy.srcDevice, from, width)?,
+        to: end_of_2d(copy.dstMemoryType, copy.dstHost, copy.dstDevice, copy.dstArray, to, width)?,
+        from: end_of_2d(copy.srcMemoryType, copy.srcHost, copy.srcDevice, copy.srcArray, from, width)?,
         width: width as u64,
         height: copy.Height as u64,
     })
+}
+
+/// One end of a 3D copy: its first row, and the distance of two slices.
+fn end_of_3d(
+    kind: u32,
+    host: *const c_void,
+    device: u64,
+    array: CUarray,
+    (x, y, z): (usize, usize, usize),
+    (pitch, height): (usize, usize),
+    (width, rows): (usize, usize),
+) -> Result<(Rows, u64), CUresult> {
+    let (pitch, height) = match kind {
+        3 => {
+            let shape = array::find(driver()?, array)?.shape;
+            (shape.row_bytes(), shape.rows())
+        }
+        _ => {
+            let pitch = if pitch == 0 { x.saturating_add(width) } else { pitch };
+            let height = if height == 0 { y.saturating_add(rows) } else { height };
+            (pitch as u64, height as u64)
+        }
+    };
+    let slice = pitch.checked_mul(height).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let pitch_words = usize::try_from(pitch).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    let first = end_of_2d(kind, host, device, array.0, (x, y, pitch_words), width)?;
+    let skipped = slice.checked_mul(z as u64).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    Ok((Rows { at: moved(first.at, skipped), ..first }, slice))
+}
+
+fn moved(place: Place, by: u64) -> Place {
+    match place {
+        Place::Host(address) => Place::Host(address.wrapping_add(by)),
+        Place::Device(address) => Place::Device(address.wrapping_add(by)),
+    }
+}
+
+/// Slice by slice. All are checked before the first is handed in.
+fn run_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D, stream: CUstream, back: Return) -> Answer {
+    let (driver, stream) = find(mode, stream)?;
+    let copy = raw::load(copy)?;
+    if copy.srcLOD != 0 || copy.dstLOD != 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let size = (copy.WidthInBytes, copy.Height);
+    let (to, to_slice) = end_of_3d(
+        copy.dstMemoryType,
+        copy.dstHost,
+        copy.dstDevice,
+        copy.dstArray,
+        (copy.dstXInBytes, copy.dstY, copy.dstZ),
+        (copy.dstPitch, copy.dstHeight),
+        size,
+    )?;
+    let (from, from_slice) = end_of_3d(
+        copy.srcMemoryType,
+        copy.srcHost,
+        copy.srcDevice,
+        copy.srcArray,
+        (copy.srcXInBytes, copy.srcY, copy.srcZ),
+        (copy.srcPitch, copy.srcHeight),
+        size,
+    )?;
+    let (width, height) = (copy.WidthInBytes as u64, copy.Height as u64);
+    let slices: Vec<Copy> = (0..copy.Depth as u64)
+        .map(|z| Copy {
+            to: Rows { at: moved(to.at, to_slice.wrapping_mul(z)), ..to },
+            from: Rows { at: moved(from.at, from_slice.wrapping_mul(z)), ..from },
+            width,
+            height,
+        })
+        .collect();
+    if width > 0 && height > 0 {
+        for slice in &slices {
+            check(driver, slice.to, width, height)?;
+            check(driver, slice.from, width, height)?;
+        }
+    }
+    slices.into_iter().try_for_each(|slice| run(driver, &stream, slice, back))
+}
+
+fn copy_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D) -> Answer {
+    run_3d(mode, copy, CUstream::NULL, Return::Done)
+}
+
+fn copy_3d_async(mode: ThreadMode, copy: *const CUDA_MEMCPY3D, stream: CUstream) -> Answer {
+    run_3d(mode, copy, stream, Return::Early)
+}
+
+/// The bytes of an array from an offset on, as one row.
+fn in_array(array: CUarray, offset: usize, bytes: usize) -> Result<Place, CUresult> {
+    let array = array::find(driver()?, array)?;
+    let end = (offset as u64).checked_add(bytes as u64).filter(|&end| end <= array.shape.bytes());
+    end.map(|_| Place::Device(array.address + offset as u64)).ok_or(CUresult::ERROR_INVALID_VALUE)
+}
+
+fn device_to_array(
+    mode: ThreadMode,
+    array: CUarray,
+    offset: usize,
+    src: CUdeviceptr,
+    bytes: usize,
+) -> Answer {
+    linear(mode, CUstream::NULL, in_array(array, offset, bytes)?, Place::Device(src), bytes, Return::Done)
+}
+
+fn array_to_device(
+    mode: ThreadMode,
+    dst: CUdeviceptr,
+    array: CUarray,
+    offset: usize,
+    bytes: usize,
+) -> Answer {
+    linear(mode, CUstream::NULL, Place::Device(dst), in_array(array, offset, bytes)?, bytes, Return::Done)
+}
+
+fn host_to_array(
+    mode: ThreadMode,
+    array: CUarray,
+    offset: usize,
+    src: *const c_void,
+    bytes: usize,
+) -> Answer {
+    linear(mode, CUstream::NULL, in_array(array, offset, bytes)?, host_place(src), bytes, Return::Done)
+}
+
+fn array_to_host(mode: ThreadMode, dst: *mut c_void, array: CUarray, offset: usize, bytes: usize) -> Answer {
+    linear(mode, CUstream::NULL, host_place(dst), in_array(array, offset, bytes)?, bytes, Return::Done)
+}
+
+fn host_to_array_async(
+    mode: ThreadMode,
+    array: CUarray,
+    offset: usize,
+    src: *const c_void,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
+    linear(mode, stream, in_array(array, offset, bytes)?, host_place(src), bytes, Return::Early)
+}
+
+fn array_to_host_async(
+    mode: ThreadMode,
+    dst: *mut c_void,
+    array: CUarray,
+    offset: usize,
+    bytes: usize,
+    stream: CUstream,
+) -> Answer {
+    linear(mode, stream, host_place(dst), in_array(array, offset, bytes)?, bytes, Return::Early)
+}
+
+fn array_to_array(
+    mode: ThreadMode,
+    to: CUarray,
+    to_offset: usize,
+    from: CUarray,
+    from_offset: usize,
+    bytes: usize,
+) -> Answer {
+    let (to, from) = (in_array(to, to_offset, bytes)?, in_array(from, from_offset, bytes)?);
+    linear(mode, CUstream::NULL, to, from, bytes, Return::Done)
 }
 
 fn copy_2d(mode: ThreadMode, copy: *const CUDA_MEMCPY2D) -> Answer {
@@ -286,6 +465,15 @@ twins! {
     cuMemcpy2D_v2, cuMemcpy2D_v2_ptds (copy: *const CUDA_MEMCPY2D) = copy_2d;
     cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds (copy: *const CUDA_MEMCPY2D) = copy_2d;
     cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz (copy: *const CUDA_MEMCPY2D, stream: CUstream) = copy_2d_async;
+    cuMemcpy3D_v2, cuMemcpy3D_v2_ptds (copy: *const CUDA_MEMCPY3D) = copy_3d;
+    cuMemcpy3DAsync_v2, cuMemcpy3DAsync_v2_ptsz (copy: *const CUDA_MEMCPY3D, stream: CUstream) = copy_3d_async;
+    cuMemcpyDtoA_v2, cuMemcpyDtoA_v2_ptds (array: CUarray, offset: usize, src: CUdeviceptr, bytes: usize) = device_to_array;
+    cuMemcpyAtoD_v2, cuMemcpyAtoD_v2_ptds (dst: CUdeviceptr, array: CUarray, offset: usize, bytes: usize) = array_to_device;
+    cuMemcpyHtoA_v2, cuMemcpyHtoA_v2_ptds (array: CUarray, offset: usize, src: *const c_void, bytes: usize) = host_to_array;
+    cuMemcpyAtoH_v2, cuMemcpyAtoH_v2_ptds (dst: *mut c_void, array: CUarray, offset: usize, bytes: usize) = array_to_host;
+    cuMemcpyHtoAAsync_v2, cuMemcpyHtoAAsync_v2_ptsz (array: CUarray, offset: usize, src: *const c_void, bytes: usize, stream: CUstream) = host_to_array_async;
+    cuMemcpyAtoHAsync_v2, cuMemcpyAtoHAsync_v2_ptsz (dst: *mut c_void, array: CUarray, offset: usize, bytes: usize, stream: CUstream) = array_to_host_async;
+    cuMemcpyAtoA_v2, cuMemcpyAtoA_v2_ptds (to: CUarray, to_offset: usize, from: CUarray, from_offset: usize, bytes: usize) = array_to_array;
     cuMemsetD8_v2, cuMemsetD8_v2_ptds (dst: CUdeviceptr, value: u8, count: usize) = fill_8;
     cuMemsetD16_v2, cuMemsetD16_v2_ptds (dst: CUdeviceptr, value: u16, count: usize) = fill_16;
     cuMemsetD32_v2, cuMemsetD32_v2_ptds (dst: CUdeviceptr, value: u32, count: usize) = fill_32;

@@ -80,10 +80,6 @@ pub(crate) fn cuDeviceGetDefaultMemPool(pool: *mut CUmemoryPool, dev: CUdevice) 
     raw::store(pool, CUmemoryPool::from_addr(handle))
 }
 
-pub(crate) fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> Answer {
-    cuDeviceGetDefaultMemPool(pool, dev)
-}
-
 /// An answer of the server that does not belong to the question.
 pub(crate) fn out_of_turn(_: Reply) -> CUresult {
     CUresult::ERROR_UNKNOWN

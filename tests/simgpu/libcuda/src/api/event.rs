@@ -82,7 +82,9 @@ pub(crate) fn cuEventQuery(event: CUevent) -> Answer {
 pub(crate) fn cuEventSynchronize(event: CUevent) -> Answer {
     let driver = driver()?;
     let recorded = lock(&find(driver, event)?.recorded).clone();
-    recorded.map_or(Ok(()), |point| driver.wait(&point.stream, point.seq))
+    let answer = recorded.map_or(Ok(()), |point| driver.wait(&point.stream, point.seq));
+    driver.synchronised();
+    answer
 }
 
 pub(crate) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CUevent) -> Answer {

@@ -2,15 +2,15 @@
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
 use core::ffi::{c_int, c_uint, c_void};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUresult, CUstream};
-use headgate_simgpu::protocol::{Command, Place, Reply, Request};
+use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUmemoryPool, CUresult, CUstream};
+use headgate_simgpu::protocol::{Command, Holding, Place, Reply, Request};
 
 use super::{context, device, twins};
 use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Allocation, Context};
+use crate::objects::{Allocation, Context, Origin};
 use crate::{current, raw};
 
 /// Rows of pitched allocations begin at multiples of this, as texture hardware wants them.
@@ -23,24 +23,43 @@ pub(crate) fn find(driver: &Driver, address: u64) -> Option<(u64, Allocation)> {
     (address - start < allocation.bytes).then_some((start, allocation))
 }
 
-/// A range of device memory, all in one allocation.
+/// A range of device memory: in one allocation, or in mappings that follow each other. Managed memory is the host's.
 pub(crate) fn device_range(driver: &Driver, address: u64, bytes: u64) -> Result<Place, CUresult> {
     let (start, allocation) = find(driver, address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    if bytes > allocation.bytes - (address - start) {
+    let end = address.checked_add(bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let (mut reached, mut origin) = (start + allocation.bytes, allocation.origin);
+    while reached < end && matches!(origin, Origin::Mapped(_)) {
+        let (start, next) = find(driver, reached).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+        (reached, origin) = (start + next.bytes, next.origin);
+    }
+    if reached < end {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    Ok(Place::Device(address))
+    Ok(if allocation.origin == Origin::Managed { Place::Host(address) } else { Place::Device(address) })
 }
 
-fn allocate(driver: &Driver, context: &Context, bytes: usize, stream_ordered: bool) -> Result<u64, CUresult> {
+/// Enters an address range into the books.
+pub(crate) fn enter(driver: &Driver, address: u64, allocation: Allocation) {
+    driver.allocations.write().unwrap_or_else(PoisonError::into_inner).insert(address, allocation);
+}
+
+/// Takes device memory in a context.
+pub(crate) fn allocate(
+    driver: &Driver,
+    context: &Context,
+    bytes: u64,
+    origin: Origin,
+) -> Result<u64, CUresult> {
     if bytes == 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    let bytes = bytes as u64;
     match driver.ask(&Request::Allocate { context: context.number, bytes })? {
         Reply::Address(address) => {
-            let allocation = Allocation { bytes, context: context.handle, stream_ordered };
-            driver.allocations.write().unwrap_or_else(PoisonError::into_inner).insert(address, allocation);
+            enter(
+                driver,
+                address,
+                Allocation { bytes, context: context.handle, device: context.device, origin },
+            );
             Ok(address)
         }
         other => Err(device::out_of_turn(other)),
@@ -66,7 +85,7 @@ pub(crate) fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytes: usize) -> Answer {
     if dptr.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    raw::store(dptr, allocate(driver, &context, bytes, false)?)
+    raw::store(dptr, allocate(driver, &context, bytes as u64, Origin::Plain)?)
 }
 
 pub(crate) fn cuMemAllocPitch_v2(
@@ -83,22 +102,16 @@ pub(crate) fn cuMemAllocPitch_v2(
     }
     let row = width_bytes.checked_next_multiple_of(PITCH).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
     let bytes = row.checked_mul(height).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
-    raw::store(dptr, allocate(driver, &context, bytes, false)?)?;
+    raw::store(dptr, allocate(driver, &context, bytes as u64, Origin::Plain)?)?;
     raw::store(pitch, row)
 }
 
-fn allocate_async(mode: ThreadMode, dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) -> Answer {
-    let driver = driver()?;
-    let context = current::context(driver)?;
-    current::stream(driver, &context, stream, mode)?;
-    if dptr.is_null() {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    raw::store(dptr, allocate(driver, &context, bytes, true)?)
-}
-
 /// Takes an allocation out of the books if its first address was given and `wanted` agrees.
-fn take(driver: &Driver, address: u64, wanted: impl Fn(&Allocation) -> bool) -> Result<Allocation, CUresult> {
+pub(crate) fn take(
+    driver: &Driver,
+    address: u64,
+    wanted: impl Fn(&Allocation) -> bool,
+) -> Result<Allocation, CUresult> {
     let mut allocations = driver.allocations.write().unwrap_or_else(PoisonError::into_inner);
     match allocations.get(&address) {
         Some(allocation) if wanted(allocation) => {
@@ -111,17 +124,34 @@ fn take(driver: &Driver, address: u64, wanted: impl Fn(&Allocation) -> bool) -> 
 /// Waits for the work of the allocation's context first, as real drivers do.
 pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
     let driver = driver()?;
-    current::context(driver)?;
+    let current = current::context(driver)?;
     if dptr == 0 {
         return Ok(());
     }
     let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
-    if start != dptr {
+    let freeable =
+        matches!(allocation.origin, Origin::Plain | Origin::Managed | Origin::Pool(_) | Origin::Node);
+    if start != dptr || !freeable {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    context::synchronise(driver, &*current::resolve(driver, allocation.context)?)?;
+    if allocation.context == 0 {
+        context::synchronise(driver, &current)?;
+    } else {
+        context::synchronise(driver, &*current::resolve(driver, allocation.context)?)?;
+    }
     take(driver, dptr, |_| true)?;
-    driver.ask(&Request::Free { address: dptr }).map(|_| ())
+    match allocation.origin {
+        Origin::Managed => {
+            driver.hold(Holding::ReturnManaged { address: dptr })?;
+            raw::free_host(
+                usize::try_from(dptr).unwrap_or(0),
+                usize::try_from(allocation.bytes).unwrap_or(0),
+            );
+            Ok(())
+        }
+        Origin::Node => driver.submit(&current.legacy, [Command::ReturnNode { address: dptr }]).map(|_| ()),
+        _ => driver.ask(&Request::Free { address: dptr }).map(|_| ()),
+    }
 }
 
 fn free_async(mode: ThreadMode, dptr: CUdeviceptr, stream: CUstream) -> Answer {
@@ -131,13 +161,47 @@ fn free_async(mode: ThreadMode, dptr: CUdeviceptr, stream: CUstream) -> Answer {
     if dptr == 0 {
         return Ok(());
     }
-    take(driver, dptr, |allocation| allocation.stream_ordered)?;
-    driver.submit(&stream, [Command::Free { address: dptr }]).map(|_| ())
+    let taken = take(driver, dptr, |allocation| matches!(allocation.origin, Origin::Pool(_) | Origin::Node))?;
+    let command = match taken.origin {
+        Origin::Node => Command::ReturnNode { address: dptr },
+        _ => Command::Free { address: dptr },
+    };
+    driver.submit(&stream, [command]).map(|_| ())
 }
 
 twins! {
-    cuMemAllocAsync, cuMemAllocAsync_ptsz (dptr: *mut CUdeviceptr, bytes: usize, stream: CUstream) = allocate_async;
     cuMemFreeAsync, cuMemFreeAsync_ptsz (dptr: CUdeviceptr, stream: CUstream) = free_async;
+}
+
+/// `CU_MEM_ATTACH_GLOBAL` and `CU_MEM_ATTACH_HOST`.
+const ATTACH_GLOBAL: c_uint = 1;
+const ATTACH_HOST: c_uint = 2;
+
+/// Managed memory lies in the host's memory here, where programs on both sides find it. It is charged to the device
+/// wholly: the device says that it has no `concurrentManagedAccess`, and on such devices managed memory cannot exceed the
+/// device's.
+pub(crate) fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytes: usize, flags: c_uint) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    if dptr.is_null() || bytes == 0 || !matches!(flags, ATTACH_GLOBAL | ATTACH_HOST) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let length = bytes.checked_next_multiple_of(4096).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    let address = raw::allocate_host(length).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
+    let request =
+        Holding::TakeManaged { context: context.number, address: address as u64, bytes: length as u64 };
+    if let Err(status) = driver.hold(request) {
+        raw::free_host(address, length);
+        return Err(status);
+    }
+    let allocation = Allocation {
+        bytes: length as u64,
+        context: context.handle,
+        device: context.device,
+        origin: Origin::Managed,
+    };
+    enter(driver, address as u64, allocation);
+    raw::store(dptr, address as u64)
 }
 
 pub(crate) fn cuMemGetAddressRange_v2(
@@ -155,14 +219,13 @@ pub(crate) fn cuMemGetAddressRange_v2(
 
 /// What is known of a pointer.
 enum Pointer {
-    Device { start: u64, allocation: Allocation, context: Option<Arc<Context>> },
+    Device { start: u64, allocation: Allocation },
     Host { start: u64, bytes: u64 },
 }
 
 fn describe(driver: &Driver, pointer: u64) -> Option<Pointer> {
     if let Some((start, allocation)) = find(driver, pointer) {
-        let context = driver.contexts.get(allocation.context);
-        return Some(Pointer::Device { start, allocation, context });
+        return Some(Pointer::Device { start, allocation });
     }
     let (start, range) = super::host::find(driver, pointer)?;
     Some(Pointer::Host { start, bytes: range.bytes })
@@ -187,20 +250,40 @@ fn attribute(pointer: &Pointer, address: u64, attribute: CUenum, data: *mut c_vo
         }
         2 => raw::store(data.cast(), if on_device { DEVICE } else { HOST }),
         3 => raw::store(data.cast(), address),
+        4 if matches!(pointer, Pointer::Device { allocation, .. } if allocation.origin == Origin::Managed) => {
+            raw::store(data.cast(), address)
+        }
         4 if on_device => Err(CUresult::ERROR_INVALID_VALUE),
         4 => raw::store(data.cast(), address),
-        6 | 8 => raw::store(data.cast(), c_uint::from(false)),
+        6 => raw::store(data.cast(), c_uint::from(false)),
+        8 => {
+            let managed =
+                matches!(pointer, Pointer::Device { allocation, .. } if allocation.origin == Origin::Managed);
+            raw::store(data.cast(), c_uint::from(managed))
+        }
+        10 => {
+            let sharable =
+                matches!(pointer, Pointer::Device { allocation, .. } if allocation.origin == Origin::Plain);
+            raw::store(data.cast(), c_uint::from(sharable))
+        }
         7 => raw::store(data.cast(), start),
         9 => {
             let device = match pointer {
-                Pointer::Device { context: Some(context), .. } => context.device,
-                _ => 0,
+                Pointer::Device { allocation, .. } => allocation.device,
+                Pointer::Host { .. } => 0,
             };
             raw::store(data.cast(), c_int::try_from(device).unwrap_or(c_int::MAX))
         }
         11 => raw::store(data.cast(), start),
         12 => raw::store(data.cast(), usize::try_from(bytes).unwrap_or(usize::MAX)),
         13 => raw::store(data.cast(), c_uint::from(true)),
+        17 => {
+            let pool = match pointer {
+                Pointer::Device { allocation: Allocation { origin: Origin::Pool(pool), .. }, .. } => *pool,
+                _ => 0,
+            };
+            raw::store(data.cast(), CUmemoryPool::from_addr(pool))
+        }
         _ => Err(CUresult::ERROR_NOT_SUPPORTED),
     }
 }

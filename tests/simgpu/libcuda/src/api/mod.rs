@@ -5,6 +5,10 @@ mod init;
 mod device;
 pub(crate) mod context;
 mod memory;
+mod pool;
+mod vmm;
+mod array;
+mod share;
 mod host;
 mod copy;
 mod module;
@@ -38,8 +42,8 @@ pub(crate) use init::{
 
 pub(crate) use device::{
     cuDeviceCanAccessPeer, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetByPCIBusId, cuDeviceGetCount,
-    cuDeviceGetDefaultMemPool, cuDeviceGetMemPool, cuDeviceGetName, cuDeviceGetPCIBusId, cuDeviceGetUuid,
-    cuDeviceGetUuid_v2, cuDeviceTotalMem_v2,
+    cuDeviceGetDefaultMemPool, cuDeviceGetName, cuDeviceGetPCIBusId, cuDeviceGetUuid, cuDeviceGetUuid_v2,
+    cuDeviceTotalMem_v2,
 };
 
 pub(crate) use context::{
@@ -52,9 +56,8 @@ pub(crate) use context::{
 };
 
 pub(crate) use memory::{
-    cuMemAlloc_v2, cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocPitch_v2, cuMemFree_v2, cuMemFreeAsync,
-    cuMemFreeAsync_ptsz, cuMemGetAddressRange_v2, cuMemGetInfo_v2, cuPointerGetAttribute,
-    cuPointerGetAttributes,
+    cuMemAlloc_v2, cuMemAllocManaged, cuMemAllocPitch_v2, cuMemFree_v2, cuMemFreeAsync, cuMemFreeAsync_ptsz,
+    cuMemGetAddressRange_v2, cuMemGetInfo_v2, cuPointerGetAttribute, cuPointerGetAttributes,
 };
 
 pub(crate) use host::{
@@ -64,9 +67,13 @@ pub(crate) use host::{
 
 pub(crate) use copy::{
     cuMemcpy, cuMemcpy_ptds, cuMemcpy2D_v2, cuMemcpy2D_v2_ptds, cuMemcpy2DAsync_v2, cuMemcpy2DAsync_v2_ptsz,
-    cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds, cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyDtoD_v2,
+    cuMemcpy2DUnaligned_v2, cuMemcpy2DUnaligned_v2_ptds, cuMemcpy3D_v2, cuMemcpy3D_v2_ptds,
+    cuMemcpy3DAsync_v2, cuMemcpy3DAsync_v2_ptsz, cuMemcpyAsync, cuMemcpyAsync_ptsz, cuMemcpyAtoA_v2,
+    cuMemcpyAtoA_v2_ptds, cuMemcpyAtoD_v2, cuMemcpyAtoD_v2_ptds, cuMemcpyAtoH_v2, cuMemcpyAtoH_v2_ptds,
+    cuMemcpyAtoHAsync_v2, cuMemcpyAtoHAsync_v2_ptsz, cuMemcpyDtoA_v2, cuMemcpyDtoA_v2_ptds, cuMemcpyDtoD_v2,
     cuMemcpyDtoD_v2_ptds, cuMemcpyDtoDAsync_v2, cuMemcpyDtoDAsync_v2_ptsz, cuMemcpyDtoH_v2,
-    cuMemcpyDtoH_v2_ptds, cuMemcpyDtoHAsync_v2, cuMemcpyDtoHAsync_v2_ptsz, cuMemcpyHtoD_v2,
+    cuMemcpyDtoH_v2_ptds, cuMemcpyDtoHAsync_v2, cuMemcpyDtoHAsync_v2_ptsz, cuMemcpyHtoA_v2,
+    cuMemcpyHtoA_v2_ptds, cuMemcpyHtoAAsync_v2, cuMemcpyHtoAAsync_v2_ptsz, cuMemcpyHtoD_v2,
     cuMemcpyHtoD_v2_ptds, cuMemcpyHtoDAsync_v2, cuMemcpyHtoDAsync_v2_ptsz, cuMemsetD2D8_v2,
     cuMemsetD2D8_v2_ptds, cuMemsetD8_v2, cuMemsetD8_v2_ptds, cuMemsetD8Async, cuMemsetD8Async_ptsz,
     cuMemsetD16_v2, cuMemsetD16_v2_ptds, cuMemsetD16Async, cuMemsetD16Async_ptsz, cuMemsetD32_v2,
@@ -102,4 +109,28 @@ pub(crate) use memop::{
 pub(crate) use event::{
     cuEventCreate, cuEventDestroy_v2, cuEventElapsedTime, cuEventElapsedTime_v2, cuEventQuery, cuEventRecord,
     cuEventRecord_ptsz, cuEventRecordWithFlags, cuEventRecordWithFlags_ptsz, cuEventSynchronize,
+};
+
+pub(crate) use pool::{
+    cuDeviceGetMemPool, cuDeviceSetMemPool, cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocFromPoolAsync,
+    cuMemAllocFromPoolAsync_ptsz, cuMemPoolCreate, cuMemPoolDestroy, cuMemPoolExportPointer,
+    cuMemPoolGetAccess, cuMemPoolGetAttribute, cuMemPoolSetAccess, cuMemPoolSetAttribute, cuMemPoolTrimTo,
+};
+
+pub(crate) use vmm::{
+    cuMemAddressFree, cuMemAddressReserve, cuMemCreate, cuMemExportToShareableHandle, cuMemGetAccess,
+    cuMemGetAllocationGranularity, cuMemGetAllocationPropertiesFromHandle, cuMemImportFromShareableHandle,
+    cuMemMap, cuMemRelease, cuMemRetainAllocationHandle, cuMemSetAccess, cuMemUnmap, cuMulticastAddDevice,
+    cuMulticastBindMem, cuMulticastCreate, cuMulticastGetGranularity, cuMulticastUnbind,
+};
+
+pub(crate) use array::{
+    cuArray3DCreate, cuArray3DCreate_v2, cuArray3DGetDescriptor_v2, cuArrayCreate, cuArrayCreate_v2,
+    cuArrayDestroy, cuArrayGetDescriptor_v2, cuArrayGetMemoryRequirements, cuMipmappedArrayCreate,
+    cuMipmappedArrayDestroy, cuMipmappedArrayGetLevel, cuMipmappedArrayGetMemoryRequirements,
+};
+
+pub(crate) use share::{
+    cuDestroyExternalMemory, cuExternalMemoryGetMappedBuffer, cuImportExternalMemory, cuIpcCloseMemHandle,
+    cuIpcGetMemHandle, cuIpcOpenMemHandle, cuIpcOpenMemHandle_v2,
 };

@@ -119,6 +119,12 @@ fn query(mode: ThreadMode, stream: CUstream) -> Answer {
 }
 
 fn synchronise(mode: ThreadMode, stream: CUstream) -> Answer {
+    let answer = wait_for(mode, stream);
+    driver()?.synchronised();
+    answer
+}
+
+fn wait_for(mode: ThreadMode, stream: CUstream) -> Answer {
     let (driver, context, stream) = find(mode, stream)?;
     if is_idle(driver, &context, &stream) {
         return driver.context_error(stream.context_number);
