@@ -362,7 +362,7 @@ macro_rules! shell {
                 Symbol::$name,
                 || meaning!($name $(, $arg)*),
                 // SAFETY: the program's own arguments, handed on unchanged.
-                || unsafe { driver::cuda::$name($($arg),*) },
+                move || unsafe { driver::cuda::$name($($arg),*) },
             )
         }
     };

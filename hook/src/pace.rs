@@ -13,7 +13,7 @@
 //! first and after the last launch of a batch, and before a call that waits for the device.
 //!
 //! Where the driver has no stream memory operations, or the operator says so, the host waits at the gate
-//! instead ([`GATE_HOST`]); what is queued on the device when such a gate closes still runs.
+//! instead (`GATE_HOST`); what is queued on the device when such a gate closes still runs.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{
