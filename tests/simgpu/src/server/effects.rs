@@ -318,6 +318,10 @@ fn fill_rows(
     let row_bytes = usize::try_from(row_bytes).map_err(|_| ILLEGAL)?;
     for row in 0..height {
         let address = start.wrapping_add(pitch.wrapping_mul(row));
+        if session.is_pinned(address, row_bytes as u64) {
+            fill_host(session.pid, address, pattern, row_bytes)?;
+            continue;
+        }
         if value == 0
             && let Some(piece) = session.piece(address, true).filter(|piece| piece.bytes >= row_bytes as u64)
         {
@@ -329,6 +333,19 @@ fn fill_rows(
             part.chunks_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(&pattern[..chunk.len()]));
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+/// Fills managed or pinned memory, which is the host's.
+fn fill_host(pid: u32, address: u64, pattern: &[u8], bytes: usize) -> Result<(), Fault> {
+    // Whole elements, so that each part begins where an element does.
+    let part: Vec<u8> = pattern.iter().copied().cycle().take(bytes.min(COPY_CHUNK_BYTES)).collect();
+    let mut done = 0;
+    while done < bytes {
+        let length = part.len().min(bytes - done);
+        write_process(pid, address.wrapping_add(done as u64), &part[..length]).map_err(|_| ILLEGAL)?;
+        done += length;
     }
     Ok(())
 }
