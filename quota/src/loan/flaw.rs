@@ -40,8 +40,10 @@ pub enum Flaw {
     NoMinimum,
     /// An owner that took back lends again at once, however short it idles.
     NoRest,
-    /// Raw data crosses districts.
+    /// The lender lets raw data in from other districts.
     RawCrosses,
+    /// The lender believes whoever speaks, for whomever.
+    AnySpeaker,
     /// An acknowledged notice is believed to have stopped the borrower already.
     AckIsRelease,
     /// A guest that keeps memory past its loan is left alone.
@@ -50,7 +52,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::NoMargin,
         Self::NoSkew,
         Self::CountFromReceipt,
@@ -69,6 +71,7 @@ impl Flaw {
         Self::NoMinimum,
         Self::NoRest,
         Self::RawCrosses,
+        Self::AnySpeaker,
         Self::AckIsRelease,
         Self::NoEviction,
     ];

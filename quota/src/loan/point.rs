@@ -69,6 +69,19 @@ pub struct GuestLimit {
     pub memory_counted: Bytes,
 }
 
+/// Memory a guest holds, be its loan over or not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GuestMemory {
+    /// Under which loan.
+    pub loan: LoanId,
+    /// Of whose quota.
+    pub owner: Tenant,
+    /// The guest.
+    pub guest: Guest,
+    /// How much.
+    pub held: Bytes,
+}
+
 /// Every limit on the device, to be applied together.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Limits {
@@ -309,6 +322,18 @@ impl DevicePoint {
         }
         self.fit(&mut limits);
         limits
+    }
+
+    /// All guests that hold memory; goes to the lender with what its owners want.
+    #[must_use]
+    pub fn guest_memory(&self, usage: &impl Usage) -> Vec<GuestMemory> {
+        let all = self.lines.iter().map(|line| GuestMemory {
+            loan: line.loan.clone(),
+            owner: line.owner.clone(),
+            guest: line.guest.clone(),
+            held: usage.guest_memory(&line.loan),
+        });
+        all.filter(|guest| guest.held != Bytes::ZERO).collect()
     }
 
     /// When limits next change by themselves.

@@ -74,8 +74,8 @@ pub struct Record {
     pub owner: Option<Tenant>,
     /// For whom.
     pub guest: Guest,
-    /// What data it lets out.
-    pub data: DataClass,
+    /// What data it lets out, where the writer knows.
+    pub data: Option<DataClass>,
     /// How much.
     pub amount: Amount,
     /// The revision of the ledger it rests on.
@@ -94,7 +94,12 @@ impl fmt::Display for Record {
         write!(
             f,
             " guest={} data={} sm={} memory={} token={} why={}",
-            self.guest, self.data, self.amount.sm.0, self.amount.memory.0, self.token, self.why
+            self.guest,
+            self.data.map_or("-", DataClass::word),
+            self.amount.sm.0,
+            self.amount.memory.0,
+            self.token,
+            self.why
         )
     }
 }

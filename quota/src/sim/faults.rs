@@ -1,8 +1,8 @@
 //! What goes wrong.
 
 use super::oracle::Oracle;
-use super::world::{Cut, Event, Work, World, note};
-use crate::loan::{Amount, District, Guest, Incident, lender};
+use super::world::{Cut, Event, Mail, Work, World, note};
+use crate::loan::{Amount, Ask, DataClass, District, Guest, Incident, LoanId, Tenant, ToLender, lender};
 use crate::tenant::Class;
 use crate::units::{Bytes, Micros, Share};
 
@@ -21,7 +21,7 @@ impl World {
             1 => self.rng.between(2_000_000, 20_000_000),
             _ => self.rng.between(10_000_000, 60_000_000),
         };
-        match self.rng.below(8) {
+        match self.rng.below(12) {
             0 | 1 if faults.partitions => self.partition(node, span),
             2 if faults.outages => self.cut(Cut::Store, span.min(40_000_000)),
             3 if faults.reboots => self.reboot(node, span.min(15_000_000)),
@@ -33,6 +33,8 @@ impl World {
             }
             6 if faults.reconfigure => self.reconfigure(node),
             7 if faults.incidents => self.declare(),
+            8 | 9 if faults.replays => self.replay(),
+            10 | 11 if faults.rude => self.be_rude(node),
             _ => {}
         }
     }
@@ -150,6 +152,52 @@ impl World {
             }
         }
         self.after(span, Event::Start { node });
+    }
+
+    /// Messages that were sent once are delivered again.
+    fn replay(&mut self) {
+        for _ in 0..self.rng.between(1, 20) {
+            if !self.archive.is_empty() {
+                let index = self.rng.index(self.archive.len());
+                let (from, to, mail) = self.archive[index].clone();
+                let delay = self.rng.between(0, 2_000_000);
+                self.after(delay, Event::Deliver { from, to, mail });
+            }
+        }
+    }
+
+    /// A peer that is who it says asks for what it must not have, or speaks of what is not its own.
+    fn be_rude(&mut self, from: usize) {
+        let to = self.rng.index(self.machines.len());
+        let ledger = self.store.ledger(&self.machines[to].place);
+        let foreign = ledger.and_then(|ledger| ledger.loans.first()).map(|loan| loan.id.clone());
+        let (place, home) = (self.machines[to].place.clone(), self.machines[from].place.clone());
+        let other = self.rng.index(self.machines.len());
+        let for_other = self.rng.permille(500);
+        let district = self.machines[if for_other { other } else { from }].place.district.clone();
+        let Some(tenant) = Tenant::new("stranger") else { return };
+        let number = self.rng.between(1 << 40, 1 << 50);
+        let message = match (self.rng.below(4), foreign) {
+            (0, Some(loan)) => ToLender::Release { loan, incarnation: u64::MAX },
+            (1, Some(loan)) => ToLender::Acknowledge { loan, incarnation: u64::MAX },
+            (2, Some(loan)) => {
+                ToLender::Renew { loan, incarnation: u64::MAX, attempt: u64::MAX, class: Class::Express }
+            }
+            _ => ToLender::Ask(Ask {
+                loan: LoanId { node: home.node, incarnation: u64::MAX, number },
+                attempt: 1,
+                place,
+                guest: Guest { district, tenant },
+                class: Class::Express,
+                data: if for_other { DataClass::Synthetic } else { DataClass::Raw },
+                amount: Amount::compute(Share(100_000)),
+            }),
+        };
+        // A peer may well tell lies about its own loans: it harms nobody but itself.
+        if message.loan().node != self.machines[from].place.node || matches!(message, ToLender::Ask(_)) {
+            note!(self, "n{from} is rude to n{to}: {message:?}");
+            self.after(1_000, Event::Deliver { from, to, mail: Mail::Up(message) });
+        }
     }
 
     fn partition(&mut self, node: usize, span: u64) {

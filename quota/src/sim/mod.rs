@@ -26,4 +26,4 @@ mod tenants;
 
 pub use oracle::{Rule, Violation};
 pub use plan::{Faults, Plan};
-pub use world::{Outcome, Stats, World, run};
+pub use world::{Manner, Outcome, Stats, World, run};

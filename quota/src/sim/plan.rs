@@ -47,6 +47,10 @@ pub struct Faults {
     pub reconfigure: bool,
     /// Incidents.
     pub incidents: bool,
+    /// Messages that come again, long after.
+    pub replays: bool,
+    /// Peers that ask for what is not theirs, or must not leave its district.
+    pub rude: bool,
 }
 
 /// A node before it starts.
@@ -120,6 +124,8 @@ fn faults(rng: &mut Rng) -> Faults {
         stubborn: on(),
         reconfigure: on(),
         incidents: on(),
+        replays: on(),
+        rude: on(),
     }
 }
 

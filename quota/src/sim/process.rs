@@ -5,10 +5,13 @@ use std::collections::VecDeque;
 use super::oracle::Oracle;
 use super::world::{Cut, Event, InUse, Mail, Process, Work, World, note};
 use crate::loan::{
-    Borrower, DevicePoint, Lender, Loan, Peer, Place, Revision, StoreCommand, StoreReply, ToBorrower,
+    Borrower, DevicePoint, Lender, Loan, LoanId, Peer, Place, Revision, StoreCommand, StoreReply, ToBorrower,
     ToLender, borrower, lender,
 };
 use crate::units::Micros;
+
+/// Messages kept for replays: some minutes of a busy run.
+const ARCHIVED: usize = 512;
 
 impl World {
     /// Starts a node's daemon. One that still runs goes on beside it.
@@ -65,9 +68,9 @@ impl World {
             wants: living.wants,
             borrows: *borrows,
         });
-        let guests = machine.workers.iter().filter(|(_, worker)| worker.held.0 != 0);
-        let guests = guests.map(|(loan, worker)| (loan.clone(), worker.held));
-        let observed = lender::Observed { demands: demands.collect(), guests: guests.collect() };
+        let usage = InUse { tenants: &machine.tenants, workers: &machine.workers };
+        let guests = machine.point.as_ref().map(|point| point.guest_memory(&usage)).unwrap_or_default();
+        let observed = lender::Observed { demands: demands.collect(), guests };
         // A daemon that stood still looks at the device as it is, not as it was.
         let todo = &mut self.processes[process].todo;
         todo.retain(|work| !matches!(work, Work::Lend(lender::Input::Observed(_))));
@@ -315,7 +318,7 @@ impl World {
     }
 
     /// Asks a guest's worker to end. Some do not listen.
-    fn stop_guest(&mut self, loan: &LoanRef, within: u64) -> bool {
+    fn stop_guest(&mut self, loan: &LoanId, within: u64) -> bool {
         let device = self.machines.iter().position(|machine| machine.workers.contains_key(loan));
         let Some(device) = device else { return true };
         let stubborn = self.machines[device].workers.get(loan).is_some_and(|worker| worker.stubborn);
@@ -333,6 +336,12 @@ impl World {
             Mail::Up(message) => (message.word(), message.loan()),
             Mail::Down(message) => (message.word(), message.loan()),
         };
+        if faults.replays {
+            if self.archive.len() == ARCHIVED {
+                self.archive.pop_front();
+            }
+            self.archive.push_back((from, to, mail.clone()));
+        }
         let lost = self.is_cut(from, to) || self.rng.permille(faults.loss);
         if self.is_traced() {
             let text =
@@ -484,5 +493,3 @@ impl World {
         self.after(2_000_000, Event::Offers { node });
     }
 }
-
-type LoanRef = crate::loan::LoanId;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use super::clock::Clock;
-use super::oracle::{Oracle, Violation};
+use super::oracle::{Oracle, Rule, Violation};
 use super::plan::{CAPACITY, Plan};
 use super::rng::Rng;
 use super::store::SimStore;
@@ -90,12 +90,23 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+/// How to run a seed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Manner {
+    /// Protections taken away.
+    pub flaws: Flaws,
+    /// A rule the oracle does not look at, to see whether another one notices.
+    pub blind_to: Option<Rule>,
+    /// Whether to write down what happens.
+    pub trace: bool,
+}
+
 /// Runs a seed.
 #[must_use]
-pub fn run(seed: u64, flaws: Flaws, trace: bool) -> Outcome {
+pub fn run(seed: u64, manner: Manner) -> Outcome {
     let mut rng = Rng::new(seed);
     let plan = Plan::new(&mut rng);
-    World::new(plan, rng, flaws, trace).run()
+    World::new(plan, rng, manner).run()
 }
 
 /// A message with its direction.
@@ -268,6 +279,8 @@ pub struct World {
     pub(super) step_faults: u64,
     /// Devices to look at when the event is over.
     pub(super) touched: BTreeSet<usize>,
+    /// Messages that were sent, the last few, for replays.
+    pub(super) archive: VecDeque<(usize, usize, Mail)>,
     queue: BinaryHeap<Reverse<Item>>,
     numbered: u64,
     trace: Option<Vec<String>>,
@@ -286,7 +299,8 @@ pub(super) use note;
 impl World {
     /// A world in which nothing has happened yet.
     #[must_use]
-    pub fn new(plan: Plan, mut rng: Rng, flaws: Flaws, trace: bool) -> Self {
+    pub fn new(plan: Plan, mut rng: Rng, manner: Manner) -> Self {
+        let flaws = manner.flaws;
         let machines = plan
             .nodes
             .iter()
@@ -315,7 +329,7 @@ impl World {
             })
             .collect();
         let step_faults = rng.between(20, 400);
-        let oracle = Oracle::new(&plan);
+        let oracle = Oracle::new(&plan, manner.blind_to);
         let mut world = Self {
             plan,
             rng,
@@ -330,9 +344,10 @@ impl World {
             incidents: 0,
             step_faults,
             touched: BTreeSet::new(),
+            archive: VecDeque::new(),
             queue: BinaryHeap::new(),
             numbered: 0,
-            trace: trace.then(Vec::new),
+            trace: manner.trace.then(Vec::new),
         };
         for node in 0..world.machines.len() {
             let point = world.fresh_point(node);

@@ -443,7 +443,7 @@ impl Borrower {
             place: loan.place.clone(),
             owner: None,
             guest: self.guest(&loan.tenant),
-            data: loan.data,
+            data: Some(loan.data),
             amount: loan.amount,
             token: loan.token,
             why,

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Held, Lender, NEVER, Output, Phase, held_by, send};
+use super::{Held, Lender, NEVER, Output, Overdue, Phase, send};
 use crate::loan::amount::Amount;
 use crate::loan::flaw::Flaw;
 use crate::loan::message::ToBorrower;
 use crate::loan::names::{Guest, Tenant};
 use crate::loan::policy::reclaim::{Candidate, victims};
-use crate::loan::record::What;
+use crate::loan::record::{Record, What};
 use crate::loan::why::Why;
 use crate::tenant::Class;
-use crate::units::Bytes;
 
 impl Lender {
     /// Closes what has ended by itself.
@@ -202,29 +201,43 @@ impl Lender {
         }
     }
 
-    /// Stops guests that keep memory past their loan.
+    /// Stops guests that keep memory past their loan: at once if the loan is over, for they had their time to
+    /// drain; within the notice if it was cut.
     pub(super) fn evict(&mut self, out: &mut Vec<Output>) {
+        let overdue = core::mem::take(&mut self.overdue);
         if !self.lending.evict || self.flaws.has(Flaw::NoEviction) {
             return;
         }
-        let (now, next) = (self.now, self.now.saturating_add(self.lending.resend));
-        let mut evicted = Vec::new();
-        for held in &mut self.loans {
-            if let Phase::Cut { evict_at, .. } = &mut held.phase
-                && *evict_at <= now
-            {
-                *evict_at = next;
-                evicted.push((held.loan.clone(), held_by(&self.guests, &held.loan.id)));
+        let next = self.now.saturating_add(self.lending.resend);
+        for guest in &self.guests {
+            if self.is_out(&guest.loan) {
+                continue;
             }
-        }
-        for residue in self.residues.iter_mut().filter(|residue| residue.evict_at <= now) {
-            residue.evict_at = next;
-            evicted.push((residue.loan.clone(), residue.held));
-        }
-        for (loan, memory) in evicted.into_iter().filter(|(_, memory)| *memory != Bytes::ZERO) {
-            let held = Amount { memory, ..Amount::ZERO };
-            out.push(self.record(What::Evicted, &loan, Why::KeepsMemory { held }));
-            out.push(Output::Evict(loan.id));
+            let known = overdue.iter().find(|overdue| overdue.loan == guest.loan);
+            let cut = self.loans.iter().find(|held| held.loan.id == guest.loan).map(|held| &held.phase);
+            let mut evict_at = match (known, cut) {
+                (Some(known), _) => known.evict_at,
+                (None, Some(Phase::Cut { evict_at, .. })) => *evict_at,
+                // What was seen may be a moment old: a guest that has just left is not hunted.
+                _ => next,
+            };
+            if evict_at <= self.now {
+                evict_at = next;
+                let held = Amount { memory: guest.held, ..Amount::ZERO };
+                out.push(Output::Record(Record {
+                    what: What::Evicted,
+                    loan: guest.loan.clone(),
+                    place: self.place.clone(),
+                    owner: Some(guest.owner.clone()),
+                    guest: guest.guest.clone(),
+                    data: None,
+                    amount: held,
+                    token: self.desk.revision(),
+                    why: Why::KeepsMemory { held },
+                }));
+                out.push(Output::Evict(guest.loan.clone()));
+            }
+            self.overdue.push(Overdue { loan: guest.loan.clone(), evict_at });
         }
     }
 

@@ -16,7 +16,8 @@ impl Lender {
         if !self.desk.is_claimed() {
             return;
         }
-        if message.loan().node != from.node {
+        let any_speaker = self.flaws.has(Flaw::AnySpeaker);
+        if message.loan().node != from.node && !any_speaker {
             self.counters.foreign_messages += 1;
             return;
         }
@@ -36,7 +37,7 @@ impl Lender {
         let leaves = ask.guest.district != *home;
         let refusal = if ask.place != self.place {
             Some(Why::WrongPlace)
-        } else if ask.guest.district != from.district {
+        } else if ask.guest.district != from.district && !self.flaws.has(Flaw::AnySpeaker) {
             Some(Why::NotYours { claimed: ask.guest.clone(), by: from.district.clone() })
         } else if leaves && !ask.data.may_leave_its_district() && !self.flaws.has(Flaw::RawCrosses) {
             Some(Why::RawStaysHome { from: ask.guest.district.clone(), to: home.clone() })
@@ -159,7 +160,7 @@ impl Lender {
             place: self.place.clone(),
             owner: None,
             guest: ask.guest.clone(),
-            data: ask.data,
+            data: Some(ask.data),
             amount: ask.amount,
             token: self.desk.revision(),
             why,

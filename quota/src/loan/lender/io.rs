@@ -5,10 +5,9 @@ use crate::loan::incident::Incident;
 use crate::loan::ledger::{Owner, Revision};
 use crate::loan::message::{Peer, ToBorrower, ToLender};
 use crate::loan::names::{District, LoanId, Node, Tenant};
-use crate::loan::point::{Accepted, Line, Stale};
+use crate::loan::point::{Accepted, GuestMemory, Line, Stale};
 use crate::loan::record::Record;
 use crate::loan::store::{StoreCommand, StoreReply};
-use crate::units::Bytes;
 
 /// What a tenant that owns a part of the device wants of it now.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,8 +25,8 @@ pub struct Demand {
 pub struct Observed {
     /// Tenants whose demand changed.
     pub demands: Vec<Demand>,
-    /// Memory guests hold: every guest that holds any.
-    pub guests: Vec<(LoanId, Bytes)>,
+    /// Every guest that holds memory: [`DevicePoint::guest_memory`](crate::loan::DevicePoint::guest_memory).
+    pub guests: Vec<GuestMemory>,
 }
 
 /// Something happened.

@@ -44,7 +44,7 @@ use super::ledger::{Ledger, Loan, Owner, Revision, Standing};
 use super::message::{Ask, Peer, ToBorrower};
 use super::names::{Guest, LoanId, Place, Tenant};
 use super::peaks::Peaks;
-use super::point::Line;
+use super::point::{GuestMemory, Line};
 use super::record::{Record, What};
 use super::settings::Lending;
 use super::terms::{BadTerms, Terms};
@@ -126,11 +126,10 @@ struct Waiting {
     since: Micros,
 }
 
-/// A loan that is over, until its guest holds no memory any more.
+/// A guest that holds memory without a loan that says so.
 #[derive(Clone, Debug)]
-struct Residue {
-    loan: Loan,
-    held: Bytes,
+struct Overdue {
+    loan: LoanId,
     evict_at: Micros,
 }
 
@@ -147,9 +146,9 @@ pub struct Lender {
     found: Revision,
     loans: Vec<Held>,
     waiting: Vec<Waiting>,
-    residues: Vec<Residue>,
+    overdue: Vec<Overdue>,
     /// Memory that guests held when last looked at.
-    guests: Vec<(LoanId, Bytes)>,
+    guests: Vec<GuestMemory>,
     now: Micros,
     counters: Counters,
     flaws: Flaws,
@@ -188,7 +187,7 @@ impl Lender {
             found: installed,
             loans: Vec::new(),
             waiting: Vec::new(),
-            residues: Vec::new(),
+            overdue: Vec::new(),
             guests: Vec::new(),
             now,
             counters: Counters::default(),
@@ -244,12 +243,12 @@ impl Lender {
         let mut times = Vec::new();
         times.extend(self.desk.wake_at());
         times.extend(self.incidents.next_end());
-        times.extend(self.residues.iter().filter(|r| r.held != Bytes::ZERO).map(|r| r.evict_at));
+        times.extend(self.overdue.iter().map(|overdue| overdue.evict_at));
         for held in &self.loans {
             times.push(held.lapses);
             match held.phase {
                 Phase::Noticed { again, .. } => times.push(again),
-                Phase::Cut { again, evict_at, .. } => times.extend([again, evict_at]),
+                Phase::Cut { again, .. } => times.push(again),
                 Phase::Active => {
                     let max_left = held.loan.terms.max_duration.saturating_sub(held.age(self.now));
                     times.extend([self.may_be_called_at(held), self.now.saturating_add(max_left)]);
@@ -343,11 +342,6 @@ impl Lender {
             }
         }
         self.guests = observed.guests;
-        let guests = &self.guests;
-        self.residues.retain_mut(|residue| {
-            residue.held = held_by(guests, &residue.loan.id);
-            residue.held != Bytes::ZERO
-        });
     }
 
     /// Everything that follows from the state and the time.
@@ -382,12 +376,14 @@ impl Lender {
         out.map(|held| held.loan.amount).sum()
     }
 
-    /// Memory that guests hold beyond their loans, or after them.
-    fn overdue(&self, owner: &Tenant) -> Bytes {
-        let cut = self.loans.iter().filter(|held| held.loan.owner == *owner && !held.is_out());
-        let cut = cut.map(|held| held_by(&self.guests, &held.loan.id));
-        let gone = self.residues.iter().filter(|residue| residue.loan.owner == *owner);
-        cut.chain(gone.map(|residue| residue.held)).fold(Bytes::ZERO, Bytes::saturating_add)
+    /// Memory that guests of an owner hold although nothing of it is lent to them any more.
+    fn overdue_of(&self, owner: &Tenant) -> Bytes {
+        let overdue = self.guests.iter().filter(|guest| guest.owner == *owner && !self.is_out(&guest.loan));
+        overdue.map(|guest| guest.held).fold(Bytes::ZERO, Bytes::saturating_add)
+    }
+
+    fn is_out(&self, loan: &LoanId) -> bool {
+        self.loans.iter().any(|held| held.loan.id == *loan && held.is_out())
     }
 
     /// The earliest time at which a loan can be called back for an ordinary reason: notice included, it will have
@@ -448,22 +444,18 @@ impl Lender {
             place: self.place.clone(),
             owner: Some(loan.owner.clone()),
             guest: loan.guest.clone(),
-            data: loan.data,
+            data: Some(loan.data),
             amount: loan.amount,
             token: self.desk.revision(),
             why,
         })
     }
 
-    /// Forgets a loan; what its guest still holds is seen to.
+    /// Forgets a loan.
     fn close(&mut self, index: usize, why: Why, out: &mut Vec<Output>) {
         let held = self.loans.remove(index);
         self.desk.touch();
         out.push(self.record(What::Closed, &held.loan, why));
-        let memory = held_by(&self.guests, &held.loan.id);
-        // What was seen last may be a moment old: a guest that has just left is not hunted.
-        let evict_at = self.now.saturating_add(self.lending.resend);
-        self.residues.push(Residue { loan: held.loan, held: memory, evict_at });
     }
 
     fn position(&self, loan: &LoanId) -> Option<usize> {
@@ -481,8 +473,4 @@ const NEVER: Micros = Micros(u64::MAX);
 
 fn send(loan: &LoanId, message: ToBorrower) -> Output {
     Output::Send { to: loan.node.clone(), message }
-}
-
-fn held_by(guests: &[(LoanId, Bytes)], loan: &LoanId) -> Bytes {
-    guests.iter().find(|(id, _)| id == loan).map_or(Bytes::ZERO, |(_, held)| *held)
 }

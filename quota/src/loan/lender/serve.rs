@@ -121,7 +121,7 @@ impl Lender {
         let guest = Guest { district: self.place.district.clone(), tenant: owner.tenant.clone() };
         let incident = self.incidents.reclaiming(&guest, self.now);
         let mut lent = self.lent(&owner.tenant);
-        lent.memory = lent.memory.saturating_add(self.overdue(&owner.tenant));
+        lent.memory = lent.memory.saturating_add(self.overdue_of(&owner.tenant));
         let view = OwnerView {
             owner,
             peak: state.peaks.peak(self.now, self.lending.idle_for),
