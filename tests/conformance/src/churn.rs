@@ -1,6 +1,6 @@
 //! Random operations over all families, against a model that only adds and subtracts.
 
-use crate::family::{FAMILIES, Taken};
+use crate::family::{Taken, supported};
 use crate::gpu::{Gpu, OUT_OF_MEMORY, UNIT};
 
 /// Most units one operation takes.
@@ -49,19 +49,20 @@ pub fn churn(gpu: &Gpu, operations: u64, seed: u64) -> Result<Found, String> {
     let mut random = Random::new(seed);
     let mut found = Found::default();
     let mut held: Vec<(usize, u64, Taken)> = Vec::new();
+    let (families, _) = supported(gpu)?;
     let room = free(gpu)?;
     let mut used = 0u64;
     for operation in 0..operations {
-        let family = usize::try_from(random.below(FAMILIES.len() as u64)).unwrap_or(0);
-        let is_graph = |family: usize| matches!(FAMILIES[family].name, "graph" | "captured");
+        let family = usize::try_from(random.below(families.len() as u64)).unwrap_or(0);
+        let is_graph = |family: usize| matches!(families[family].name, "graph" | "captured");
         // Graphs share their memory; one at a time keeps the model simple.
         let clashes = is_graph(family) && held.iter().any(|(other, ..)| is_graph(*other));
         let say =
-            |what: &str| format!("seed {seed}, operation {operation}, {}: {what}", FAMILIES[family].name);
+            |what: &str| format!("seed {seed}, operation {operation}, {}: {what}", families[family].name);
         if held.len() < HELD_MAX && !clashes && (held.is_empty() || random.below(2) == 0) {
             let units = 1 + random.below(UNITS_MAX);
             let fits = used + units * UNIT <= room;
-            match (FAMILIES[family].take)(gpu, units) {
+            match (families[family].take)(gpu, units) {
                 Ok(_) if !fits => return Err(say("was given what does not fit")),
                 Ok(give) => {
                     used += units * UNIT;

@@ -1,6 +1,6 @@
 //! Every way to take device memory, in one shape: take so many units, get something that gives them back.
 
-use crate::gpu::{Code, Gpu, Shape, UNIT};
+use crate::gpu::{Code, Gpu, NOT_SUPPORTED, Shape, UNIT};
 
 /// What was taken, and how to give it back.
 pub type Taken = Box<dyn FnOnce(&Gpu) -> Result<(), Code>>;
@@ -43,6 +43,25 @@ pub const FAMILIES: &[Family] = &[
     Family { name: "graph", call: "cuGraphLaunch", take: graph },
     Family { name: "captured", call: "cuGraphLaunch", take: captured },
 ];
+
+/// The families that the driver supports, and those it says it does not (`CUDA_ERROR_NOT_SUPPORTED`).
+///
+/// # Errors
+/// When a family fails in another way, or does not give back what it took.
+pub fn supported(gpu: &Gpu) -> Result<(Vec<&'static Family>, Vec<&'static Family>), String> {
+    let (mut can, mut cannot) = (Vec::new(), Vec::new());
+    for family in FAMILIES {
+        match (family.take)(gpu, 1) {
+            Ok(give) => {
+                give(gpu).map_err(|code| format!("{}: giving back: {code}", family.name))?;
+                can.push(family);
+            }
+            Err(NOT_SUPPORTED) => cannot.push(family),
+            Err(code) => return Err(format!("{}: {code}", family.name)),
+        }
+    }
+    Ok((can, cannot))
+}
 
 fn plain(gpu: &Gpu, units: u64) -> Result<Taken, Code> {
     let address = gpu.allocate(units * UNIT)?;

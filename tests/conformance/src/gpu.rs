@@ -21,6 +21,8 @@ pub type Code = u32;
 pub const INVALID_VALUE: Code = 1;
 /// `CUDA_ERROR_OUT_OF_MEMORY`.
 pub const OUT_OF_MEMORY: Code = 2;
+/// `CUDA_ERROR_NOT_SUPPORTED`.
+pub const NOT_SUPPORTED: Code = 801;
 
 /// A mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -367,9 +369,12 @@ impl Gpu {
     /// # Errors
     /// The driver's own.
     pub fn flat_array(&self, shape: Shape) -> Result<CUarray, Code> {
-        let mut flat: sys::CUDA_ARRAY_DESCRIPTOR = zeroed();
-        (flat.Width, flat.Height) = (shape.0.Width, shape.0.Height);
-        (flat.Format, flat.NumChannels) = (shape.0.Format, shape.0.NumChannels);
+        let flat = sys::CUDA_ARRAY_DESCRIPTOR {
+            Width: shape.0.Width,
+            Height: shape.0.Height,
+            Format: shape.0.Format,
+            NumChannels: shape.0.NumChannels,
+        };
         let mut array = null_mut();
         cu!(cuArrayCreate_v2(&raw mut array, &raw const flat))?;
         Ok(array)
@@ -424,12 +429,16 @@ impl Gpu {
     /// The driver's own.
     pub fn captured_graph(&self, bytes: u64) -> Result<CUgraph, Code> {
         let stream = self.stream()?;
-        cu!(cuStreamBeginCapture_v2(stream, sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        if let Err(code) = cu!(cuStreamBeginCapture_v2(stream, mode)) {
+            self.end_stream(stream)?;
+            return Err(code);
+        }
         let worked = self.allocate_async(bytes, None, stream).and_then(|at| self.free_async(at, stream));
         let mut graph = null_mut();
-        cu!(cuStreamEndCapture(stream, &raw mut graph))?;
+        let ended = cu!(cuStreamEndCapture(stream, &raw mut graph));
         self.end_stream(stream)?;
-        worked.map(|()| graph)
+        worked.and(ended).map(|()| graph)
     }
 
     /// Makes a graph ready.
@@ -571,11 +580,14 @@ impl Shape {
     /// An array of single-precision elements with one channel. Dimensions of 0 are none.
     #[must_use]
     pub fn floats(width: u64, height: u64, depth: u64) -> Self {
-        let mut shape: sys::CUDA_ARRAY3D_DESCRIPTOR = zeroed();
-        (shape.Width, shape.Height, shape.Depth) = (size(width), size(height), size(depth));
-        shape.Format = sys::CUarray_format::CU_AD_FORMAT_FLOAT;
-        shape.NumChannels = 1;
-        Self(shape)
+        Self(sys::CUDA_ARRAY3D_DESCRIPTOR {
+            Width: size(width),
+            Height: size(height),
+            Depth: size(depth),
+            Format: sys::CUarray_format::CU_AD_FORMAT_FLOAT,
+            NumChannels: 1,
+            Flags: 0,
+        })
     }
 
     /// With `CUDA_ARRAY3D_*` flags.

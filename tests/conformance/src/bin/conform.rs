@@ -14,7 +14,7 @@ use std::io::BufRead;
 use std::process::ExitCode;
 
 use headgate_conformance::churn::churn;
-use headgate_conformance::family::FAMILIES;
+use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
@@ -75,6 +75,9 @@ fn observe(gpu: &Gpu) -> bool {
 }
 
 fn refuse(gpu: &Gpu) -> Result<bool, String> {
+    for family in supported(gpu)?.1 {
+        println!("SKIPPED: {}: this driver does not support it", family.name);
+    }
     let nvml = Nvml::start().map_err(|code| format!("NVML does not start: {code}"))?;
     let mut good = true;
     for (name, case) in limits::CASES {
@@ -104,7 +107,7 @@ fn hog(gpu: &Gpu, units: u64) -> Result<bool, String> {
 fn faults(gpu: &Gpu) -> Result<bool, String> {
     let memory = || gpu.memory().map_err(|code| format!("cuMemGetInfo: {code}"));
     let mut orders = std::io::stdin().lock().lines();
-    for family in FAMILIES {
+    for family in supported(gpu)?.0 {
         let (before, _) = memory()?;
         println!("{}\t{}", family.name, family.call);
         orders.next().ok_or("nobody gives orders")?.map_err(|error| error.to_string())?;
