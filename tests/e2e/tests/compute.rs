@@ -162,3 +162,23 @@ fn a_new_share_takes_effect_under_running_programs() {
     });
     assert_shares(&node, [("review", &review, 60.0)]);
 }
+
+#[test]
+fn a_kernel_that_never_ends_is_flagged_and_the_others_run_on() {
+    let mut options =
+        NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
+    options.device = Some(json!({ "kernels": {
+        "spin": { "base_ns": 500_000, "execute": false }, "spin_for": { "hangs": true, "execute": false } } }));
+    let node = Node::start(options).unwrap();
+    let review = start_loop(&node, "review");
+    let _endless = node.run("alerts", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
+    eventually("the kernel is found", SOON, || {
+        let row = device_row(&node, "alerts");
+        let stuck = row["reason"].as_str().is_some_and(|reason| reason.contains("stuck"));
+        (row["status"] == "Degraded" && stuck).then_some(())
+    });
+    // The device alternates between the two: half of it, less what changing costs.
+    let [share] = window(&node, [&review]);
+    assert!(40.0 < share, "review had {share:.1} % beside a kernel without end");
+    assert_ne!(device_row(&node, "review")["status"], "Degraded");
+}
