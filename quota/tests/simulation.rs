@@ -3,6 +3,8 @@
 //! `SEED=7 cargo test -p headgate-quota --test simulation -- --nocapture` replays one seed and prints what happened.
 //! `SEEDS=100000` runs more of them, `FIRST=20000` others.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test may fail, and says what it found")]
+
 use std::env;
 use std::num::NonZero;
 use std::ops::Range;
