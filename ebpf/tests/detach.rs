@@ -41,3 +41,29 @@ fn detaching_takes_everything_off_the_node_and_is_quick_by_link() {
     let [link, perf] = seconds[..] else { panic!("two ways were tried") };
     assert!(link < perf, "one link must detach faster than many perf events: {link} s against {perf} s");
 }
+
+#[test]
+fn many_libraries_go_side_by_side() {
+    const MANY: u32 = 8;
+    let mut times = Vec::new();
+    for count in [1, MANY] {
+        let mut bench = match bench(&[Probe::GpuWait], Config::default()) {
+            Ok(bench) => bench,
+            Err(why) => skip!("{why}"),
+        };
+        let copies: Vec<_> = (0..count).map(|n| bench.library.with_extension(format!("{n}.so"))).collect();
+        for copy in &copies {
+            std::fs::copy(&bench.library, copy).expect("the directory is ours");
+            bench.probes.attach_library(copy).expect("the library exports sync calls");
+        }
+        let start = now();
+        bench.probes.detach_all();
+        times.push(start.elapsed());
+        for copy in &copies {
+            std::fs::remove_file(copy).expect("made above");
+        }
+    }
+    let [one, many] = times[..] else { panic!("two were timed") };
+    println!("one library detached in {one:?}, {MANY} in {many:?}");
+    assert!(many < one * MANY, "the kernel's grace periods pass together");
+}
