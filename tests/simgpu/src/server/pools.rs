@@ -12,6 +12,7 @@ use crate::protocol::{Holding, PoolFigure, PoolId, Reply};
 
 /// The context number under which a pool's segments stand in an address space: no context's, so that none takes them
 /// along when it ends.
+#[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
 const POOLS: u32 = CONTEXTS_MAX as u32 + 1;
 
 /// A pool and where it takes its memory from.
@@ -48,6 +49,7 @@ pub(crate) struct GraphMarks {
 }
 
 impl Node {
+    #[expect(clippy::too_many_lines, reason = "one arm a request, each a few lines")]
     pub(super) fn serve_pool(&mut self, now: Nanos, id: SessionId, request: Holding) -> Answer {
         let granule = self.config.pool_granule_bytes;
         match request {
