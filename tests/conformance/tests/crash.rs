@@ -1,5 +1,6 @@
 //! Programs that race, crowd and die: the books stay right.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(clippy::disallowed_methods, reason = "the moment of a kill is a matter of time")]
 
 mod support;
 

@@ -140,8 +140,20 @@ pub fn run(options: DemoOptions) -> Result<ExitCode> {
         }
         summary.tenants.insert(tenant.to_owned(), row);
     }
+    judge_hog(&node, hog, &mut summary)?;
+    if let Err(error) = page {
+        summary.problems.push(format!("the metrics page: {error:#}"));
+    }
+    for program in loops {
+        program.finish(Duration::from_secs(60))?.json().context("a launch loop")?;
+    }
+    report(&summary, options)?;
+    Ok(if summary.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The allocating program's own word is checked against its quota: what it got is what the device gave it.
+fn judge_hog(node: &Node, hog: Program, summary: &mut Summary) -> Result<()> {
     let hogged = hog.finish(Duration::from_secs(30))?.json().context("the allocating program")?;
-    // The hog's own word is checked against its quota: what it got is what the device gave it.
     let row = tenant_summary(&node.status()?, HOG, "south");
     let got = hogged["allocated_bytes"].as_u64().unwrap_or(0);
     let allowed = row.memory_quota_bytes.unwrap_or(0);
@@ -152,14 +164,7 @@ pub fn run(options: DemoOptions) -> Result<ExitCode> {
         summary.problems.push(format!("{HOG}: no allocation was denied"));
     }
     summary.tenants.insert(HOG.to_owned(), row);
-    if let Err(error) = page {
-        summary.problems.push(format!("the metrics page: {error:#}"));
-    }
-    for program in loops {
-        program.finish(Duration::from_secs(60))?.json().context("a launch loop")?;
-    }
-    report(&summary, options)?;
-    Ok(if summary.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(())
 }
 
 fn tenants() -> Vec<TenantSpec> {
