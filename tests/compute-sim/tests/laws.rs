@@ -122,9 +122,11 @@ fn nobody_starves_and_all_charges_add_up() {
             let charged = node.account(index).unwrap().charged.0 * US;
             let busy = node.busy_ns(index);
             // Nobody works for nothing: what the device did for a tenant alone is on its account. Batches that
-            // no program closed are not seen, so one batch may be missing for each stream.
+            // no program closed are not seen, so one batch may be missing for each stream; and where an express
+            // tenant's open gate overlaps another's windows, the overlap is split, not measured: a tenth of the
+            // run at most.
             let program = plans[index].programs[0];
-            let unseen = (500 * US + 2 * program.kernel_ns) * program.streams as u64 + 10 * MS;
+            let unseen = (500 * US + 2 * program.kernel_ns) * program.streams as u64 + end / 10;
             assert!(
                 busy <= charged + unseen,
                 "SEED={seed}: tenant {index} {busy} ns, charged {charged}: {plans:#?}"
