@@ -65,5 +65,10 @@ fn many_libraries_go_side_by_side() {
     }
     let [one, many] = times[..] else { panic!("two were timed") };
     println!("one library detached in {one:?}, {MANY} in {many:?}");
-    assert!(many < one * MANY, "the kernel's grace periods pass together");
+    // A grace period lasts as long as the machine's other work makes it; one late one is no news.
+    let late = std::time::Duration::from_millis(250);
+    assert!(
+        many < one * MANY + late,
+        "the kernel's grace periods pass together: {one:?} for one, {many:?} for all"
+    );
 }
