@@ -16,6 +16,7 @@
 //! lacks), and `limits`.
 
 pub mod probes;
+mod objects;
 pub mod status;
 pub mod figures;
 pub mod cgroup;

@@ -154,7 +154,7 @@ pub(crate) fn handle_dropped(id: BlockId) {
     }));
 }
 
-/// The driver made another handle to a block whose count [`begin_handle`] has raised, or has kept one.
+/// The driver made another handle to a block whose count `begin_handle_at` has raised, or has kept one.
 pub(crate) fn handle_made(id: BlockId, handle: u64) {
     with(|blocks| blocks.handles.entry(handle).or_insert(Handle { block: id, count: 0 }).count += 1);
 }
