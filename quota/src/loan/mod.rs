@@ -14,7 +14,7 @@
 //!
 //! Everything here is sans-IO: [`Lender`] and [`Borrower`] take an input and the time, and say what is to be done.
 //! The two enforcement points are functions of a table and the time; they outlive the daemon where the
-//! gates do. Why it is safe: `docs/loans.md`. That it is: [`crate::sim`], which drives this very code.
+//! gates do. Why it is safe: `docs/loans.md`. That it is: the module `sim` (feature `simulation`), which drives this very code.
 //!
 //! Read in this order: [`names`], [`amount`], [`data`], [`terms`], [`settings`], [`ledger`], [`codec`],
 //! [`store`], [`message`], [`why`], [`record`], [`audit`], [`incident`], [`peaks`], [`policy`], [`point`],
