@@ -44,6 +44,7 @@ fn gpu_wait_per_call() {
         ("push first", "cuCtxSynchronize"),
         ("endbr64, push", "cuStreamSynchronize"),
         ("nop5 first", "cuEventSynchronize"),
+        ("cmp, je (NVIDIA)", "cuMemcpy3D_v2"),
         ("single-stepped", "cuMemcpyHtoD_v2"),
     ];
     for attach in [AttachPreference::Best, AttachPreference::PerfOnly] {
@@ -59,13 +60,13 @@ fn gpu_wait_per_call() {
         for ((prologue, function), bare) in functions.iter().zip(bare) {
             let probed = ns_per_call(&mut client, function);
             println!(
-                "gpu_wait {:12} {prologue:15} bare {bare:5} ns  probed {probed:6} ns  cost {:6} ns",
+                "gpu_wait {:12} {prologue:16} bare {bare:5} ns  probed {probed:6} ns  cost {:6} ns",
                 attached.mode.name(),
                 probed.saturating_sub(bare)
             );
         }
         let seen = bench.probes.gpu_waits(slot).expect("the row exists").expect("loaded").count();
-        assert_eq!(seen, (3 * CALLS + CALLS / 10) * ROUNDS as u64, "every call that was timed was counted");
+        assert_eq!(seen, (4 * CALLS + CALLS / 10) * ROUNDS as u64, "every call that was timed was counted");
     }
 }
 

@@ -41,6 +41,7 @@ fn every_prologue_and_variant_is_timed_once() {
                 "cuCtxSynchronize",
                 "cuCtxSynchronize_v2",
                 "cuEventSynchronize",
+                "cuMemcpy3D_v2",
                 "cuMemcpyDtoH_v2",
                 "cuMemcpyHtoD_v2",
                 "cuStreamSynchronize",
@@ -49,7 +50,7 @@ fn every_prologue_and_variant_is_timed_once() {
         );
         assert_eq!(
             (attached.sites, attached.single_stepped),
-            (6, 1),
+            (7, 1),
             "one alias; only the sub is single-stepped"
         );
         bench.probes.set_cgroup(&bench.root.cgroup, slot(1)).expect("a cgroup of ours");
@@ -62,6 +63,7 @@ fn every_prologue_and_variant_is_timed_once() {
             "cuCtxSynchronize",
             "cuCtxSynchronize_v2",
             "cuEventSynchronize",
+            "cuMemcpy3D_v2",
             "cuMemcpyDtoH_v2",
             "cuMemcpyHtoD_v2",
             "cuStreamSynchronize",

@@ -30,6 +30,10 @@ FUNCTION("cuStreamSynchronize", "endbr64\npush %rbx\ncall driver_wait\npop %rbx\
 FUNCTION("cuEventSynchronize", ".byte 0x0f,0x1f,0x44,0x00,0x00\npush %rbx\ncall driver_wait\npop %rbx\nret\n");
 /* nothing cheap: single-stepped */
 FUNCTION("cuMemcpyHtoD_v2", "sub $8,%rsp\ncall driver_wait\nadd $8,%rsp\nret\n");
+/* as in NVIDIA's own libraries: a global compared, cheap at the conditional jump ten bytes on, then a jump through a pointer */
+__attribute__((visibility("hidden"))) int driver_state = 0x321cba01;
+__attribute__((visibility("hidden"))) long (*driver_inner)(long) = driver_wait;
+FUNCTION("cuMemcpy3D_v2", "cmpl $0x321cba00,driver_state(%rip)\nje 1f\njmp *driver_inner(%rip)\n1: mov $4,%eax\nret\n");
 /* a copy that synchronises inside, as drivers do for unpinned memory */
 FUNCTION("cuMemcpyDtoH_v2", "push %rbx\nmov %rdi,%rbx\ncall cuStreamSynchronize@PLT\nmov %rbx,%rdi\ncall driver_wait\npop %rbx\nret\n");
 /* one entry point that jumps to another: both probes share one stack frame */
