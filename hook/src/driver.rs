@@ -83,6 +83,14 @@ impl<T: Copy> Out<T> {
     }
 }
 
+/// Whether `cuInit` has succeeded in this process, as far as the driver can tell.
+pub(crate) fn initialised() -> bool {
+    let mut count = 0;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuDeviceGetCount(&raw mut count) };
+    status != CUresult::ERROR_NOT_INITIALIZED
+}
+
 /// Number of devices this process sees; zero when the driver cannot tell.
 pub(crate) fn device_count() -> c_int {
     let mut count = 0;

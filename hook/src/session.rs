@@ -211,6 +211,10 @@ fn attach(old: Option<&'static Session>, wait_ms: u64) -> Result<&'static Sessio
     };
     ATTACHING.store(false, Release);
     outcome.map_err(|refusal| {
+        if !driver::initialised() {
+            // A program that has not started CUDA has nothing to be refused yet, and hears what the driver says to that.
+            return CUresult::ERROR_NOT_INITIALIZED;
+        }
         if old.is_none() {
             REFUSED.store(refusal.status().0, Release);
             log::notice(format_args!("{refusal}"));

@@ -35,8 +35,8 @@ pub(crate) fn total_memory<B: Size>(
     device: CUdevice,
 ) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     Verdict::ForwardThen(move |status: CUresult| {
-        if let (true, Some(device_total), Ok(session)) =
-            (status.is_success(), total.get(), session::require())
+        if status.is_success()
+            && let (Some(device_total), Ok(session)) = (total.get(), session::require())
             && let Some(row) = session.row(device)
         {
             let bytes = device_total.bytes();
@@ -48,7 +48,8 @@ pub(crate) fn total_memory<B: Size>(
 
 /// `nvmlDeviceGetMemoryInfo`.
 pub(crate) fn nvml_memory(device: NvmlDevice, memory: &Out<NvmlMemory>, status: NvmlReturn) -> NvmlReturn {
-    if let (NvmlReturn::SUCCESS, Some(real), Some((session, row))) = (status, memory.get(), nvml_row(device))
+    if status == NvmlReturn::SUCCESS
+        && let (Some(real), Some((session, row))) = (memory.get(), nvml_row(device))
     {
         let view = view(session, row, real.total, real.free);
         memory.set(NvmlMemory { total: view.total.0, free: view.free.0, used: view.used().0 });
@@ -62,7 +63,8 @@ pub(crate) fn nvml_memory_v2(
     memory: &Out<NvmlMemoryV2>,
     status: NvmlReturn,
 ) -> NvmlReturn {
-    if let (NvmlReturn::SUCCESS, Some(real), Some((session, row))) = (status, memory.get(), nvml_row(device))
+    if status == NvmlReturn::SUCCESS
+        && let (Some(real), Some((session, row))) = (memory.get(), nvml_row(device))
         && session.memory_limit(row) != UNLIMITED
     {
         let view = view(session, row, real.total, real.free);

@@ -74,6 +74,7 @@ const RULES: &[Rule] = &[
     },
     // It is compared with what Headgate says, so its programs link none of it; only its tests start nodes.
     Rule { package: "headgate-conformance", own: &["headgate-harness"], outside: Any },
+    Rule { package: "headgate-gpu-kit", own: &["headgate-ebpf", "headgate-harness"], outside: Any },
     Rule {
         package: "xtask",
         own: &["headgate-abi", "headgate-harness", "headgate-compute-sim"],
