@@ -65,21 +65,26 @@ static HOLDINGS: AtomicPtr<Holdings> = AtomicPtr::new(std::ptr::null_mut());
     unsafe_code,
     reason = "the holdings are leaked on purpose, so a loaded pointer stays valid for good"
 )]
+#[inline]
 fn holdings() -> &'static Holdings {
-    let mut current = HOLDINGS.load(Acquire);
-    if current.is_null() {
-        let fresh = Box::into_raw(Box::default());
-        current = match HOLDINGS.compare_exchange(current, fresh, AcqRel, Acquire) {
-            Ok(_) => fresh,
-            Err(other) => {
-                // SAFETY: `fresh` was made above and lost the race; nobody else has seen it.
-                drop(unsafe { Box::from_raw(fresh) });
-                other
-            }
-        };
-    }
+    let current = HOLDINGS.load(Acquire);
+    let current = if current.is_null() { first_holdings() } else { current };
     // SAFETY: never freed once published.
     unsafe { &*current }
+}
+
+#[cold]
+#[expect(unsafe_code, reason = "frees what has lost the race to be published")]
+fn first_holdings() -> *mut Holdings {
+    let fresh = Box::into_raw(Box::default());
+    match HOLDINGS.compare_exchange(std::ptr::null_mut(), fresh, AcqRel, Acquire) {
+        Ok(_) => fresh,
+        Err(other) => {
+            // SAFETY: `fresh` was made above and lost the race; nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+            other
+        }
+    }
 }
 
 /// No operation under these locks can leave its map half done, so a poisoned lock is still good.

@@ -12,6 +12,7 @@
 //! charged for is what the pool has, so the charge follows the driver's own figure; what has been asked for is
 //! its lower bound, also where the driver has no figure.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{
     AtomicBool,
     Ordering::{AcqRel, Acquire, Release},
@@ -30,7 +31,7 @@ const LOOKS_MAX: usize = 8;
 /// Which pool of this process. Not its handle: the driver may give that to another pool while memory of this
 /// one is still in use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct PoolId(u64);
+pub(crate) struct PoolId(NonZeroU64);
 
 /// What asks the driver for a pool's figure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,7 +59,8 @@ struct Pool {
 
 #[derive(Default)]
 pub(super) struct Pools {
-    last_id: u64,
+    /// Pools ever seen.
+    count: u64,
     pools: Map<Pool>,
     by_handle: Map<Place>,
     graphs: Map<PoolId>,
@@ -84,9 +86,14 @@ impl Pool {
 
 impl Pools {
     fn open(&mut self, source: Source, row: usize) -> PoolId {
-        self.last_id += 1;
-        self.pools.insert(self.last_id, Pool { source, row, live: 0, pending: 0, charged: 0, version: 0 });
-        PoolId(self.last_id)
+        let id = PoolId(NonZeroU64::MIN.saturating_add(self.count));
+        self.count += 1;
+        self.pools.insert(id.0.get(), Pool { source, row, live: 0, pending: 0, charged: 0, version: 0 });
+        id
+    }
+
+    fn ids(&self) -> Vec<PoolId> {
+        self.pools.keys().filter_map(|&id| NonZeroU64::new(id).map(PoolId)).collect()
     }
 }
 
@@ -135,7 +142,7 @@ pub(crate) fn keep(handle: CUmemoryPool, place: Place) {
 
 /// The pool is destroyed: the driver has no figure for it any more.
 pub(crate) fn destroyed(id: PoolId) {
-    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&id.0) {
+    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&id.0.get()) {
         pool.source = Source::Destroyed;
         pool.version += 1;
     }
@@ -155,7 +162,7 @@ pub(crate) struct Reservation {
 pub(crate) fn reserve(session: &Session, id: PoolId, row: usize, bytes: u64) -> Result<Reservation, Refusal> {
     let attempt = |limit_counts: bool| {
         let mut pools = lock(&holdings().pools);
-        let Some(pool) = pools.pools.get_mut(&id.0) else { return Ok(()) };
+        let Some(pool) = pools.pools.get_mut(&id.0.get()) else { return Ok(()) };
         let needed = pool.floor().saturating_add(bytes).saturating_sub(pool.charged);
         if 0 < needed {
             let (ledger, seat, limit) = (session.ledger(), session.seat_index(), session.memory_limit(row));
@@ -180,7 +187,7 @@ pub(crate) fn reserve(session: &Session, id: PoolId, row: usize, bytes: u64) -> 
 /// The driver has answered: the memory is a program's now, or it is not. `Err` when the pool has grown by more
 /// than the quota has room for.
 pub(crate) fn settle(reservation: Reservation, succeeded: bool) -> Result<(), Refusal> {
-    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&reservation.pool.0) {
+    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&reservation.pool.0.get()) {
         pool.pending = pool.pending.saturating_sub(reservation.bytes);
         if succeeded {
             pool.live += reservation.bytes;
@@ -192,7 +199,7 @@ pub(crate) fn settle(reservation: Reservation, succeeded: bool) -> Result<(), Re
 
 /// Memory of a pool was freed by its program; the pool may keep it.
 pub(crate) fn freed(id: PoolId, bytes: u64) {
-    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&id.0) {
+    if let Some(pool) = lock(&holdings().pools).pools.get_mut(&id.0.get()) {
         pool.live = pool.live.saturating_sub(bytes);
         pool.version += 1;
     }
@@ -209,9 +216,9 @@ pub(crate) fn look_again() {
 
 /// Looks at what every pool has.
 pub(crate) fn look_at_all() {
-    let ids: Vec<u64> = lock(&holdings().pools).pools.keys().copied().collect();
+    let ids = lock(&holdings().pools).ids();
     for id in ids {
-        let _grown_by_others = look(PoolId(id));
+        let _grown_by_others = look(id);
     }
 }
 
@@ -219,7 +226,7 @@ pub(crate) fn look_at_all() {
 /// not fit stays uncharged then, for the caller to undo.
 pub(crate) fn look(id: PoolId) -> Result<(), Refusal> {
     for _ in 0..LOOKS_MAX {
-        let Some(seen) = lock(&holdings().pools).pools.get(&id.0).copied() else { return Ok(()) };
+        let Some(seen) = lock(&holdings().pools).pools.get(&id.0.get()).copied() else { return Ok(()) };
         let reserved = match seen.source {
             Source::Pool(handle) => driver::pool_reserved_bytes(handle),
             Source::Graphs(device) => driver::graph_reserved_bytes(device),
@@ -231,7 +238,7 @@ pub(crate) fn look(id: PoolId) -> Result<(), Refusal> {
             Source::Pool(_) | Source::Destroyed => None,
         };
         let mut pools = lock(&holdings().pools);
-        let Some(pool) = pools.pools.get_mut(&id.0) else { return Ok(()) };
+        let Some(pool) = pools.pools.get_mut(&id.0.get()) else { return Ok(()) };
         if pool.version != seen.version {
             // Another thread has allocated or freed since: the figure may be older than that.
             continue;
@@ -255,7 +262,7 @@ pub(crate) fn look(id: PoolId) -> Result<(), Refusal> {
         }
         pool.charged = wanted;
         if pool.source == Source::Destroyed && wanted == 0 {
-            pools.pools.remove(&id.0);
+            pools.pools.remove(&id.0.get());
         }
         return Ok(());
     }
@@ -266,11 +273,11 @@ pub(crate) fn look(id: PoolId) -> Result<(), Refusal> {
 
 /// Charges what a pool has beyond the quota and cannot be undone.
 pub(crate) fn concede(id: PoolId) {
-    let Some(seen) = lock(&holdings().pools).pools.get(&id.0).copied() else { return };
+    let Some(seen) = lock(&holdings().pools).pools.get(&id.0.get()).copied() else { return };
     let Source::Graphs(device) = seen.source else { return };
     let Some(reserved) = driver::graph_reserved_bytes(device) else { return };
     let mut pools = lock(&holdings().pools);
-    if let (Some(pool), Some(session)) = (pools.pools.get_mut(&id.0), session::seated())
+    if let (Some(pool), Some(session)) = (pools.pools.get_mut(&id.0.get()), session::seated())
         && pool.charged < reserved
     {
         charge_what_is(session, pool.row, reserved - pool.charged);
@@ -287,7 +294,7 @@ pub(crate) fn relieve(_session: &Session, row: usize) {
         let on_row = pools.pools.iter().filter(|(_, pool)| pool.row == row);
         on_row
             .filter(|(_, pool)| pool.pending < pool.charged && pool.source != Source::Destroyed)
-            .map(|(&id, &pool)| (PoolId(id), pool))
+            .filter_map(|(&id, &pool)| Some((PoolId(NonZeroU64::new(id)?), pool)))
             .collect()
     };
     for (id, pool) in slack {
