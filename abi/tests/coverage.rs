@@ -6,71 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, c_uint, c_ulonglong, c_void};
 
 use headgate_abi::cuda::types::*;
-use headgate_abi::cuda::{ThreadMode, symbols};
+use headgate_abi::cuda::{Disposition, ThreadMode, coverage, symbols};
 use headgate_abi::nvml::*;
 
 const DRIVER: &str = include_str!("../fixtures/driver.symbols");
 const CUDA: &str = include_str!("../fixtures/cuda.prototypes");
 const NVML: &str = include_str!("../fixtures/nvml.prototypes");
-const REVIEWED: &str = include_str!("../fixtures/reviewed.txt");
-
-/// A word in a name, and what it says of the function.
-const RULES: &[(&str, &str)] = &[
-    ("Alloc", "allocates"),
-    ("MemCreate", "allocates"),
-    ("PoolCreate", "allocates"),
-    ("ArrayCreate", "allocates"),
-    ("Array3DCreate", "allocates"),
-    ("MulticastCreate", "allocates"),
-    ("EndpointCreate", "allocates"),
-    ("CtxCreate", "allocates: a context takes memory"),
-    ("Retain", "allocates, or keeps memory alive"),
-    ("Attach", "allocates, or keeps memory alive"),
-    ("SetLimit", "allocates: stacks and heaps"),
-    ("Restore", "allocates: what a checkpoint gave back"),
-    ("Free", "frees"),
-    ("Destroy", "frees"),
-    ("Release", "frees"),
-    ("Reset", "frees"),
-    ("TrimTo", "frees"),
-    ("MemTrim", "frees"),
-    ("Map", "maps"),
-    ("Unmap", "unmaps"),
-    ("Bind", "maps"),
-    ("Unbind", "unmaps"),
-    ("Import", "imports"),
-    ("Export", "exports"),
-    ("Ipc", "imports or exports"),
-    ("Register", "maps host memory"),
-    ("Launch", "launches"),
-    ("Upload", "launches"),
-    ("GraphAdd", "builds what is launched"),
-    ("Instantiate", "makes ready to launch"),
-    ("ExecUpdate", "makes ready to launch"),
-    ("Capture", "records what would be launched"),
-    ("GreenCtx", "takes a share of the SMs"),
-    ("MemGet", "reports memory"),
-    ("TotalMem", "reports memory"),
-    ("MemAttribute", "reports memory"),
-    ("PoolGet", "reports memory"),
-];
-
-/// The same for NVML, which only reports.
-const NVML_RULES: &[(&str, &str)] =
-    &[("Mem", "reports memory"), ("Process", "reports processes"), ("Accounting", "reports processes")];
-
-fn rule(name: &str, rules: &'static [(&str, &str)]) -> Option<&'static str> {
-    rules.iter().find(|(word, _)| name.contains(word)).map(|(_, says)| *says)
-}
-
 fn lines(text: &'static str) -> impl Iterator<Item = &'static str> {
     text.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
-}
-
-fn reviewed() -> BTreeMap<&'static str, &'static str> {
-    lines(REVIEWED)
-        .map(|line| line.split_once(": ").unwrap_or_else(|| panic!("no reason is given: {line}")))
-        .collect()
 }
 
 /// Widths of a row's arguments, as `fixtures/*.prototypes` give them.
@@ -139,40 +82,43 @@ headgate_abi::nvml_symbols!(shapes, nvml_shapes);
 
 #[test]
 fn no_export_of_a_real_driver_is_unknown() {
-    let reviewed = reviewed();
     let declared = lines(CUDA).filter_map(|line| line.split(' ').next());
-    let names: BTreeSet<&str> = lines(DRIVER).chain(declared).collect();
+    let table = symbols::ROWS.iter().map(|row| row.elf_name);
+    let names: BTreeSet<&str> = lines(DRIVER).chain(declared).chain(table).collect();
     assert!(names.len() > 600, "the fixtures hold a whole library: {}", names.len());
-    let unknown: Vec<_> = names
+    let unhooked: Vec<_> = names
         .into_iter()
-        .filter(|name| symbols::by_elf_name(name).is_none() && !reviewed.contains_key(name))
-        .filter_map(|name| rule(name, RULES).map(|says| format!("{name} {says}")))
+        .filter_map(|name| coverage::unhooked(name).map(|says| format!("{name} {says}")))
         .collect();
-    assert!(unknown.is_empty(), "neither in the table nor in fixtures/reviewed.txt: {unknown:#?}");
+    assert!(unhooked.is_empty(), "neither hooked nor in fixtures/reviewed.txt: {unhooked:#?}");
 }
 
 #[test]
 fn no_memory_view_of_nvml_is_unknown() {
-    let (reviewed, known) = (reviewed(), nvml_shapes());
-    let unknown: Vec<_> = lines(NVML)
-        .filter_map(|line| line.split(' ').next())
-        .filter(|name| !known.contains_key(name) && !reviewed.contains_key(name))
-        .filter_map(|name| rule(name, NVML_RULES).map(|says| format!("{name} {says}")))
+    let declared = lines(NVML).filter_map(|line| line.split(' ').next());
+    let unhooked: Vec<_> = declared
+        .filter_map(|name| coverage::unhooked_nvml(name).map(|says| format!("{name} {says}")))
         .collect();
-    assert!(unknown.is_empty(), "neither in the table nor in fixtures/reviewed.txt: {unknown:#?}");
+    assert!(unhooked.is_empty(), "neither hooked nor in fixtures/reviewed.txt: {unhooked:#?}");
 }
 
 #[test]
-fn what_was_reviewed_is_still_there_and_still_outside() {
-    let cuda: BTreeSet<&str> = lines(DRIVER).collect();
+fn what_was_reviewed_is_still_there_and_still_passed() {
+    let cuda: BTreeSet<&str> =
+        lines(DRIVER).chain(lines(CUDA)).filter_map(|line| line.split(' ').next()).collect();
     let nvml: BTreeSet<&str> = lines(NVML).filter_map(|line| line.split(' ').next()).collect();
-    for name in reviewed().keys() {
+    let mut seen = BTreeSet::new();
+    for (name, because) in coverage::reviewed() {
+        assert!(seen.insert(name), "{name} was reviewed twice");
+        assert!(!because.trim().is_empty(), "{name} has no reason");
         assert!(cuda.contains(name) || nvml.contains(name), "{name} is in no fixture any more");
-        assert!(
-            symbols::by_elf_name(name).is_none() && !nvml_shapes().contains_key(name),
-            "{name} is in the table"
-        );
+        let hooked =
+            symbols::by_elf_name(name).is_some_and(|symbol| symbol.row().disposition == Disposition::Hooked);
+        let hooked_nvml = ROWS.iter().any(|row| row.elf_name == name && row.hooked);
+        assert!(!hooked && !hooked_nvml, "{name} is hooked: take it off the list");
     }
+    let listed = lines(include_str!("../fixtures/reviewed.txt")).count();
+    assert_eq!(seen.len(), listed, "a line of fixtures/reviewed.txt has no `name: because`");
 }
 
 /// The arguments' widths and the version of every row that the header declares.

@@ -132,6 +132,21 @@ pub(crate) fn current_context() -> Option<(CUcontext, CUdevice)> {
     status.is_success().then_some((context, device))
 }
 
+/// Does `work` with the context of a stream current on the calling thread, where the stream names one.
+pub(crate) fn in_context_of<T>(stream: CUstream, work: impl FnOnce() -> T) -> T {
+    let mut context = CUcontext::NULL;
+    // SAFETY: the output is valid for writing; the stream is the caller's own.
+    let found = unsafe { cuda::cuStreamGetCtx(stream, &raw mut context) };
+    // SAFETY: a context the driver has just named.
+    let pushed = found.is_success() && unsafe { cuda::cuCtxPushCurrent_v2(context) }.is_success();
+    let outcome = work();
+    if pushed {
+        // SAFETY: takes off what was put on above; the output is valid for writing.
+        let _popped = unsafe { cuda::cuCtxPopCurrent_v2(&raw mut context) };
+    }
+    outcome
+}
+
 /// Whether a device's primary context exists in this process.
 pub(crate) fn primary_context_active(device: CUdevice) -> Option<bool> {
     let (mut flags, mut active) = (0, 0);
@@ -505,6 +520,36 @@ pub(crate) fn processes<T: Copy + Default>(
         return (status, list);
     }
     (status, Vec::new())
+}
+
+/// A structure of NVML that carries a list's length.
+pub(crate) trait Counted {
+    /// The length: room before the call, number of entries after it.
+    fn count(&mut self) -> &mut c_uint;
+}
+
+macro_rules! counted {
+    ($($structure:ty),*) => {$(
+        impl Counted for $structure {
+            fn count(&mut self) -> &mut c_uint {
+                &mut self.count
+            }
+        }
+    )*};
+}
+counted!(NvmlProcessDetailList, NvmlProcessesUtilizationInfo);
+
+/// Asks through a structure what is to be answered through a length of its own.
+pub(crate) fn through<L: Counted>(
+    mut list: L,
+    count: *mut c_uint,
+    ask: impl Fn(*mut L) -> NvmlReturn,
+) -> NvmlReturn {
+    let count = Out(count);
+    *list.count() = count.get().unwrap_or(0);
+    let status = ask(&raw mut list);
+    count.set(*list.count());
+    status
 }
 
 /// Writes a list into the program's own, as far as its length at `count` allows; says how long it is.

@@ -213,6 +213,12 @@ macro_rules! meaning {
     (cuGraphLaunch_ptsz, $exec:ident, $s:ident) => {
         graph::launch($exec, $s, true)
     };
+    (cuGraphExecUpdate, $exec:ident, $graph:ident, $($a:ident),*) => {
+        graph::update($exec, $graph)
+    };
+    (cuGraphExecUpdate_v2, $exec:ident, $graph:ident, $result:ident) => {
+        graph::update($exec, $graph)
+    };
     (cuGraphExecDestroy, $exec:ident) => {
         graph::destroy($exec)
     };
@@ -221,6 +227,18 @@ macro_rules! meaning {
         context::create()
     };
     (cuCtxAttach, $($a:ident),*) => {
+        context::create()
+    };
+    (cuGLCtxCreate, $($a:ident),*) => {
+        context::create()
+    };
+    (cuGLCtxCreate_v2, $($a:ident),*) => {
+        context::create()
+    };
+    (cuVDPAUCtxCreate, $($a:ident),*) => {
+        context::create()
+    };
+    (cuVDPAUCtxCreate_v2, $($a:ident),*) => {
         context::create()
     };
     (cuCtxDestroy, $ctx:ident) => {
@@ -332,7 +350,22 @@ macro_rules! meaning {
         launch::launch_extended(config_stream($config), true, driver::overlaps_predecessor($config))
     };
 
-    // Synchronisation, polls, event records and synchronous copies.
+    (cuLaunchCooperativeKernelMultiDevice, $list:ident, $count:ident, $flags:ident) => {
+        launch::launch_on_many(driver::arguments($list.cast_const(), $count as usize))
+    };
+    // The oldest forms have no stream, and mean the default one.
+    (cuLaunch, $f:ident) => {
+        launch::launch(CUstream::NULL, false)
+    };
+    (cuLaunchGrid, $f:ident, $w:ident, $h:ident) => {
+        launch::launch(CUstream::NULL, false)
+    };
+    (cuLaunchGridAsync, $f:ident, $w:ident, $h:ident, $s:ident) => {
+        launch::launch($s, false)
+    };
+
+    // Synchronisation, polls, event records and synchronous copies; and the beginning of a capture, because a batch
+    // that is open then could not be ended in the stream before the capture ends.
     ($name:ident $(, $a:ident)*) => {
         launch::observe()
     };
@@ -480,6 +513,67 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(
     // SAFETY: the program's own arguments, handed on unchanged.
     let status = unsafe { driver::management::nvmlDeviceGetMemoryInfo_v2(device, memory) };
     shield(status, || view::nvml_memory_v2(device, &Out(memory), status))
+}
+
+/// NVML's protected memory of a device that computes confidentially.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlDeviceGetConfComputeProtectedMemoryUsage(
+    device: NvmlDevice,
+    memory: *mut NvmlMemory,
+) -> NvmlReturn {
+    // SAFETY: the program's own arguments, handed on unchanged.
+    let status = unsafe { driver::management::nvmlDeviceGetConfComputeProtectedMemoryUsage(device, memory) };
+    shield(status, || view::nvml_memory(device, &Out(memory), status))
+}
+
+/// NVML's list of processes in its newest form: the tenant's own.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlDeviceGetRunningProcessDetailList(
+    device: NvmlDevice,
+    list: *mut NvmlProcessDetailList,
+) -> NvmlReturn {
+    // SAFETY: the program's own device, with a list that has room for as many as its count says.
+    let ask = |list| unsafe { driver::management::nvmlDeviceGetRunningProcessDetailList(device, list) };
+    shield(NvmlReturn::ERROR_UNKNOWN, || processes::detail(device, &Out(list), ask))
+}
+
+/// NVML's utilisation of processes in its newest form: the tenant's own.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlDeviceGetProcessesUtilizationInfo(
+    device: NvmlDevice,
+    info: *mut NvmlProcessesUtilizationInfo,
+) -> NvmlReturn {
+    // SAFETY: as above.
+    let ask = |info| unsafe { driver::management::nvmlDeviceGetProcessesUtilizationInfo(device, info) };
+    shield(NvmlReturn::ERROR_UNKNOWN, || processes::utilisation(device, &Out(info), ask))
+}
+
+/// NVML's list of processes that it keeps statistics of: the tenant's own.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlDeviceGetAccountingPids(
+    device: NvmlDevice,
+    count: *mut c_uint,
+    pids: *mut c_uint,
+) -> NvmlReturn {
+    // SAFETY: as above.
+    let ask = |count, pids| unsafe { driver::management::nvmlDeviceGetAccountingPids(device, count, pids) };
+    shield(NvmlReturn::ERROR_UNKNOWN, || processes::list(device, &Out(count), pids, ask))
 }
 
 macro_rules! process_lists {

@@ -4,6 +4,7 @@ pub mod types;
 pub mod descriptors;
 mod table;
 pub mod symbols;
+pub mod coverage;
 
 pub use symbols::{Disposition, Family, OnFailure, Symbol, ThreadMode, by_elf_name, select};
 pub use types::CUresult;

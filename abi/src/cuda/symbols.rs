@@ -295,11 +295,6 @@ pub fn by_elf_name(name: &str) -> Option<Symbol> {
     ROWS.iter().position(|row| row.elf_name == name).map(|index| SYMBOLS[index])
 }
 
-/// Entry points that the hook should stand in front of and does not.
-pub fn unhooked() -> impl Iterator<Item = &'static Row> {
-    ROWS.iter().filter(|row| row.family.is_metered() && row.disposition == Disposition::Passed)
-}
-
 /// What `cuGetProcAddress(base_name, version, thread_mode)` means: the newest form not above `version`.
 ///
 /// A base name without a per-thread twin answers its base form whatever the mode, as the driver does.

@@ -179,7 +179,7 @@ macro_rules! nvml_symbols {
             nvmlDeviceGetMemoryInfo (device: NvmlDevice, memory: *mut NvmlMemory) [hooked];
             nvmlDeviceGetMemoryInfo_v2 (device: NvmlDevice, memory: *mut NvmlMemoryV2) [hooked];
             nvmlDeviceGetBAR1MemoryInfo (device: NvmlDevice, memory: *mut NvmlBar1Memory) [passed];
-            nvmlDeviceGetConfComputeProtectedMemoryUsage (device: NvmlDevice, memory: *mut NvmlMemory) [passed];
+            nvmlDeviceGetConfComputeProtectedMemoryUsage (device: NvmlDevice, memory: *mut NvmlMemory) [hooked];
             nvmlDeviceSetMemoryLimits_v1 (device: NvmlDevice, limits: *mut NvmlSetMemoryLimits) [passed];
             nvmlDeviceGetMemoryLimits_v1 (device: NvmlDevice, limits: *mut NvmlGetMemoryLimits) [passed];
             nvmlDeviceGetUtilizationRates (device: NvmlDevice, utilization: *mut NvmlUtilization) [passed];
@@ -192,10 +192,10 @@ macro_rules! nvml_symbols {
             nvmlDeviceGetMPSComputeRunningProcesses (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfoV1) [hooked];
             nvmlDeviceGetMPSComputeRunningProcesses_v2 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [hooked];
             nvmlDeviceGetMPSComputeRunningProcesses_v3 (device: NvmlDevice, count: *mut c_uint, infos: *mut NvmlProcessInfo) [hooked];
-            nvmlDeviceGetRunningProcessDetailList (device: NvmlDevice, list: *mut NvmlProcessDetailList) [passed];
-            nvmlDeviceGetProcessesUtilizationInfo (device: NvmlDevice, info: *mut NvmlProcessesUtilizationInfo) [passed];
+            nvmlDeviceGetRunningProcessDetailList (device: NvmlDevice, list: *mut NvmlProcessDetailList) [hooked];
+            nvmlDeviceGetProcessesUtilizationInfo (device: NvmlDevice, info: *mut NvmlProcessesUtilizationInfo) [hooked];
             nvmlDeviceGetAccountingMode (device: NvmlDevice, mode: *mut c_uint) [passed];
-            nvmlDeviceGetAccountingPids (device: NvmlDevice, count: *mut c_uint, pids: *mut c_uint) [passed];
+            nvmlDeviceGetAccountingPids (device: NvmlDevice, count: *mut c_uint, pids: *mut c_uint) [hooked];
             nvmlDeviceGetAccountingStats (device: NvmlDevice, pid: c_uint, stats: *mut NvmlAccountingStats) [passed];
             nvmlDeviceGetProcessUtilization (device: NvmlDevice, samples: *mut NvmlProcessUtilizationSample, count: *mut c_uint, since_us: c_ulonglong) [hooked];
             nvmlDeviceGetCudaComputeCapability (device: NvmlDevice, major: *mut c_int, minor: *mut c_int) [passed];

@@ -107,6 +107,16 @@ pub(crate) fn launch(
     })
 }
 
+/// `cuGraphExecUpdate`: an executable graph takes on the allocations of another graph of its shape.
+pub(crate) fn update(exec: CUgraphExec, graph: CUgraph) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    Verdict::ForwardThen(move |status: CUresult| {
+        if status.is_success() && graphs::seen() && place::metered().is_ok() {
+            graphs::updated(exec, graphs::footprints(driver::graph_allocations(graph)));
+        }
+        status
+    })
+}
+
 /// `cuGraphExecDestroy`.
 pub(crate) fn destroy(exec: CUgraphExec) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     let footprints = graphs::let_go(exec);

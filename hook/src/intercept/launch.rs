@@ -1,8 +1,9 @@
 //! Launches, and the calls before which a batch must end.
 
 use headgate_abi::cuda::CUresult;
-use headgate_abi::cuda::types::CUstream;
+use headgate_abi::cuda::types::{CUDA_LAUNCH_PARAMS, CUstream};
 
+use crate::driver;
 use crate::ledger::pools;
 use crate::pace::{self, Admission};
 use crate::verdict::{Denial, NoSettlement, Verdict};
@@ -33,6 +34,26 @@ pub(crate) fn launch_extended(
         return Verdict::Forward;
     }
     launch(stream, per_thread)
+}
+
+/// `cuLaunchCooperativeKernelMultiDevice`: each part waits at the gate of its own device. The kernel meets itself
+/// across devices, so parts past their gates wait for the others; every gate opens by itself, so none waits for good.
+pub(crate) fn launch_on_many(parts: Vec<CUDA_LAUNCH_PARAMS>) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    let mut last = Admission::Go;
+    for part in parts {
+        pace::context_switched();
+        last = driver::in_context_of(part.hStream, || pace::admit(part.hStream, false));
+        if let Admission::Refuse(status) = last {
+            return Verdict::Deny(status, Denial::NoSeat);
+        }
+    }
+    pace::context_switched();
+    Verdict::ForwardThen(move |status| {
+        if matches!(last, Admission::GoThenEdge) {
+            pace::after_last();
+        }
+        status
+    })
 }
 
 /// Calls that wait for the device. Pools may have shrunk once it has.

@@ -4,8 +4,8 @@ use std::ffi::c_uint;
 use std::sync::atomic::Ordering::Acquire;
 
 use headgate_abi::nvml::{
-    NvmlDevice, NvmlProcessDetail, NvmlProcessInfo, NvmlProcessInfoV1, NvmlProcessUtilizationInfo,
-    NvmlProcessUtilizationSample, NvmlReturn,
+    NvmlDevice, NvmlProcessDetail, NvmlProcessDetailList, NvmlProcessInfo, NvmlProcessInfoV1,
+    NvmlProcessUtilizationInfo, NvmlProcessUtilizationSample, NvmlProcessesUtilizationInfo, NvmlReturn,
 };
 use headgate_abi::segment::layout::UNLIMITED;
 
@@ -40,6 +40,13 @@ of_process! {
     NvmlProcessDetail { used_gpu_memory }
     NvmlProcessUtilizationSample {}
     NvmlProcessUtilizationInfo {}
+}
+
+/// A bare process id, as lists of statistics have it.
+impl OfProcess for c_uint {
+    fn pid(&self) -> u32 {
+        *self
+    }
 }
 
 /// Keeps the records of the tenant's own processes, and makes their memory agree with every other view. `None`
@@ -81,4 +88,38 @@ pub(crate) fn list<T: OfProcess>(
         // Whatever is wrong with the call, the program hears it from NVML itself.
         _ => ask(count.0, infos),
     }
+}
+
+/// Answers `nvmlDeviceGetRunningProcessDetailList`, whose list is in a structure that says its own version.
+pub(crate) fn detail(
+    device: NvmlDevice,
+    list: &Out<NvmlProcessDetailList>,
+    ask: impl Fn(*mut NvmlProcessDetailList) -> NvmlReturn,
+) -> NvmlReturn {
+    let Some(asked) = list.get() else { return ask(list.0) };
+    let mut answer = asked;
+    let status = self::list(
+        device,
+        &Out(&raw mut answer.count),
+        asked.processes,
+        // NVML judges version and mode of the program's own structure; only list and length are lent.
+        |count, processes| driver::through(NvmlProcessDetailList { processes, ..asked }, count, &ask),
+    );
+    list.set(NvmlProcessDetailList { count: answer.count, ..asked });
+    status
+}
+
+/// Answers `nvmlDeviceGetProcessesUtilizationInfo`, likewise.
+pub(crate) fn utilisation(
+    device: NvmlDevice,
+    info: &Out<NvmlProcessesUtilizationInfo>,
+    ask: impl Fn(*mut NvmlProcessesUtilizationInfo) -> NvmlReturn,
+) -> NvmlReturn {
+    let Some(asked) = info.get() else { return ask(info.0) };
+    let mut answer = asked;
+    let status = list(device, &Out(&raw mut answer.count), asked.samples, |count, samples| {
+        driver::through(NvmlProcessesUtilizationInfo { samples, ..asked }, count, &ask)
+    });
+    info.set(NvmlProcessesUtilizationInfo { count: answer.count, ..asked });
+    status
 }

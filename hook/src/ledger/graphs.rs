@@ -70,6 +70,18 @@ pub(crate) fn instantiated(exec: CUgraphExec, footprints: Vec<Footprint>) {
     }
 }
 
+/// An executable graph allocates something else from now on. Room is asked for anew at its next launch, unless it
+/// allocates what it did.
+pub(crate) fn updated(exec: CUgraphExec, footprints: Vec<Footprint>) {
+    let mut graphs = lock(&holdings().graphs);
+    match graphs.0.get_mut(&(exec.addr() as u64)) {
+        Some(known) if known.footprints == footprints => {}
+        Some(known) => *known = Exec { footprints, backed: false },
+        None if footprints.is_empty() => {}
+        None => drop(graphs.0.insert(exec.addr() as u64, Exec { footprints, backed: false })),
+    }
+}
+
 /// What a graph still needs memory for when it is launched now.
 pub(crate) fn needs(exec: CUgraphExec) -> Vec<Footprint> {
     let graphs = lock(&holdings().graphs);

@@ -107,8 +107,8 @@ macro_rules! cuda_rows_graph {
             cuGraphInstantiateWithParams_ptsz (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, instantiate_params: *mut CUDA_GRAPH_INSTANTIATE_PARAMS) ["cuGraphInstantiateWithParams", 12000, PerThread, GraphReady, hooked];
             cuGraphUpload (graph: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, Base, GraphReady, hooked];
             cuGraphUpload_ptsz (exec: CUgraphExec, stream: CUstream) ["cuGraphUpload", 11010, PerThread, GraphReady, hooked];
-            cuGraphExecUpdate (exec: CUgraphExec, graph: CUgraph, h_error_node_out: *mut CUgraphNode, update_result_out: *mut CUenum) ["cuGraphExecUpdate", 10020, Base, GraphReady, passed];
-            cuGraphExecUpdate_v2 (exec: CUgraphExec, graph: CUgraph, result_info: *mut CUgraphExecUpdateResultInfo) ["cuGraphExecUpdate", 12000, Base, GraphReady, passed];
+            cuGraphExecUpdate (exec: CUgraphExec, graph: CUgraph, h_error_node_out: *mut CUgraphNode, update_result_out: *mut CUenum) ["cuGraphExecUpdate", 10020, Base, GraphReady, hooked];
+            cuGraphExecUpdate_v2 (exec: CUgraphExec, graph: CUgraph, result_info: *mut CUgraphExecUpdateResultInfo) ["cuGraphExecUpdate", 12000, Base, GraphReady, hooked];
             cuGraphInstantiate (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 10000, Base, GraphReady, hooked];
             cuGraphInstantiate_v2 (ph_graph_exec: *mut CUgraphExec, graph: CUgraph, ph_error_node: *mut CUgraphNode, log_buffer: *mut c_char, buffer_size: usize) ["cuGraphInstantiate", 11000, Base, GraphReady, hooked];
             cuGraphLaunch (graph: CUgraphExec, stream: CUstream) ["cuGraphLaunch", 10000, Base, GraphLaunch, hooked];

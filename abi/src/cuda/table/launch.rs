@@ -12,10 +12,10 @@ macro_rules! cuda_rows_launch {
             cuLaunchKernelEx_ptsz (config: *const CUlaunchConfig, function: CUfunction, params: *mut *mut c_void, extra: *mut *mut c_void) ["cuLaunchKernelEx", 11060, PerThread, Launch, hooked];
             cuLaunchCooperativeKernel (function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint, shared_bytes: c_uint, stream: CUstream, params: *mut *mut c_void) ["cuLaunchCooperativeKernel", 9000, Base, Launch, hooked];
             cuLaunchCooperativeKernel_ptsz (function: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint, shared_bytes: c_uint, stream: CUstream, params: *mut *mut c_void) ["cuLaunchCooperativeKernel", 9000, PerThread, Launch, hooked];
-            cuLaunch (f: CUfunction) ["cuLaunch", 2000, Base, Launch, passed];
-            cuLaunchGrid (f: CUfunction, grid_width: c_int, grid_height: c_int) ["cuLaunchGrid", 2000, Base, Launch, passed];
-            cuLaunchGridAsync (f: CUfunction, grid_width: c_int, grid_height: c_int, stream: CUstream) ["cuLaunchGridAsync", 2000, Base, Launch, passed];
-            cuLaunchCooperativeKernelMultiDevice (launch_params_list: *mut CUDA_LAUNCH_PARAMS, num_devices: c_uint, flags: c_uint) ["cuLaunchCooperativeKernelMultiDevice", 9000, Base, Launch, passed];
+            cuLaunch (f: CUfunction) ["cuLaunch", 2000, Base, Launch, hooked];
+            cuLaunchGrid (f: CUfunction, grid_width: c_int, grid_height: c_int) ["cuLaunchGrid", 2000, Base, Launch, hooked];
+            cuLaunchGridAsync (f: CUfunction, grid_width: c_int, grid_height: c_int, stream: CUstream) ["cuLaunchGridAsync", 2000, Base, Launch, hooked];
+            cuLaunchCooperativeKernelMultiDevice (launch_params_list: *mut CUDA_LAUNCH_PARAMS, num_devices: c_uint, flags: c_uint) ["cuLaunchCooperativeKernelMultiDevice", 9000, Base, Launch, hooked];
             cuFuncSetBlockShape (hfunc: CUfunction, x: c_int, y: c_int, z: c_int) ["cuFuncSetBlockShape", 2000, Base, LaunchSetup, passed];
             cuFuncSetSharedSize (hfunc: CUfunction, bytes: c_uint) ["cuFuncSetSharedSize", 2000, Base, LaunchSetup, passed];
             cuParamSetSize (hfunc: CUfunction, numbytes: c_uint) ["cuParamSetSize", 2000, Base, LaunchSetup, passed];
@@ -123,18 +123,18 @@ macro_rules! cuda_rows_launch {
             cuGreenCtxRecordEvent (ctx: CUgreenCtx, h_event: CUevent) ["cuGreenCtxRecordEvent", 12040, Base, EventRecord, passed];
 
             // Capture.
-            cuStreamBeginCaptureToCig (stream: CUstream, stream_cig_capture_params: *mut c_void) ["cuStreamBeginCaptureToCig", 13010, Base, Capture, passed];
-            cuStreamBeginCaptureToCig_ptsz (stream: CUstream, stream_cig_capture_params: *mut c_void) ["cuStreamBeginCaptureToCig", 13010, PerThread, Capture, passed];
+            cuStreamBeginCaptureToCig (stream: CUstream, stream_cig_capture_params: *mut c_void) ["cuStreamBeginCaptureToCig", 13010, Base, Capture, hooked];
+            cuStreamBeginCaptureToCig_ptsz (stream: CUstream, stream_cig_capture_params: *mut c_void) ["cuStreamBeginCaptureToCig", 13010, PerThread, Capture, hooked];
             cuStreamEndCaptureToCig (stream: CUstream) ["cuStreamEndCaptureToCig", 13010, Base, Capture, passed];
             cuStreamEndCaptureToCig_ptsz (stream: CUstream) ["cuStreamEndCaptureToCig", 13010, PerThread, Capture, passed];
-            cuStreamBeginCapture (stream: CUstream) ["cuStreamBeginCapture", 10000, Base, Capture, passed];
-            cuStreamBeginCapture_ptsz (stream: CUstream) ["cuStreamBeginCapture", 10000, PerThread, Capture, passed];
-            cuStreamBeginCapture_v2 (stream: CUstream, mode: CUenum) ["cuStreamBeginCapture", 10010, Base, Capture, passed];
-            cuStreamBeginCapture_v2_ptsz (stream: CUstream, mode: CUenum) ["cuStreamBeginCapture", 10010, PerThread, Capture, passed];
-            cuStreamBeginRecaptureToGraph (stream: CUstream, mode: CUenum, graph: CUgraph, callback_func: *mut c_void, user_data: *mut c_void) ["cuStreamBeginRecaptureToGraph", 13030, Base, Capture, passed];
-            cuStreamBeginRecaptureToGraph_ptsz (stream: CUstream, mode: CUenum, graph: CUgraph, callback_func: *mut c_void, user_data: *mut c_void) ["cuStreamBeginRecaptureToGraph", 13030, PerThread, Capture, passed];
-            cuStreamBeginCaptureToGraph (stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, mode: CUenum) ["cuStreamBeginCaptureToGraph", 12030, Base, Capture, passed];
-            cuStreamBeginCaptureToGraph_ptsz (stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, mode: CUenum) ["cuStreamBeginCaptureToGraph", 12030, PerThread, Capture, passed];
+            cuStreamBeginCapture (stream: CUstream) ["cuStreamBeginCapture", 10000, Base, Capture, hooked];
+            cuStreamBeginCapture_ptsz (stream: CUstream) ["cuStreamBeginCapture", 10000, PerThread, Capture, hooked];
+            cuStreamBeginCapture_v2 (stream: CUstream, mode: CUenum) ["cuStreamBeginCapture", 10010, Base, Capture, hooked];
+            cuStreamBeginCapture_v2_ptsz (stream: CUstream, mode: CUenum) ["cuStreamBeginCapture", 10010, PerThread, Capture, hooked];
+            cuStreamBeginRecaptureToGraph (stream: CUstream, mode: CUenum, graph: CUgraph, callback_func: *mut c_void, user_data: *mut c_void) ["cuStreamBeginRecaptureToGraph", 13030, Base, Capture, hooked];
+            cuStreamBeginRecaptureToGraph_ptsz (stream: CUstream, mode: CUenum, graph: CUgraph, callback_func: *mut c_void, user_data: *mut c_void) ["cuStreamBeginRecaptureToGraph", 13030, PerThread, Capture, hooked];
+            cuStreamBeginCaptureToGraph (stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, mode: CUenum) ["cuStreamBeginCaptureToGraph", 12030, Base, Capture, hooked];
+            cuStreamBeginCaptureToGraph_ptsz (stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, dependency_data: *const CUgraphEdgeData, num_dependencies: usize, mode: CUenum) ["cuStreamBeginCaptureToGraph", 12030, PerThread, Capture, hooked];
             cuThreadExchangeStreamCaptureMode (mode: *mut CUenum) ["cuThreadExchangeStreamCaptureMode", 10010, Base, Capture, passed];
             cuStreamEndCapture (stream: CUstream, graph: *mut CUgraph) ["cuStreamEndCapture", 10000, Base, Capture, passed];
             cuStreamEndCapture_ptsz (stream: CUstream, graph: *mut CUgraph) ["cuStreamEndCapture", 10000, PerThread, Capture, passed];

@@ -112,10 +112,10 @@ macro_rules! cuda_rows_process {
             cuCtxCreate_v3 (ctx: *mut CUcontext, affinity: *mut c_void, affinities: c_int, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 11040, Base, Context, hooked];
             cuCtxCreate_v4 (ctx: *mut CUcontext, params: *mut c_void, flags: c_uint, dev: CUdevice) ["cuCtxCreate", 12050, Base, Context, hooked];
             cuCtxAttach (pctx: *mut CUcontext, flags: c_uint) ["cuCtxAttach", 2000, Base, Context, hooked];
-            cuGLCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 2000, Base, Context, passed];
-            cuGLCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 3020, Base, Context, passed];
-            cuVDPAUCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice, vdp_device: u32, vdp_look_up: *mut c_void) ["cuVDPAUCtxCreate", 3010, Base, Context, passed];
-            cuVDPAUCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice, vdp_device: u32, vdp_look_up: *mut c_void) ["cuVDPAUCtxCreate", 3020, Base, Context, passed];
+            cuGLCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 2000, Base, Context, hooked];
+            cuGLCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) ["cuGLCtxCreate", 3020, Base, Context, hooked];
+            cuVDPAUCtxCreate (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice, vdp_device: u32, vdp_look_up: *mut c_void) ["cuVDPAUCtxCreate", 3010, Base, Context, hooked];
+            cuVDPAUCtxCreate_v2 (ctx: *mut CUcontext, flags: c_uint, dev: CUdevice, vdp_device: u32, vdp_look_up: *mut c_void) ["cuVDPAUCtxCreate", 3020, Base, Context, hooked];
             cuDevicePrimaryCtxRelease (dev: CUdevice) ["cuDevicePrimaryCtxRelease", 7000, Base, ContextEnd, hooked];
             cuDevicePrimaryCtxRelease_v2 (dev: CUdevice) ["cuDevicePrimaryCtxRelease", 11000, Base, ContextEnd, hooked];
             cuDevicePrimaryCtxReset (dev: CUdevice) ["cuDevicePrimaryCtxReset", 7000, Base, ContextEnd, hooked];
