@@ -13,6 +13,7 @@ use headgate_simgpu::client::{Connection, Lost};
 use headgate_simgpu::limits::STREAMS_MAX;
 use headgate_simgpu::protocol::{Command, Holding, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
 
+use crate::api::Link;
 use crate::host_functions::HostFunctions;
 use crate::objects::{
     Allocation, Array, Block, Context, Event, Function, HostRange, Kernel, Library, Mipmap, Module, Pool,
@@ -46,6 +47,7 @@ pub(crate) struct Driver {
     pub(crate) functions: Table<Function>,
     pub(crate) libraries: Table<Library>,
     pub(crate) kernels: Table<Kernel>,
+    pub(crate) links: Table<Link>,
     pub(crate) primaries: Vec<Primary>,
     pub(crate) pools: Table<Pool>,
     /// Handles of the default pools and of those in their place, by device.
@@ -123,6 +125,7 @@ fn connect() -> Result<Driver, CUresult> {
         functions: Table::new(Kind::Function),
         libraries: Table::new(Kind::Library),
         kernels: Table::new(Kind::Kernel),
+        links: Table::new(Kind::Link),
         primaries,
         current_pools: Mutex::new(default_pools.clone()),
         pools,

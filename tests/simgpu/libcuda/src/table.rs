@@ -22,6 +22,7 @@ pub(crate) enum Kind {
     Graph = 12,
     GraphNode = 13,
     GraphExec = 14,
+    Link = 24,
 }
 
 /// Handles lie where programs on Linux have nothing mapped, and are not null, 1 or 2.

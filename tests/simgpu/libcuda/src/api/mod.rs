@@ -12,6 +12,8 @@ mod share;
 mod host;
 mod copy;
 mod module;
+mod kernel;
+mod link;
 mod launch;
 pub(crate) mod stream;
 mod memop;
@@ -86,6 +88,14 @@ pub(crate) use module::{
     cuLibraryUnload, cuModuleGetFunction, cuModuleGetGlobal_v2, cuModuleLoad, cuModuleLoadData,
     cuModuleLoadDataEx, cuModuleLoadFatBinary, cuModuleUnload,
 };
+
+pub(crate) use kernel::{
+    cuKernelGetAttribute, cuKernelGetLibrary, cuKernelGetName, cuKernelGetParamInfo, cuKernelSetAttribute,
+    cuKernelSetCacheConfig, cuLibraryGetGlobal,
+};
+
+pub(crate) use link::Link;
+pub(crate) use link::{cuLinkAddData_v2, cuLinkAddFile_v2, cuLinkComplete, cuLinkCreate_v2, cuLinkDestroy};
 
 pub(crate) use launch::{
     cuLaunchCooperativeKernel, cuLaunchCooperativeKernel_ptsz, cuLaunchHostFunc, cuLaunchHostFunc_ptsz,

@@ -16,7 +16,11 @@ use crate::objects::{Context, Function, Kernel, Library, Module, lock};
 use crate::{attributes, current, image, raw};
 
 /// Loads a text into a context. The second part of an error is what the loader said.
-fn load(driver: &Driver, context: &Context, text: &[u8]) -> Result<Arc<Module>, (CUresult, String)> {
+pub(super) fn load(
+    driver: &Driver,
+    context: &Context,
+    text: &[u8],
+) -> Result<Arc<Module>, (CUresult, String)> {
     let remote = Remote { address: text.as_ptr().addr() as u64, bytes: text.len() as u64 };
     let request = Request::LoadModule { context: context.number, image: remote };
     match driver.connection.ask(&request) {
@@ -34,7 +38,7 @@ fn load(driver: &Driver, context: &Context, text: &[u8]) -> Result<Arc<Module>, 
 }
 
 /// Where the caller wants to read what the loader said (`CU_JIT_ERROR_LOG_BUFFER` and its size).
-fn write_log(count: c_uint, options: *mut CUenum, values: *mut *mut c_void, log: &str) -> Answer {
+pub(super) fn write_log(count: c_uint, options: *mut CUenum, values: *mut *mut c_void, log: &str) -> Answer {
     const ERROR_LOG_BUFFER: CUenum = 5;
     const ERROR_LOG_BUFFER_BYTES: CUenum = 6;
     let (mut buffer, mut bytes, mut bytes_at) = (core::ptr::null_mut::<c_char>(), 0, None);
@@ -201,7 +205,7 @@ pub(crate) fn cuLibraryUnload(library: CUlibrary) -> Answer {
 }
 
 /// The library's module in the current context, loaded when it is first asked for.
-fn library_module(driver: &Driver, library: usize) -> Result<Arc<Module>, CUresult> {
+pub(super) fn library_module(driver: &Driver, library: usize) -> Result<Arc<Module>, CUresult> {
     let context = current::context(driver)?;
     let library = driver.libraries.get(library).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     let mut modules = lock(&library.modules);
