@@ -3,11 +3,9 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
-use headgate_harness::{Program, TenantSpec, skipped, workspace};
+use headgate_harness::{Program, TenantSpec, workspace};
 use support::{MIB, node};
 
 /// How long a sample program may take on a busy two-core machine.
@@ -37,20 +35,4 @@ fn an_allocating_program_gets_its_quota_and_not_a_byte_more() {
     let hog = node.run("alerts", "app-hog", &["--chunk", "100Mi"]).unwrap();
     let found = hog.finish(PATIENCE).unwrap().json().unwrap();
     assert_eq!(found["allocated_bytes"], 1000 * MIB, "{found}");
-}
-
-#[test]
-fn nvidias_python_bindings_run_under_the_hook() {
-    let node = node(vec![tenant()]);
-    let script = workspace::root().join("tests/apps/python/driver_api.py");
-    let has_bindings = Command::new("python3").args(["-c", "import cuda.bindings.driver"]).output();
-    if !has_bindings.is_ok_and(|output| output.status.success()) {
-        return skipped("nvidias_python_bindings_run_under_the_hook", &"python3 lacks cuda-bindings");
-    }
-    for mut command in
-        [node.native_command(Path::new("python3")), node.command("alerts", Path::new("python3")).unwrap()]
-    {
-        let outcome = Program::start("python3", command.arg(&script)).unwrap().finish(PATIENCE).unwrap();
-        assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
-    }
 }

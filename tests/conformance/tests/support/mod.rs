@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod python;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
