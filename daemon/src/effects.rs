@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 
 use crate::config::model::{CgroupPath, Identity};
 use crate::control::session::{Opened, Reply};
+use crate::enforcement::plan::{self, Plan};
 use crate::gate::{GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
 use crate::identity::{peer, process};
@@ -67,6 +68,8 @@ pub struct Hands {
     /// Tenants whose totals could not be set right at once.
     recounts: HashSet<TenantSlot>,
     next_request: u64,
+    /// What the kernel was last asked to hold.
+    plan: Option<Option<Result<Plan, String>>>,
 }
 
 #[derive(Debug)]
@@ -115,6 +118,7 @@ impl Hands {
             adopting: true,
             recounts: HashSet::new(),
             next_request: 0,
+            plan: None,
         }
     }
 
@@ -158,8 +162,9 @@ impl Hands {
                         segments.publish(&limits);
                     }
                 }
-                Effect::Welcome { connection, seat, process, welcome, limits } => {
-                    failed.extend(self.welcome(state, connection, seat, process, welcome, &limits));
+                Effect::Welcome { connection, seat, process, welcome, hook_text, limits } => {
+                    let greeting = Greeting { connection, seat, process, welcome, hook_text };
+                    failed.extend(self.welcome(state, greeting, &limits));
                 }
                 Effect::Refuse { connection, reason, text } => self.refuse(connection, reason, text),
                 Effect::Close { connection } => self.say(connection, Reply::Close),
@@ -205,15 +210,8 @@ impl Hands {
         failed
     }
 
-    fn welcome(
-        &mut self,
-        state: &State,
-        connection: ConnectionId,
-        seat: SeatRef,
-        process: Process,
-        welcome: Welcome,
-        limits: &TenantLimits,
-    ) -> Option<Event> {
+    fn welcome(&mut self, state: &State, greeting: Greeting, limits: &TenantLimits) -> Option<Event> {
+        let Greeting { connection, seat, process, welcome, hook_text } = greeting;
         let segments = match self.tenant_segments(state, limits) {
             Ok(segments) => segments,
             Err(text) => return Some(Event::SeatFailed { seat, connection, text }),
@@ -241,7 +239,11 @@ impl Hands {
             fresh = welcome.fresh,
             "seated"
         );
-        self.say(connection, Reply::Answer(Answer::Welcome(welcome), Some(segments)));
+        // Attested before it is told: the first thing that it may do then is to open the device.
+        if let Some(replies) = self.connections.get(&connection).map(|opened| opened.replies.clone()) {
+            let reply = Reply::Answer(Answer::Welcome(welcome), Some(segments));
+            self.witness.attest(process.pid, hook_text, move || send(&replies, connection, reply));
+        }
         None
     }
 
@@ -274,11 +276,8 @@ impl Hands {
     }
 
     fn say(&self, connection: ConnectionId, reply: Reply) {
-        // A connection that is gone, or so slow that two replies wait, will be closed by its own task.
-        if let Some(opened) = self.connections.get(&connection)
-            && let Err(mpsc::error::TrySendError::Full(_)) = opened.replies.try_send(reply)
-        {
-            tracing::debug!(?connection, "a peer does not read its answers");
+        if let Some(opened) = self.connections.get(&connection) {
+            send(&opened.replies, connection, reply);
         }
     }
 
@@ -369,7 +368,7 @@ impl Hands {
         self.gates.retable(table);
     }
 
-    fn attribute(&self, state: &State) {
+    fn attribute(&mut self, state: &State) {
         let tenants = state.tenants().map(|(slot, tenant)| Whose {
             slot: slot.to_u32(),
             serial: tenant.serial,
@@ -379,6 +378,12 @@ impl Hands {
         if let Some(configured) = &state.configured {
             self.witness.configure(configured.config.probes.clone());
         }
+        let plan = Plan::of(state, &self.cgroups);
+        if self.plan.as_ref() != Some(&plan) {
+            self.witness.enforce(plan.clone());
+            self.plan = Some(plan);
+        }
+        self.witness.watch(plan::witness(state));
     }
 
     fn remember(&self, state: &State) -> Result<(), RecordError> {
@@ -446,6 +451,22 @@ impl Hands {
         }
         self.gates.stop();
         self.witness.stop();
+    }
+}
+
+/// A process to be welcomed.
+struct Greeting {
+    connection: ConnectionId,
+    seat: SeatRef,
+    process: Process,
+    welcome: Welcome,
+    hook_text: u64,
+}
+
+/// A connection that is gone, or so slow that two replies wait, will be closed by its own task.
+fn send(replies: &mpsc::Sender<Reply>, connection: ConnectionId, reply: Reply) {
+    if let Err(mpsc::error::TrySendError::Full(_)) = replies.try_send(reply) {
+        tracing::debug!(?connection, "a peer does not read its answers");
     }
 }
 

@@ -19,6 +19,7 @@ pub mod segments;
 pub mod gate;
 pub mod devices;
 pub mod probes;
+pub mod enforcement;
 pub mod effects;
 pub mod view;
 pub mod control;

@@ -15,6 +15,21 @@ pub const CGROUP_BYTES_MAX: usize = 2048;
 /// Longest path of a Unix socket: `sun_path` less its terminator and the suffix it is first bound under.
 pub const SOCKET_PATH_BYTES_MAX: usize = 95;
 
+/// Districts that can be named: what the kernel's tables tell apart, less the unknown one and the machine itself.
+pub const CONFIG_DISTRICTS_MAX: usize = 62;
+/// Address ranges of all districts together; what the kernel's tries hold.
+pub const RANGES_MAX: usize = 16 * 1024;
+/// Budgets of one tenant: one for every other district.
+pub const BUDGETS_MAX: usize = CONFIG_DISTRICTS_MAX;
+/// Guarded interfaces of one tenant. A pod has one, some have a second and a third.
+pub const INTERFACES_MAX: usize = 8;
+/// Longest name of a network interface (`IFNAMSIZ` less its terminator).
+pub const INTERFACE_BYTES_MAX: usize = 15;
+/// Device nodes guarded besides the driver's own.
+pub const GATE_DEVICES_MAX: usize = 64;
+/// Shortest period of a budget: some multiples of how often the daemon looks whether one is due.
+pub const REFILL_PERIOD_MIN: Duration = Duration::from_secs(1);
+
 /// Connections open at once. One per seated process, plus those still saying hello.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections of one process that have not been welcomed yet. A hook opens one; two leave room for a retry.

@@ -11,11 +11,13 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use headgate_ebpf::{Cgroup, Counter, Durations, Probes, Slot, SocketCounts};
+use headgate_ebpf::{Cgroup, Counter, Durations, LibraryId, Probes, Slot, SocketCounts, Witnessed, attest};
 use tokio::sync::oneshot;
 
 use crate::clock;
+use crate::config::enforcement;
 use crate::config::model;
+use crate::enforcement::{Audits, PartState, Plan, Standing, Warden};
 use crate::identity::process;
 use crate::limits::{DISCOVERY_PERIOD, SAMPLE_PERIOD};
 
@@ -65,6 +67,10 @@ pub struct Figures {
     pub tenants: HashMap<u64, TenantFigures>,
     /// Losses, and what was seen and not kept.
     pub counters: BTreeMap<Counter, u64>,
+    /// How the parts that witness stand, and those that refuse.
+    pub parts: Vec<PartState>,
+    /// What the kernel's refusals came to; `None` while nothing is held against anyone.
+    pub enforcement: Option<crate::enforcement::Figures>,
 }
 
 /// What the probes saw of a tenant.
@@ -78,31 +84,87 @@ pub struct TenantFigures {
     pub sockets: Option<SocketCounts>,
     /// Processes that exited.
     pub exits: u64,
+    /// What the bypass witness saw; `None` while it is missing.
+    pub witnessed: Option<Witnessed>,
 }
 
 enum Request {
     Configure(model::Probes),
     Assign(Vec<Whose>),
     Process(u32),
+    /// What the kernel is to hold.
+    Enforce(Option<Result<Plan, String>>),
+    /// What the witness is to do.
+    Watch(enforcement::Witness),
+    Attest(Attest),
     LookAgain,
     Figures(oneshot::Sender<Figures>),
     Stop,
+}
+
+/// A process says that it has its hook near an address; whoever waits for the answer goes on afterwards, whatever it is.
+struct Attest {
+    pid: u32,
+    hint: u64,
+    then: Box<dyn FnOnce() + Send>,
+}
+
+/// What the thread needs to know from the start.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Which probes are wanted.
+    pub probes: model::Probes,
+    /// Where the book of budgets lies.
+    pub state_dir: PathBuf,
+    /// The hook's library; without one no process can be attested.
+    pub hook: Option<PathBuf>,
 }
 
 /// The thread's other end.
 #[derive(Clone, Debug)]
 pub struct Witness {
     requests: mpsc::SyncSender<Request>,
+    /// Why tenants that demand refusals do not get them.
+    pub standing: Standing,
 }
 
 impl Witness {
     /// Starts the thread; loading the probes happens there.
-    pub fn start(wanted: model::Probes) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+    pub fn start(setup: Setup) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (requests, inbox) = mpsc::sync_channel(REQUESTS_MAX);
+        let standing = Standing::default();
+        let warden = Warden::new(&setup.state_dir, standing.clone());
         let handle = thread::Builder::new()
             .name("headgate-probes".to_owned())
-            .spawn(move || Thread::new(wanted).run(&inbox))?;
-        Ok((Self { requests }, handle))
+            .spawn(move || Thread::new(setup, warden).run(&inbox))?;
+        Ok((Self { requests, standing }, handle))
+    }
+
+    /// What the kernel is to hold from now on; `None` for nothing.
+    pub fn enforce(&self, plan: Option<Result<Plan, String>>) {
+        self.standing.ask();
+        // A plan must arrive, whatever else waits: the thread takes requests even while the node waits here.
+        if self.requests.send(Request::Enforce(plan)).is_err() {
+            tracing::error!("the probes' thread has ended; the kernel keeps holding what it holds");
+        }
+    }
+
+    /// What the witness is to do from now on.
+    pub fn watch(&self, witness: enforcement::Witness) {
+        self.ask(Request::Watch(witness));
+    }
+
+    /// Attests a process that has its hook near an address, then goes on. It goes on without, too: a process that could
+    /// not be attested is seated, and the gate refuses it.
+    pub fn attest(&self, pid: u32, hint: u64, then: impl FnOnce() + Send + 'static) {
+        let request = Request::Attest(Attest { pid, hint, then: Box::new(then) });
+        if let Err(mpsc::TrySendError::Full(refused) | mpsc::TrySendError::Disconnected(refused)) =
+            self.requests.try_send(request)
+            && let Request::Attest(attest) = refused
+        {
+            tracing::warn!(pid, "the probes' thread does not keep up; a process is not attested");
+            (attest.then)();
+        }
     }
 
     /// Which probes are wanted now.
@@ -147,6 +209,9 @@ impl Witness {
 
 struct Thread {
     wanted: model::Probes,
+    hook: Option<PathBuf>,
+    warden: Warden,
+    audits: Audits,
     /// Loaded once any of them is wanted.
     probes: Option<Probes>,
     tenants: Vec<Whose>,
@@ -165,9 +230,12 @@ struct Named {
 }
 
 impl Thread {
-    fn new(wanted: model::Probes) -> Self {
+    fn new(setup: Setup, warden: Warden) -> Self {
         let mut this = Self {
-            wanted,
+            wanted: setup.probes,
+            hook: setup.hook,
+            warden,
+            audits: Audits::default(),
             probes: None,
             tenants: Vec::new(),
             named: HashMap::new(),
@@ -202,10 +270,13 @@ impl Thread {
                     round = round.wrapping_add(1);
                     self.drain();
                     self.look_at_newcomers();
+                    self.warden.tick(clock::since_boot());
+                    self.audits.tick(self.probes.as_mut(), clock::monotonic());
                     if round.is_multiple_of(idle_rounds) {
                         // Cgroups are made and drivers are installed while we run.
                         self.name_cgroups();
                         self.attach_known_libraries();
+                        self.warden.devices_may_have_changed();
                     }
                 }
             }
@@ -241,13 +312,52 @@ impl Thread {
             }
             Request::Process(pid) if self.newcomers.len() < REQUESTS_MAX => self.newcomers.push_back(pid),
             Request::Process(pid) => tracing::debug!(pid, "too many new processes to look for their drivers"),
-            Request::LookAgain => self.name_cgroups(),
+            Request::Enforce(plan) => self.warden.apply(plan, clock::since_boot()),
+            Request::Watch(witness) => self.audits.configure(witness),
+            Request::Attest(attest) => {
+                self.attest(attest.pid, attest.hint);
+                (attest.then)();
+            }
+            Request::LookAgain => {
+                self.name_cgroups();
+                self.warden.tick(clock::since_boot());
+            }
             Request::Figures(reply) => {
                 self.drain();
                 // Whoever asked may have given up.
                 let _unheard = reply.send(self.figures());
             }
             Request::Stop => {}
+        }
+    }
+
+    /// Attests a process at the gate and for the witness, if the hook's own file is there as code, before and after: the
+    /// process may have executed another program just before it was entered, too early for the kernel to revoke it.
+    fn attest(&mut self, pid: u32, hint: u64) {
+        let Some(hook) = self.hook.as_deref().and_then(|hook| LibraryId::of(hook).ok()) else { return };
+        let look = || attest::code_near(pid, hint, hook).ok().flatten();
+        let Some(code) = look() else {
+            tracing::warn!(
+                pid,
+                "a process says hello, but the hook's library is not in its memory; not attested"
+            );
+            return;
+        };
+        let mut outcome = self.warden.attest(pid, &code);
+        if let Some(probes) = &mut self.probes {
+            outcome = outcome.and(match probes.attest(pid, &code) {
+                Err(headgate_ebpf::Error::PartMissing(_)) => Ok(()),
+                other => other,
+            });
+        }
+        if let Err(error) = outcome {
+            tracing::error!(pid, %error, "a process is not attested");
+        }
+        if look().as_ref() != Some(&code) {
+            note(self.warden.revoke(pid));
+            if let Some(probes) = &mut self.probes {
+                note(probes.revoke(pid));
+            }
         }
     }
 
@@ -336,6 +446,8 @@ impl Thread {
             headgate_ebpf::Probe::ProcessExit => self.wanted.process_exit,
         };
         let off = "switched off in spec.probes";
+        let enforcement = self.warden.figures();
+        let mut parts = enforcement.as_ref().map(|held| held.parts.clone()).unwrap_or_default();
         let Some(probes) = &self.probes else {
             let states = headgate_ebpf::Probe::ALL.map(|probe| ProbeState {
                 name: probe.name().to_owned(),
@@ -343,8 +455,9 @@ impl Thread {
                 mode: String::new(),
                 reason: off.to_owned(),
             });
-            return Figures { states: states.into(), ..Figures::default() };
+            return Figures { states: states.into(), parts, enforcement, ..Figures::default() };
         };
+        parts.extend(probes.parts().into_iter().map(PartState::from));
         let states = probes.status().into_iter().map(|status| {
             let on = wanted(status.probe);
             ProbeState {
@@ -361,6 +474,7 @@ impl Thread {
                 rtt: probes.round_trips(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
                 sockets: probes.sockets(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
                 exits: self.exits.get(&tenant.slot).copied().unwrap_or(0),
+                witnessed: probes.witnessed(slot).ok().flatten(),
             };
             Some((tenant.serial, figures))
         });
@@ -368,6 +482,8 @@ impl Thread {
             states: states.collect(),
             tenants: tenants.collect(),
             counters: probes.counters().unwrap_or_default(),
+            parts,
+            enforcement,
         }
     }
 }

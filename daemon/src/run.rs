@@ -32,7 +32,7 @@ use crate::limits::{
     AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
 use crate::node::{self, DeviceFacts, Event, Process, RequestId, State};
-use crate::probes::{DETACH_WAIT, Figures, Witness};
+use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
 use crate::telemetry::LogLimit;
@@ -138,7 +138,10 @@ pub async fn run(
     let epoch = u64::try_from(clock::wall().as_micros()).unwrap_or(u64::MAX);
     let (inputs, mut inbox) = mpsc::channel(EVENTS_MAX);
     let logs = Arc::new(LogLimit::default());
-    let (witness, probes) = Witness::start(config.probes.clone()).map_err(kernel("starting the probes"))?;
+    let hook = config.hook_library.clone().or_else(crate::cli::hook_beside_binary);
+    let setup =
+        Setup { probes: config.probes.clone(), state_dir: config.state_dir.clone(), hook: hook.clone() };
+    let (witness, probes) = Witness::start(setup).map_err(kernel("starting the probes"))?;
     let hands = Hands::new(Tools {
         gates: Gates::start().map_err(kernel("starting the gate threads"))?,
         cgroups: Cgroups::find(config.cgroup_root.as_deref()),
@@ -158,7 +161,7 @@ pub async fn run(
         last_seen: hash.clone(),
         audit_from: 0,
         tasks: tokio::task::JoinSet::new(),
-        hook: config.hook_library.clone().or_else(crate::cli::hook_beside_binary),
+        hook,
         trees: Trees::default(),
     };
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
@@ -288,7 +291,9 @@ impl Daemon {
                 let mut document = self.view(&file).status(Figures::default());
                 let witness = self.hands.witness.clone();
                 self.tasks.spawn(async move {
-                    document.probes = witness.figures().await.states;
+                    let figures = witness.figures().await;
+                    document.probes = figures.states;
+                    document.parts = figures.parts;
                     let _unheard = reply.send(Box::new(document));
                 });
             }

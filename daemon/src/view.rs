@@ -6,12 +6,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::segment::layout::{BACKEND_MEMOPS, UNLIMITED};
+use headgate_ebpf::Witnessed;
+use headgate_exporter::kernel::Kernel;
 use headgate_exporter::snapshot::{self, Histogram, Snapshot};
 use headgate_quota::{Bytes, Micros, Ppm, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::Identity;
 use crate::effects::Hands;
+use crate::enforcement;
 use crate::limits::SAMPLES_MAX;
 use crate::node::state::REASONS;
 use crate::node::state::TenantState;
@@ -49,6 +52,9 @@ pub struct StatusDocument {
     pub tenants: Vec<TenantView>,
     /// Kernel probes.
     pub probes: Vec<crate::probes::ProbeState>,
+    /// The kernel's other parts: what witnesses, and what refuses.
+    #[serde(default)]
+    pub parts: Vec<enforcement::PartState>,
     /// Hellos refused, by reason.
     pub refused: std::collections::BTreeMap<String, u64>,
 }
@@ -261,6 +267,7 @@ impl View<'_> {
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
         let mut reasons = self.state.unready();
+        reasons.extend(self.hands.witness.standing.failing());
         for row in self.hands.gates.stuck() {
             reasons.push(format!("the gate thread of device row {row} does not tick"));
         }
@@ -356,6 +363,7 @@ impl View<'_> {
                 .collect(),
             tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
             probes: figures.states,
+            parts: figures.parts,
             refused: REASONS
                 .iter()
                 .zip(self.state.refused)
@@ -466,6 +474,7 @@ impl View<'_> {
             tenants: self.state.tenants().map(|(slot, _)| self.tenant_snapshot(slot)).collect(),
             refused: REASONS.iter().zip(self.state.refused).map(|((_, word), n)| (*word, n)).collect(),
             probes: Vec::new(),
+            parts: Vec::new(),
             probe_events: Vec::new(),
         }
     }
@@ -519,6 +528,7 @@ impl View<'_> {
             lanes_refused: counts.lanes_refused,
             gpu_wait: None,
             network: None,
+            kernel: Kernel::default(),
             gpus,
         }
     }
@@ -537,10 +547,15 @@ pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figure
         .iter()
         .map(|state| snapshot::Probe { probe: state.name.clone(), up: state.up })
         .collect();
+    snapshot.parts =
+        figures.parts.iter().map(|part| snapshot::Probe { probe: part.name.clone(), up: part.up }).collect();
+    let mut enforcement = figures.enforcement.unwrap_or_default();
+    figures.counters.append(&mut enforcement.counters);
     snapshot.probe_events = figures.counters.iter().map(|(counter, n)| (counter.name(), *n)).collect();
     for (tenant, serial) in snapshot.tenants.iter_mut().zip(serials) {
         let seen = figures.tenants.remove(serial).unwrap_or_default();
         tenant.process_exits = seen.exits;
+        tenant.kernel = kernel(enforcement.tenants.remove(&tenant.tenant), seen.witnessed.as_ref());
         tenant.gpu_wait = seen.gpu_wait.as_ref().map(histogram);
         tenant.network = seen.rtt.as_ref().map(|rtt| {
             let sockets = seen.sockets.unwrap_or_default();
@@ -550,6 +565,24 @@ pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figure
                 retransmits: sockets.retransmits,
             }
         });
+    }
+}
+
+/// What the kernel counted, in the page's terms.
+fn kernel(enforced: Option<enforcement::figures::TenantFigures>, witnessed: Option<&Witnessed>) -> Kernel {
+    let enforced = enforced.unwrap_or_default();
+    let bypasses = witnessed.map(|witnessed| {
+        let calls = witnessed.bypasses.iter();
+        calls.map(|(call, count)| (call.name(), count.outside, count.unattested)).collect()
+    });
+    Kernel {
+        flows: enforced.flows.into_iter().map(|(peer, bytes)| (peer, bytes.egress, bytes.ingress)).collect(),
+        refusals: enforced.refusals.into_iter().map(|(why, n)| (why, n.refused, n.audited)).collect(),
+        budgets: enforced.budgets.into_iter().map(|(peer, (granted, left))| (peer, granted, left)).collect(),
+        bypasses: bypasses.unwrap_or_default(),
+        audited_launches: witnessed.map(|witnessed| witnessed.launches),
+        ledgers: Vec::new(),
+        drifts: Vec::new(),
     }
 }
 

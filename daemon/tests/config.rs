@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use headgate_daemon::config::enforcement::{Enforcement, WitnessPolicy};
 use headgate_daemon::config::{self, model::DeviceKey};
+use headgate_ebpf::RuleMode;
 use headgate_quota::{Class, Mode, Ppm};
 use proptest::prelude::*;
 
@@ -31,10 +34,69 @@ fn the_shipped_example_is_valid_and_means_what_it_says() {
     assert_eq!(sm.lending_limit, Ppm::from_percent(40));
     let memory = quota.memory.unwrap();
     assert_eq!((memory.nominal.0, memory.lending_limit.0), (48 << 30, 8 << 30));
+    assert_eq!((alerts.residency.mode, alerts.residency.channel_port), (RuleMode::Enforce, 4791));
+    assert_eq!(alerts.residency.budgets[0].bytes.0, 10 << 30);
+    assert_eq!(alerts.residency.budgets[0].every, Duration::from_secs(3600));
+    assert_eq!(alerts.device_gate, RuleMode::Enforce);
+    let enforcement = config.enforcement.unwrap();
+    assert_eq!(enforcement, Enforcement::default(), "the shipped values are the defaults");
+    assert_eq!(config.districts[1].ranges.len(), 2);
+    assert_eq!(config.witness.policy, WitnessPolicy::Count);
+    assert_eq!(config.witness.launch_audit.unwrap().every, Duration::from_secs(60));
+}
+
+#[test]
+fn nothing_is_held_against_anyone_unless_somebody_asks() {
+    let parse = |tenant: &str, more: &str| {
+        let text = format!("{HEAD}  district: n\n{more}  tenants: [{{name: a, cgroup: /a{tenant}}}]\n");
+        config::parse("f", &text).unwrap_or_else(|problems| panic!("{problems}")).enforcement
+    };
+    assert_eq!(parse("", ""), None);
+    assert_eq!(parse(", deviceGate: {mode: off}", ""), None);
+    assert_eq!(parse(", deviceGate: {mode: audit}", ""), Some(Enforcement::default()));
+    assert!(parse("", "  enforcement: {governed: /a}\n").unwrap().governed.is_some());
 }
 
 /// A document under `spec:` of [`HEAD`] (which ends in line 4), and the problems it must give.
 const BAD: &[(&str, &[&str])] = &[
+    (
+        "  district: n\n  districts:\n    - {name: n, cidrs: [10.0.0.1/8, 10.0.0.0/8]}\n    - {name: s, cidrs: [10.0.0.0/8]}\n\
+         \x20   - {name: s, cidrs: []}\n  tenants: []\n",
+        &[
+            "f:7:25: \"10.0.0.1/8\" is not an address range: bits behind the first 8 are set; write one such as \
+             10.4.0.0/16 or fd00:4::/32",
+            "f:8:25: range 10.0.0.0/8 is in two districts (first in `n`, line 7); an address lies in one",
+            "f:9:7: district `s` is defined twice (first in line 8); keep one",
+        ],
+    ),
+    (
+        "  district: n\n  tenants:\n    - {name: a, cgroup: /a, residency: {mode: enforced}, deviceGate: {mode: on}}\n",
+        &[
+            "f:7:47: `mode` is `enforced`; did you mean `enforce`?",
+            "f:7:77: `mode` is `on`; write one of: off, audit, enforce",
+        ],
+    ),
+    (
+        "  district: n\n  enforcement: {governed: /b, pinned: /x}\n  tenants:\n    - name: a\n      cgroup: /a\n      \
+         residency: {mode: audit, budgets: [{district: s, bytes: 1k, every: 10ms}, {district: n, bytes: 1, every: 1s}]}\n",
+        &[
+            "f:6:31: unknown key `pinned` in spec.enforcement; did you mean `pins`?",
+            "f:10:18: cgroup /a of tenant `a` is not below spec.enforcement.governed (/b); nothing would be refused there",
+            "f:10:18: tenant `a` may not leave district `n`, of which no addresses are known; list them under \
+             spec.districts",
+            "f:10:42: there is no district `s`; list it under spec.districts",
+            "f:10:42: a budget is spent on the GPU channel; add `channelPort` beside it",
+            "f:10:74: a budget cannot be granted more often than every 1s",
+            "f:10:81: the tenant's own district needs no budget; remove it",
+        ],
+    ),
+    (
+        "  district: n\n  witness: {policy: kill, launchAudit: {for: 2s, every: 1s}}\n  tenants: []\n",
+        &[
+            "f:6:21: `policy` is `kill`; write one of: count, warn, refuse",
+            "f:6:40: an audit needs some time and fits into its period; write for: 1s, every: 60s",
+        ],
+    ),
     ("  tenants: []\n", &["f:5:3: spec lacks `district`; add it"]),
     ("  district: north\n", &["f:5:3: spec lacks `tenants`; add it"]),
     (
@@ -189,7 +251,7 @@ fn check_config_tells_by_its_exit_code() {
     let file = dir.path().join("c.yaml");
     std::fs::write(&file, SHIPPED).unwrap();
     assert_eq!(run(&file), (0, String::new()));
-    std::fs::write(&file, format!("{HEAD}  tenants: 1\n  districts: n\n")).unwrap();
+    std::fs::write(&file, format!("{HEAD}  tenants: 1\n  distrikt: n\n")).unwrap();
     let (code, text) = run(&file);
     assert_eq!(code, 1);
     let at =
@@ -208,7 +270,7 @@ proptest! {
 
     #[test]
     fn no_damage_to_a_good_file_makes_the_parser_panic(
-        cut in 0usize..6000,
+        cut in 0usize..9000,
         put in "[\\[\\]{}:,&*!|>'\"#%@` \n\t0a-]{0,6}",
         drop in 0usize..40,
     ) {

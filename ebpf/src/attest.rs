@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, ops::Range, path::PathBuf};
 
-use crate::library::LibraryId;
+use crate::{library::LibraryId, sys};
 
 /// Where a file's code lies in a process; `None` if the process has not mapped it as code.
 ///
@@ -25,6 +25,20 @@ pub fn code_of(process: u32, file: LibraryId) -> io::Result<Option<Range<u64>>> 
         });
     }
     Ok(range)
+}
+
+/// As [`code_of`], looking first where the process says that its hook is: one question to the kernel (Linux 6.11) instead
+/// of a reading of the whole memory map. What is there is checked as anywhere else.
+///
+/// # Errors
+/// As [`code_of`].
+pub fn code_near(process: u32, hint: u64, file: LibraryId) -> io::Result<Option<Range<u64>>> {
+    if let Ok(range) = sys::code_mapping(process, hint)
+        && is_same_file(process, range.start, range.end, file)
+    {
+        return Ok(Some(range));
+    }
+    code_of(process, file)
 }
 
 /// The files that a process has mapped as code, each with a path that leads to it whatever became of its name.
@@ -63,7 +77,7 @@ fn executable(line: &str) -> Option<(u64, u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LibraryId, code_of, executable};
+    use super::{LibraryId, code_near, code_of, executable};
 
     #[test]
     fn only_code_of_files_is_looked_at() {
@@ -84,6 +98,13 @@ mod tests {
         let code = code_of(me, program).expect("our own").expect("it runs");
         let here = (a_process_finds_its_own_program as fn()) as usize as u64;
         assert!(code.contains(&here), "{here:x} in {code:x?}");
+        let near = code_near(me, here, program).expect("our own").expect("it runs");
+        assert!(near.contains(&here), "{here:x} in {near:x?}");
+        assert_eq!(
+            code_near(me, 0, program).expect("our own"),
+            Some(code),
+            "a wrong hint only costs a reading"
+        );
         assert_eq!(
             code_of(me, LibraryId { inode: program.inode, device: program.device + 1 }).expect("our own"),
             None

@@ -8,6 +8,7 @@
 use std::{
     ffi::{CStr, CString},
     io,
+    ops::Range,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -382,6 +383,48 @@ pub(crate) fn wait_for_programs() -> io::Result<()> {
     // SAFETY: the call takes three numbers.
     let answer = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `struct procmap_query` of the UAPI's fs.h.
+#[repr(C)]
+#[derive(Default)]
+struct ProcmapQuery {
+    size: u64,
+    flags: u64,
+    address: u64,
+    start: u64,
+    end: u64,
+    vma_flags: u64,
+    page_bytes: u64,
+    offset: u64,
+    inode: u64,
+    device: [u32; 2],
+    name_bytes: u32,
+    build_id_bytes: u32,
+    name: u64,
+    build_id: u64,
+}
+
+const _: () = assert!(size_of::<ProcmapQuery>() == 104, "as the UAPI lays it out");
+
+/// `PROCMAP_QUERY`: `_IOWR('f', 17, struct procmap_query)`.
+const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611;
+/// `PROCMAP_QUERY_VMA_EXECUTABLE | PROCMAP_QUERY_FILE_BACKED_VMA`.
+const CODE_OF_A_FILE: u64 = 0x04 | 0x20;
+
+/// The mapping of a file's code that covers an address of a process. An error if there is none, or if the kernel is older
+/// than Linux 6.11.
+pub(crate) fn code_mapping(process: u32, address: u64) -> io::Result<Range<u64>> {
+    let maps = std::fs::File::open(format!("/proc/{process}/maps"))?;
+    let mut query = ProcmapQuery {
+        size: size_of::<ProcmapQuery>() as u64,
+        flags: CODE_OF_A_FILE,
+        address,
+        ..ProcmapQuery::default()
+    };
+    // SAFETY: the structure is as long as it says and asks for no name and no build id, so nothing else is written.
+    let answer = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY, std::ptr::from_mut(&mut query)) };
+    if answer == 0 { Ok(query.start..query.end) } else { Err(io::Error::last_os_error()) }
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -5,6 +5,7 @@
 
 use headgate_quota::{Micros, Status};
 
+use crate::kernel;
 use crate::snapshot::{Account, Histogram, Network, Snapshot, Tenant, seconds};
 
 /// What all names start with.
@@ -85,6 +86,8 @@ pub type Sink<'s> = dyn FnMut(&[&str], Value<'_>) + 's;
 
 const PER_GPU: &[&str] = &["tenant", "district", "gpu"];
 const PER_TENANT: &[&str] = &["tenant", "district"];
+const PER_PEER: &[&str] = &["tenant", "district", "peer_district"];
+const PER_LEDGER: &[&str] = &["tenant", "district", "ledger"];
 
 fn accounts(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Account) -> Value<'static>) {
     for tenant in &snapshot.tenants {
@@ -371,6 +374,78 @@ pub const FAMILIES: &[Family] = &[
         labels: PER_TENANT,
         help: "Processes of a tenant that exited, as the kernel saw them.",
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.process_exits)),
+    },
+    Family {
+        name: "kernel_part_up",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["part"],
+        help: "Whether a part of the kernel's enforcement or witness is at work; `headgate status` gives the reason for a 0.",
+        samples: |s, sink| s.parts.iter().for_each(|part| sink(&[&part.probe], flag(part.up))),
+    },
+    Family {
+        name: "network",
+        kind: Kind::Counter,
+        unit: Some("bytes"),
+        labels: &["tenant", "district", "peer_district", "direction"],
+        help: "Bytes of IP packets between a tenant and a district, headers and repeated segments included; _local is this machine, _unknown no known district.",
+        samples: kernel::flows,
+    },
+    Family {
+        name: "refusals",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["tenant", "district", "reason", "outcome"],
+        help: "What the kernel refused a tenant, or let through because it is only audited: traffic at the district's border, opening of GPUs.",
+        samples: kernel::refusals,
+    },
+    Family {
+        name: "egress_budget",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_PEER,
+        help: "Bytes a tenant may send to a district on the GPU channel in each period.",
+        samples: |s, sink| kernel::budgets(s, sink, |(_, granted, _)| *granted),
+    },
+    Family {
+        name: "egress_budget_left",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_PEER,
+        help: "What is left of that budget in this period.",
+        samples: |s, sink| kernel::budgets(s, sink, |(_, _, left)| *left),
+    },
+    Family {
+        name: "bypass_calls",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["tenant", "district", "call", "origin"],
+        help: "Calls of the driver that did not come through the hook: from outside its code, or by a process that has none attested.",
+        samples: kernel::bypasses,
+    },
+    Family {
+        name: "audited_launches",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Launches seen by the kernel while launches were audited, whoever made them.",
+        samples: kernel::audited_launches,
+    },
+    Family {
+        name: "ledger",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_LEDGER,
+        help: "Device memory a tenant holds by independent ledgers: what the hook charged for calls, what the kernel saw the driver hand out, what the driver says.",
+        samples: |s, sink| kernel::ledgers(s, sink, |kernel| &kernel.ledgers),
+    },
+    Family {
+        name: "ledger_drift",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_LEDGER,
+        help: "How far a ledger is from the hook's; anything but 0 that lasts is memory that one of them does not know of.",
+        samples: |s, sink| kernel::ledgers(s, sink, |kernel| &kernel.drifts),
     },
     Family {
         name: "probe_events",

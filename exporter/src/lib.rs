@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod snapshot;
+pub mod kernel;
 pub mod families;
 pub mod page;
 pub mod http;

@@ -2,6 +2,8 @@
 
 use headgate_quota::{Bytes, Micros, Ppm, Status};
 
+use crate::kernel::Kernel;
+
 /// Everything on the page, taken at one moment.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Snapshot {
@@ -23,6 +25,8 @@ pub struct Snapshot {
     pub refused: Vec<(&'static str, u64)>,
     /// Kernel probes.
     pub probes: Vec<Probe>,
+    /// What else there is in the kernel: what witnesses, and what refuses.
+    pub parts: Vec<Probe>,
     /// What the kernel probes lost, or saw and did not keep, by kind.
     pub probe_events: Vec<(&'static str, u64)>,
 }
@@ -74,6 +78,8 @@ pub struct Tenant {
     pub gpu_wait: Option<Histogram>,
     /// Network round trips and what goes with them; `None` while that probe is missing.
     pub network: Option<Network>,
+    /// What the kernel counted for it.
+    pub kernel: Kernel,
     /// Its accounts, one for each device.
     pub gpus: Vec<Account>,
 }

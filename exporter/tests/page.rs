@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use headgate_exporter::document::document;
+use headgate_exporter::kernel::Kernel;
 use headgate_exporter::page;
 use headgate_exporter::snapshot::{
     Account, ConfigState, Device, Histogram, Network, Probe, Snapshot, Tenant,
@@ -52,6 +53,15 @@ fn snapshot() -> Snapshot {
         lanes_refused: 1,
         gpu_wait: Some(histogram.clone()),
         network: Some(Network { rtt: histogram.clone(), connections: 5, retransmits: 1 }),
+        kernel: Kernel {
+            flows: vec![("south".to_owned(), 1_500, 40), ("_unknown".to_owned(), 0, 60)],
+            refusals: vec![("unknown_district", 3, 0), ("unattested", 0, 2)],
+            budgets: vec![("south".to_owned(), 10_000, 8_500)],
+            bypasses: vec![("allocate", 1, 0)],
+            audited_launches: Some(70),
+            ledgers: vec![("hook", 3 << 30), ("probes", 3 << 30)],
+            drifts: vec![("probes", 0)],
+        },
         gpus: vec![account("GPU-0")],
     };
     Snapshot {
@@ -71,6 +81,7 @@ fn snapshot() -> Snapshot {
             Probe { probe: "gpu_wait".to_owned(), up: true },
             Probe { probe: "network_rtt".to_owned(), up: false },
         ],
+        parts: vec![Probe { probe: "residency".to_owned(), up: true }],
         probe_events: vec![("exit_lost", 0)],
     }
 }
@@ -125,8 +136,25 @@ fn names_are_prometheus_names() {
         assert!(family.help.ends_with('.'), "{name}: help is a sentence");
         for label in family.labels {
             let known = [
-                "tenant", "district", "gpu", "event", "status", "probe", "reason", "backend", "version",
-                "node", "hash", "name",
+                "tenant",
+                "district",
+                "gpu",
+                "event",
+                "status",
+                "probe",
+                "reason",
+                "backend",
+                "version",
+                "node",
+                "hash",
+                "name",
+                "part",
+                "peer_district",
+                "direction",
+                "outcome",
+                "call",
+                "origin",
+                "ledger",
             ];
             assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
         }

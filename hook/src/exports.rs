@@ -488,6 +488,43 @@ fn swap(status: CUresult, found: &Out<*mut c_void>) -> CUresult {
     })
 }
 
+/// NVML starts, and with it the first opening of the device for programs that ask NVML before CUDA: the process is
+/// known to the daemon by then, or the device gate refuses it.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlInit() -> NvmlReturn {
+    shield((), view::nvml_starts);
+    // SAFETY: no arguments.
+    unsafe { driver::management::nvmlInit() }
+}
+
+/// NVML starts, second form.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlInit_v2() -> NvmlReturn {
+    shield((), view::nvml_starts);
+    // SAFETY: no arguments.
+    unsafe { driver::management::nvmlInit_v2() }
+}
+
+/// NVML starts, with flags.
+///
+/// # Safety
+/// As NVML says of it.
+#[unsafe(no_mangle)]
+#[allow(non_snake_case, reason = "the C name")]
+pub unsafe extern "C" fn nvmlInitWithFlags(flags: c_uint) -> NvmlReturn {
+    shield((), view::nvml_starts);
+    // SAFETY: the program's own argument, handed on unchanged.
+    unsafe { driver::management::nvmlInitWithFlags(flags) }
+}
+
 /// NVML's device memory.
 ///
 /// # Safety

@@ -155,9 +155,9 @@ pub struct NvmlPciInfo {
 macro_rules! nvml_symbols {
     ($visit:path $(, $context:tt)*) => {
         $visit! { [$($context)*]
-            nvmlInit () [passed];
-            nvmlInit_v2 () [passed];
-            nvmlInitWithFlags (flags: c_uint) [passed];
+            nvmlInit () [hooked];
+            nvmlInit_v2 () [hooked];
+            nvmlInitWithFlags (flags: c_uint) [hooked];
             nvmlShutdown () [passed];
             nvmlSystemGetDriverVersion (version: *mut c_char, length: c_uint) [passed];
             nvmlSystemGetNVMLVersion (version: *mut c_char, length: c_uint) [passed];

@@ -7,8 +7,9 @@
 //!
 //! A `Config` that exists is valid; there is no half-checked one. A reload builds another and swaps.
 //!
-//! Read in this order: [`model`], [`mod@read`], [`relations`], [`tree`], [`watch`].
+//! Read in this order: [`model`], [`enforcement`], [`mod@read`], [`relations`], [`tree`], [`watch`].
 
+pub mod enforcement;
 pub mod fields;
 pub mod model;
 pub mod problem;

@@ -5,8 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use headgate_ebpf::RuleMode;
 use headgate_quota::{Bytes, Class, ComputeQuota, MemoryQuota, Mode, Ppm};
 
+use super::enforcement::{District, Enforcement, Residency, Witness};
 use super::problem::Place;
 
 /// The one version this build reads.
@@ -55,6 +57,12 @@ pub struct Config {
     pub overcommit_sm: bool,
     /// Kernel probes.
     pub probes: Probes,
+    /// Where the kernel's refusals live; `None` when nothing asks for any.
+    pub enforcement: Option<Enforcement>,
+    /// Which addresses lie in which district.
+    pub districts: Vec<District>,
+    /// What happens to calls of the driver around the hook.
+    pub witness: Witness,
     /// The tenants, in the order of the file.
     pub tenants: Vec<Tenant>,
 }
@@ -130,11 +138,21 @@ pub struct Tenant {
     pub enforcement: bool,
     /// Quota per device.
     pub quota: BTreeMap<DeviceKey, Quota>,
+    /// Whether its data may leave its district.
+    pub residency: Residency,
+    /// What happens to a process that opens a GPU without an attested hook.
+    pub device_gate: RuleMode,
     /// Where it stands in the file.
     pub place: Place,
 }
 
 impl Tenant {
+    /// Whether the kernel has anything to hold against it.
+    #[must_use]
+    pub fn asks_the_kernel(&self) -> bool {
+        self.residency.mode != RuleMode::Off || self.device_gate != RuleMode::Off
+    }
+
     /// The quota that holds on a device: its own entry, else the one for all devices, else none.
     #[must_use]
     pub fn quota_on(&self, device: DeviceUuid) -> Quota {

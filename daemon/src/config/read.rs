@@ -8,6 +8,7 @@ use std::str::FromStr;
 use headgate_abi::limits::{DEVICES_MAX, TENANTS_MAX};
 use headgate_quota::{Bytes, Class, MemoryQuota, Mode, Ppm};
 
+use super::enforcement::{self, Residency};
 use super::fields::{Fields, nearest, shown};
 use super::model::{
     API_VERSION, CgroupPath, Config, DeviceKey, DeviceUuid, FailPolicy, Identity, KIND, Name, Probes, Quota,
@@ -19,7 +20,8 @@ use super::relations::{self, ReadTenant, Relations};
 use super::tree::{Node, Value};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
-type Report = Vec<Problem>;
+/// What is wrong so far.
+pub(super) type Report = Vec<Problem>;
 
 /// Reads a whole document and checks how its parts relate. `None` when something needed is missing.
 pub fn config(root: &Node, report: &mut Report) -> Option<Config> {
@@ -59,6 +61,10 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
     let devices = fields.optional("devices").and_then(|node| devices(node, report));
     let overcommit_sm = fields.optional("overcommit").and_then(|node| overcommit(node, report));
     let probes = fields.optional("probes").and_then(|node| probes(node, report));
+    let kernel_node = fields.optional("enforcement");
+    let kernel = kernel_node.and_then(|node| enforcement::read::enforcement(node, report));
+    let districts = fields.optional("districts").and_then(|node| enforcement::read::districts(node, report));
+    let witness = fields.optional("witness").and_then(|node| enforcement::read::witness(node, report));
     let tenant_nodes = fields.required("tenants", report);
     fields.finish(report);
     // Relations are checked over whatever could be read, so that one wrong value hides no other.
@@ -70,7 +76,12 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         let default = default_tenant.as_ref().zip(default_node).map(|(name, node)| (name, node.place));
         let devices = devices.as_deref();
         relations::check(&Relations { tenants, identity, default, devices, overcommit_sm }, report);
+        let known = districts.as_deref().unwrap_or_default();
+        let read = tenants.iter().map(|read| &read.tenant);
+        enforcement::relations::check(&kernel.clone().unwrap_or_default(), known, read, report);
     }
+    let tenants: Vec<Tenant> = tenants?.into_iter().map(|read| read.tenant).collect();
+    let asked = tenants.iter().any(Tenant::asks_the_kernel);
     Some(Config {
         node: own_node.or_else(|| name.clone())?,
         name: name?,
@@ -88,7 +99,10 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         devices,
         overcommit_sm,
         probes: probes.unwrap_or_default(),
-        tenants: tenants?.into_iter().map(|read| read.tenant).collect(),
+        enforcement: kernel.or_else(|| asked.then(Default::default)),
+        districts: districts.unwrap_or_default(),
+        witness: witness.unwrap_or_default(),
+        tenants,
     })
 }
 
@@ -222,6 +236,9 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
     let enforcement =
         fields.optional("enforcement").and_then(|node| on_off(node, "enforcement", report)).unwrap_or(true);
     let quota = fields.optional("quota").and_then(|node| quotas(node, report)).unwrap_or_default();
+    let residency = fields.optional("residency").and_then(|node| enforcement::read::residency(node, report));
+    let device_gate =
+        fields.optional("deviceGate").and_then(|node| enforcement::read::device_gate(node, report));
     fields.finish(report);
     Some(Tenant {
         name: name?,
@@ -232,6 +249,8 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
         fail_policy,
         enforcement,
         quota,
+        residency: residency.unwrap_or_else(Residency::default),
+        device_gate: device_gate.unwrap_or_default(),
         place: node.place,
     })
 }
@@ -244,7 +263,7 @@ fn modes() -> [(&'static str, Mode); 2] {
     [Mode::Borrow, Mode::Hard].map(|mode| (mode.word(), mode))
 }
 
-fn cgroup(node: &Node, report: &mut Report) -> Option<CgroupPath> {
+pub(super) fn cgroup(node: &Node, report: &mut Report) -> Option<CgroupPath> {
     let text = scalar(node, "cgroup", report)?;
     let cgroup = CgroupPath::new(text);
     if cgroup.is_none() {
@@ -372,7 +391,7 @@ fn share(node: &Node, key: &'static str, report: &mut Report) -> Option<Ppm> {
     share
 }
 
-fn size(node: &Node, key: &'static str, report: &mut Report) -> Option<Bytes> {
+pub(super) fn size(node: &Node, key: &'static str, report: &mut Report) -> Option<Bytes> {
     let text = scalar(node, key, report)?;
     let size = quantity::size(text);
     if size.is_none() {
@@ -382,7 +401,12 @@ fn size(node: &Node, key: &'static str, report: &mut Report) -> Option<Bytes> {
     size
 }
 
-fn list<'a>(node: &'a Node, key: &'static str, max: usize, report: &mut Report) -> Option<&'a [Node]> {
+pub(super) fn list<'a>(
+    node: &'a Node,
+    key: &'static str,
+    max: usize,
+    report: &mut Report,
+) -> Option<&'a [Node]> {
     match &node.value {
         Value::List(items) if items.len() <= max => Some(items),
         Value::List(items) => {
@@ -398,7 +422,7 @@ fn list<'a>(node: &'a Node, key: &'static str, max: usize, report: &mut Report) 
     }
 }
 
-fn scalar<'a>(node: &'a Node, key: &'static str, report: &mut Report) -> Option<&'a str> {
+pub(super) fn scalar<'a>(node: &'a Node, key: &'static str, report: &mut Report) -> Option<&'a str> {
     if let Value::Scalar { text, .. } = &node.value
         && !text.is_empty()
     {
@@ -409,7 +433,7 @@ fn scalar<'a>(node: &'a Node, key: &'static str, report: &mut Report) -> Option<
     None
 }
 
-fn checked_name(node: &Node, what: &'static str, report: &mut Report) -> Option<Name> {
+pub(super) fn checked_name(node: &Node, what: &'static str, report: &mut Report) -> Option<Name> {
     let text = scalar(node, what, report)?;
     let name = Name::new(text);
     if name.is_none() {
@@ -423,7 +447,7 @@ fn checked_name(node: &Node, what: &'static str, report: &mut Report) -> Option<
     name
 }
 
-fn path(node: &Node, key: &'static str, report: &mut Report) -> Option<PathBuf> {
+pub(super) fn path(node: &Node, key: &'static str, report: &mut Report) -> Option<PathBuf> {
     let text = scalar(node, key, report)?;
     let path = PathBuf::from(text);
     if path.is_absolute() && !text.contains('\0') {
@@ -442,7 +466,7 @@ fn on_off(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> {
     one_of(node, key, &[("on", true), ("off", false)], report)
 }
 
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     node: &Node,
     key: &'static str,
     words: &[(&'static str, T)],

@@ -24,6 +24,8 @@ pub enum Effect {
         process: Process,
         /// The answer.
         welcome: Welcome,
+        /// Where the process says its hook's code begins: a hint where to look, no more.
+        hook_text: u64,
         /// What the tenant's segment is to say, should it have to be made.
         limits: TenantLimits,
     },

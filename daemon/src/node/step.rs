@@ -206,6 +206,8 @@ fn bare(state: &State, name: crate::config::model::Name) -> Option<Tenant> {
         fail_policy: crate::config::model::FailPolicy::default(),
         enforcement: true,
         quota: std::collections::BTreeMap::new(),
+        residency: crate::config::enforcement::Residency::default(),
+        device_gate: headgate_ebpf::RuleMode::default(),
         place: crate::config::Place { line: 1, column: 1 },
     })
 }
@@ -306,7 +308,8 @@ fn welcome(
         tenant_name: tenant.policy.name.as_str().to_owned(),
     };
     let limits = TenantLimits::of(state, seat.slot, tenant);
-    effects.push(Effect::Welcome { connection, seat, process, welcome, limits });
+    let hook_text = hello.text_start;
+    effects.push(Effect::Welcome { connection, seat, process, welcome, hook_text, limits });
 }
 
 fn refuse(

@@ -7,14 +7,13 @@ use crate::ledger::overhead;
 use crate::verdict::{Denial, NoSettlement, Verdict};
 use crate::{driver, lanes, ledger, pace, session};
 
-/// `cuInit`: the driver first, then a seat. Without a seat CUDA does not start.
-pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
-    Verdict::ForwardThen(|status: CUresult| {
-        if !status.is_success() {
-            return status;
-        }
-        session::require_anew().err().unwrap_or(status)
-    })
+/// `cuInit`: a seat first, then the driver. Without a seat CUDA does not start; and the daemon has told the kernel of
+/// this process by the time the driver opens the device.
+pub(crate) fn init() -> Verdict<NoSettlement> {
+    match session::require_anew() {
+        Ok(_) => Verdict::Forward,
+        Err(status) => Verdict::Deny(status, Denial::NoSeat),
+    }
 }
 
 /// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. What it takes is measured later.

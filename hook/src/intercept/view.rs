@@ -6,6 +6,7 @@ use headgate_abi::nvml::{NvmlDevice, NvmlMemory, NvmlMemoryV2, NvmlReturn};
 use headgate_abi::segment::layout::UNLIMITED;
 use headgate_quota::{Bytes, MemoryView};
 
+use crate::boundary::inside;
 use crate::driver::{self, Out};
 use crate::ledger::{overhead, pools};
 use crate::session::{self, Session};
@@ -44,6 +45,13 @@ pub(crate) fn total_memory<B: Size>(
         }
         status
     })
+}
+
+/// `nvmlInit`: a seat first. Without one NVML is the program's to use all the same, as far as the device gate lets it.
+pub(crate) fn nvml_starts() {
+    if !inside() {
+        let _without_one = session::require();
+    }
 }
 
 /// `nvmlDeviceGetMemoryInfo`.

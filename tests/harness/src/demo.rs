@@ -88,7 +88,7 @@ pub fn run(options: DemoOptions) -> Result<ExitCode> {
     let node = Node::start(NodeOptions {
         device: simulated.then(|| json!({ "kernels": { "spin": { "base_ns": 50_000 } } })),
         tenants: tenants(),
-        default_tenant: None,
+        ..NodeOptions::default()
     })?;
     let solo = if simulated { None } else { Some(solo_rate(&node)?) };
 

@@ -17,6 +17,7 @@ pub struct Device {
     socket: PathBuf,
     drivers: PathBuf,
     control: Control,
+    node: Option<PathBuf>,
     // The server before its directory: fields drop in order.
     _server: Program,
     _directory: TempDir,
@@ -46,9 +47,21 @@ impl Device {
             socket,
             drivers: workspace::driver_directory()?,
             control,
+            node: None,
             _server: server,
             _directory: directory,
         })
+    }
+
+    /// Gives the driver a device node to open when it starts, as a real driver has. It must be a character device.
+    pub fn set_node(&mut self, node: PathBuf) {
+        self.node = Some(node);
+    }
+
+    /// That node.
+    #[must_use]
+    pub fn node(&self) -> Option<&Path> {
+        self.node.as_deref()
     }
 
     /// The harness's own line to the device: kernel times, faults, what it measured.
@@ -61,6 +74,9 @@ impl Device {
     pub fn add_to(&self, command: &mut Command) {
         command.env("LD_LIBRARY_PATH", joined_library_path(&self.drivers));
         command.env("HEADGATE_SIMGPU_SOCKET", &self.socket);
+        if let Some(node) = &self.node {
+            command.env("HEADGATE_SIMGPU_DEVICE_NODE", node);
+        }
     }
 
     /// Path of the simulated `libcuda.so.1`.

@@ -73,7 +73,7 @@ impl TenantSpec {
 }
 
 /// What a node is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeOptions {
     /// The simulated device's configuration; `None` uses the machine's own driver.
     pub device: Option<Value>,
@@ -81,13 +81,19 @@ pub struct NodeOptions {
     pub tenants: Vec<TenantSpec>,
     /// Tenant of processes in no tenant's cgroup.
     pub default_tenant: Option<String>,
+    /// Whether the kernel enforces, for the node's own cgroups and from pins of the node's own.
+    pub enforced: bool,
+    /// A character device for the simulated driver to open, and for the device gate to guard.
+    pub device_node: Option<PathBuf>,
+    /// Further lines of `spec`, without their indentation.
+    pub spec: Vec<String>,
 }
 
 impl NodeOptions {
     /// One simulated 132-SM, 80 GiB device and these tenants.
     #[must_use]
     pub fn simulated(tenants: Vec<TenantSpec>) -> Self {
-        Self { device: Some(json!({})), tenants, default_tenant: None }
+        Self { device: Some(json!({})), tenants, ..Self::default() }
     }
 }
 
@@ -109,7 +115,10 @@ impl Node {
     /// When either does not come up. The daemon's log is in the error.
     pub fn start(options: NodeOptions) -> Result<Self> {
         static NODES: AtomicU32 = AtomicU32::new(0);
-        let device = options.device.as_ref().map(Device::simulated).transpose()?;
+        let mut device = options.device.as_ref().map(Device::simulated).transpose()?;
+        if let (Some(device), Some(node)) = (&mut device, &options.device_node) {
+            device.set_node(node.clone());
+        }
         let directory = tempfile::Builder::new().prefix("headgate-node-").tempdir()?;
         let cgroup = format!("/headgate-test-{}-{}", std::process::id(), NODES.fetch_add(1, Relaxed));
         let mut node = Self { daemon: None, device, options, http: free_port()?, cgroup, directory };
@@ -304,6 +313,33 @@ impl Node {
         self.directory.path().join(name)
     }
 
+    /// Where this node's enforcement is pinned, when it enforces.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/bpf").join(self.cgroup.trim_start_matches('/'))
+    }
+
+    /// Path of a tenant's cgroup from the root of cgroup v2.
+    #[must_use]
+    pub fn cgroup_of(&self, tenant: &str) -> String {
+        format!("{}/{tenant}", self.cgroup)
+    }
+
+    /// The device node that this node's driver opens, when it was given one.
+    #[must_use]
+    pub fn device_node(&self) -> Option<&Path> {
+        self.device.as_ref().and_then(Device::node)
+    }
+
+    /// Writes the configuration with other lines of `spec`; the daemon sees it by itself.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn set_spec(&mut self, spec: Vec<String>) -> Result<()> {
+        self.options.spec = spec;
+        self.write_config()
+    }
+
     fn write_config(&self) -> Result<()> {
         let file = self.config_file();
         let fresh = file.with_extension("tmp");
@@ -331,6 +367,16 @@ impl Node {
         if let Some(default) = &self.options.default_tenant {
             writeln!(text, "  defaultTenant: {default}")?;
         }
+        if self.options.enforced {
+            let pins = self.pins().display().to_string();
+            writeln!(text, "  enforcement:\n    pins: {pins}\n    governed: {}", self.cgroup)?;
+            if let Some(node) = self.device_node() {
+                writeln!(text, "    devices: [{}]", node.display())?;
+            }
+        }
+        for line in &self.options.spec {
+            writeln!(text, "  {line}")?;
+        }
         writeln!(text, "  tenants:")?;
         for tenant in &self.options.tenants {
             writeln!(text, "    - name: {}\n      district: {}", tenant.name, tenant.district)?;
@@ -356,6 +402,10 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.daemon = None;
         self.device = None;
+        if self.options.enforced {
+            // Nobody holds what is pinned any more, so it ends with its names. There is none where the kernel refused.
+            let _none = std::fs::remove_dir_all(self.pins());
+        }
         remove_cgroups(&self.cgroup);
     }
 }

@@ -13,7 +13,8 @@
 //! # For a harness
 //! * `headgate-simgpu --socket PATH [--config FILE.json]` prints `ready` when it listens, and ends on SIGTERM.
 //! * Programs find it by [`protocol::SOCKET_ENV`] (`HEADGATE_SIMGPU_SOCKET`); with [`protocol::LOG_ENV`]
-//!   (`HEADGATE_SIMGPU_LOG`) set, the stand-ins say on stderr why they found no device.
+//!   (`HEADGATE_SIMGPU_LOG`) set, the stand-ins say on stderr why they found no device; with
+//!   [`protocol::DEVICE_NODE_ENV`] set, the driver opens that device node first, as a real one opens its own.
 //! * [`client::Control`] sets kernel times, injects faults, reads the journal, and reads statistics:
 //!
 //! ```json

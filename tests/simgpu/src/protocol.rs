@@ -17,6 +17,8 @@ use crate::model::{Condition, KernelRule, Nanos, Width};
 pub const SOCKET_ENV: &str = "HEADGATE_SIMGPU_SOCKET";
 /// Environment variable that, when set, lets the stand-ins say on stderr why they found no device.
 pub const LOG_ENV: &str = "HEADGATE_SIMGPU_LOG";
+/// Names a device node that the driver opens when it starts, as a real one opens `/dev/nvidia0`; without it, it opens none.
+pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
 /// Both sides must be of one build; this catches those that are not.
 pub const PROTOCOL: u32 = 2;
 

@@ -47,7 +47,33 @@ impl Puppet {
         Self::start(&mut node.native_command(puppet()))
     }
 
-    fn start(command: &mut Command) -> Self {
+    /// Starts a puppet in a tenant's cgroup without the hook.
+    pub fn native_in(node: &Node, tenant: &str) -> Self {
+        let root = headgate_harness::node::cgroup_root().expect("cgroup v2 is mounted");
+        let procs = root.join(node.cgroup_of(tenant).trim_start_matches('/')).join("cgroup.procs");
+        let puppet = Self::start(&mut node.native_command(puppet()));
+        std::fs::write(procs, puppet.pid().to_string()).unwrap();
+        puppet
+    }
+
+    /// Gives one command; the numbers of its answer, good or bad.
+    #[track_caller]
+    pub fn words(&mut self, command: &str) -> Result<Vec<u64>, Vec<u64>> {
+        writeln!(self.input, "{command}").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        let mut words = line.split_whitespace();
+        let good = words.next();
+        let numbers = words.map(|word| word.parse().unwrap()).collect();
+        match good {
+            Some("ok") => Ok(numbers),
+            Some("err") => Err(numbers),
+            _ => panic!("{command}: the program said {line:?}"),
+        }
+    }
+
+    /// Starts a command that is directed by lines.
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
@@ -118,6 +144,12 @@ pub fn kernel(name: &str) -> PathBuf {
 #[track_caller]
 pub fn node(tenants: Vec<TenantSpec>) -> Node {
     Node::start(NodeOptions::simulated(tenants)).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// A node of these options.
+#[track_caller]
+pub fn node_of(options: NodeOptions) -> Node {
+    Node::start(options).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
 /// A tenant's row of the status, on the first device.

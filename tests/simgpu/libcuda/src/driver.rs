@@ -11,7 +11,9 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 use headgate_simgpu::client::{Connection, Lost};
 use headgate_simgpu::limits::STREAMS_MAX;
-use headgate_simgpu::protocol::{Command, Holding, LOG_ENV, Reply, Request, Role, SOCKET_ENV};
+use headgate_simgpu::protocol::{
+    Command, DEVICE_NODE_ENV, Holding, LOG_ENV, Reply, Request, Role, SOCKET_ENV,
+};
 
 use crate::api::Link;
 use crate::host_functions::HostFunctions;
@@ -35,6 +37,9 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 static FORKED: AtomicBool = AtomicBool::new(false);
 /// The connection's descriptor, for the child to close.
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+
+/// The device node, open for as long as the process lives.
+static NODE: OnceLock<std::fs::File> = OnceLock::new();
 
 /// Everything a process that uses the driver has.
 #[derive(Debug)]
@@ -91,6 +96,18 @@ fn hint(why: &dyn std::fmt::Display) {
         // A closed stderr is no reason to fail.
         drop(writeln!(std::io::stderr(), "headgate simulated libcuda: {why}"));
     }
+}
+
+/// Opens the device node, if there is to be one. A driver that may not open it sees no device.
+fn open_node() -> Result<(), CUresult> {
+    let Some(path) = std::env::var_os(DEVICE_NODE_ENV).map(PathBuf::from) else { return Ok(()) };
+    let node = std::fs::File::options().read(true).write(true).open(&path).map_err(|error| {
+        hint(&format_args!("no device: {}: {error}", path.display()));
+        CUresult::ERROR_NO_DEVICE
+    })?;
+    // Threads that start the driver at once keep the first one's.
+    drop(NODE.set(node));
+    Ok(())
 }
 
 fn connect() -> Result<Driver, CUresult> {
@@ -151,6 +168,9 @@ fn connected() -> Result<&'static Driver, CUresult> {
 
 /// Starts the driver. Again and again is fine.
 pub(crate) fn initialise() -> Answer {
+    if !INITIALISED.load(Ordering::Acquire) {
+        open_node()?;
+    }
     let driver = connected()?;
     if driver.connection.node().devices.is_empty() {
         return Err(CUresult::ERROR_NO_DEVICE);

@@ -1,0 +1,47 @@
+//! A program that sends what it is told: reads one command a line, answers one line.
+//!
+//! `udp ADDRESS BYTES COUNT` sends datagrams without connecting; `ok SENT` or `err ERRNO` of the first that failed, after how many.
+//! `tcp ADDRESS` connects and closes; `ok` or `err ERRNO`. It knows nothing of Headgate or CUDA.
+#![expect(clippy::print_stdout, reason = "answers are its purpose")]
+
+use std::io::{self, BufRead, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+fn main() {
+    for line in io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = match obey(&words) {
+            Ok(sent) => format!("ok {sent}"),
+            Err((error, sent)) => format!("err {} {sent}", error.raw_os_error().unwrap_or(0)),
+        };
+        println!("{answer}");
+        if io::stdout().flush().is_err() {
+            return;
+        }
+    }
+}
+
+fn obey(words: &[&str]) -> Result<u64, (io::Error, u64)> {
+    let odd = || (io::Error::other("not a command"), 0);
+    match words {
+        ["udp", address, bytes, count] => {
+            let address: SocketAddr = address.parse().map_err(|_| odd())?;
+            let (bytes, count) = (bytes.parse().map_err(|_| odd())?, count.parse().map_err(|_| odd())?);
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).map_err(|error| (error, 0))?;
+            let message = vec![0u8; bytes];
+            for sent in 0..count {
+                socket.send_to(&message, address).map_err(|error| (error, sent))?;
+            }
+            Ok(count)
+        }
+        ["tcp", address] => {
+            let address: SocketAddr = address.parse().map_err(|_| odd())?;
+            TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|error| (error, 0))?;
+            Ok(0)
+        }
+        _ => Err(odd()),
+    }
+}
