@@ -25,6 +25,16 @@ pub(crate) fn docs(open: bool) -> Result<ExitCode> {
     Ok(code(command.status().context("starting cargo doc")?))
 }
 
+/// The protocol of shared memory under every order of its steps: the tests that the model checker runs, in a build and
+/// a directory of their own, because its atomics are not the processor's. Optimised, as it tries millions of orders.
+pub(crate) fn loom() -> Result<ExitCode> {
+    let mut command = workspace::cargo()?;
+    command.args(["test", "--locked", "--package", "headgate-abi", "--lib", "interleavings"]);
+    command.arg("--target-dir").arg(workspace::root()?.join("target/loom"));
+    command.env("RUSTFLAGS", "--cfg loom");
+    Ok(code(command.status().context("starting cargo test")?))
+}
+
 /// The exit code of a program; one that died of a signal counts as failed.
 fn code(status: ExitStatus) -> ExitCode {
     status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)

@@ -6,6 +6,7 @@
 //! * `demo`: two tenants under quota on one GPU, live (also `cargo demo`).
 //! * `bench NAME`: figures, compared with their goals.
 //! * `ebpf`: rebuilds the kernel programs' committed objects.
+//! * `loom`: the protocol of shared memory under a model checker.
 //! * `docs`: the API documentation, warnings being errors.
 //!
 //! Nothing here is shipped. A chore exits 0 when all is well and 1 when it found something; `bench` and `ebpf`
@@ -50,6 +51,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// The protocol of shared memory, every order of its steps and deaths between them, under a model checker.
+    Loom,
     /// The API documentation of every crate, warnings being errors.
     Docs {
         /// Opens it in a browser.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Chore::Ebpf { check } => {
             ebpf::run(&check.then(|| "--check".to_owned()).into_iter().collect::<Vec<_>>())
         }
+        Chore::Loom => chores::loom(),
         Chore::Docs { open } => chores::docs(open),
     };
     outcome.unwrap_or_else(|error| {

@@ -12,8 +12,7 @@
 //! All integers are little-endian in native atomics; both sides run on one host. A seat fills one page so
 //! that a process can register just its own page with the driver for the GPU to write completions into.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
-
+use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
@@ -136,7 +135,7 @@ pub struct DeviceTotals {
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
 /// 1024  lanes, the host's half           3072  lanes, the GPU's half
 /// ```
-#[repr(C, align(4096))]
+#[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
 pub struct Seat {
     /// [`SEAT_FREE`], [`SEAT_TAKEN`] or [`SEAT_DEAD`].
@@ -183,7 +182,7 @@ pub const BACKEND_NONE: u32 = 0;
 pub const BACKEND_MEMOPS: u32 = 1;
 
 /// Buckets of the gate-wait histogram.
-pub const GATE_WAIT_BUCKETS: usize = 24;
+pub const GATE_WAIT_BUCKETS: usize = if cfg!(loom) { 1 } else { 24 };
 
 /// Per-device counters of a seat.
 #[repr(C)]
@@ -237,6 +236,8 @@ pub const DEVICE_ROWS_OFFSET: usize = 128;
 /// Offset of the first seat.
 pub const SEATS_OFFSET: usize = 4096;
 
+// The model checker's atomics are larger, and nobody shares them.
+#[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<LimitsHeader>() == 64);
     assert!(size_of::<DeviceLimits>() == 128);

@@ -7,12 +7,22 @@
 //! Neither side trusts what it reads from the other: each word is read once, range-checked and converted.
 //! There are no locks, no pointers, no bool and no enum in shared memory.
 //!
-//! Read in this order: [`layout`], [`ledger`] (the protocol of a charge), [`map`] (the one unsafe room).
+//! Read in this order: [`layout`], [`ledger`] (the protocol of a charge), [`map`] (the one unsafe room). Under
+//! `--cfg loom` the same protocol stands on a segment of the model checker's (`cargo xtask loom`).
 
 pub mod layout;
 pub mod ledger;
 pub mod progress;
+#[cfg(not(loom))]
 pub mod map;
+#[cfg(loom)]
+#[path = "model.rs"]
+pub mod map;
+pub mod sync;
+#[cfg(test)]
+#[cfg(loom)]
+mod interleavings;
 
 pub use ledger::{Charge, Ledger, Refusal, SeatIndex};
+#[cfg(not(loom))]
 pub use map::{Mapping, SegmentError};

@@ -61,6 +61,7 @@ fn ahead(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::atomic::Ordering::Release;
 
