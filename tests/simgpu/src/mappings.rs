@@ -8,6 +8,9 @@ use crate::protocol::BlockId;
 
 /// First such address: above those of ordinary allocations.
 pub const FIRST: u64 = 0xe000_0000_0000;
+/// First address of allocation nodes of graphs. Each is given out once, so that no node is taken for an earlier one
+/// whose memory is still on its way back.
+pub const NODES: u64 = 0xf000_0000_0000;
 /// Behind the last one.
 pub const END: u64 = 0xffff_0000_0000;
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
@@ -16,6 +16,9 @@ use headgate_simgpu::protocol::{
 };
 
 use crate::api::Link;
+use crate::capture::{self, Capture};
+use crate::graph::memory::NodeMemory;
+use crate::graph::{Executable, Graph};
 use crate::host_functions::HostFunctions;
 use crate::objects::{
     Allocation, Array, Block, Context, Event, Function, HostRange, Kernel, Library, Mipmap, Module, Pool,
@@ -67,6 +70,17 @@ pub(crate) struct Driver {
     pub(crate) blocks: Mutex<BTreeMap<u64, Block>>,
     /// `CUmemAccess_flags` of mapped ranges, by first address.
     pub(crate) access: Mutex<BTreeMap<u64, u32>>,
+    pub(crate) graphs: Table<Graph>,
+    /// Which graph each node belongs to.
+    pub(crate) graph_nodes: Table<Graph>,
+    pub(crate) executables: Table<Executable>,
+    /// Memory of allocation nodes, by address.
+    pub(crate) node_memory: Mutex<BTreeMap<u64, Weak<NodeMemory>>>,
+    /// Of these, what has been allocated by a launch and not freed.
+    pub(crate) live_nodes: Mutex<BTreeMap<u64, Arc<NodeMemory>>>,
+    pub(crate) captures: Mutex<Vec<Arc<Capture>>>,
+    /// How many there are.
+    pub(crate) capturing: AtomicUsize,
     /// Reserved addresses.
     pub(crate) reserved: Mutex<BTreeMap<u64, u64>>,
     pub(crate) allocations: RwLock<BTreeMap<u64, Allocation>>,
@@ -153,6 +167,13 @@ fn connect() -> Result<Driver, CUresult> {
         external: Table::new(Kind::External),
         blocks: Mutex::new(BTreeMap::new()),
         access: Mutex::new(BTreeMap::new()),
+        graphs: Table::new(Kind::Graph),
+        graph_nodes: Table::new(Kind::GraphNode),
+        executables: Table::new(Kind::GraphExec),
+        node_memory: Mutex::new(BTreeMap::new()),
+        live_nodes: Mutex::new(BTreeMap::new()),
+        captures: Mutex::new(Vec::new()),
+        capturing: AtomicUsize::new(0),
         reserved: Mutex::new(BTreeMap::new()),
         allocations: RwLock::new(BTreeMap::new()),
         host_ranges: RwLock::new(BTreeMap::new()),
@@ -258,12 +279,24 @@ impl Driver {
         stream: &Stream,
         commands: impl IntoIterator<Item = Command>,
     ) -> Result<u64, CUresult> {
+        if self.capturing.load(Ordering::Acquire) > 0 {
+            let commands: Vec<Command> = commands.into_iter().collect();
+            if capture::divert(self, stream, &commands)? {
+                return Ok(stream.last());
+            }
+            return self.send(stream, commands);
+        }
+        self.send(stream, commands)
+    }
+
+    fn send(&self, stream: &Stream, commands: impl IntoIterator<Item = Command>) -> Result<u64, CUresult> {
         let keep_on = || stream.context_is_alive();
         self.connection.submit(stream.slot, &stream.submitted, commands, keep_on).map_err(lost)
     }
 
     /// Hands a command to a stream, whose host bytes the server takes at once.
     pub(crate) fn submit_staged(&self, stream: &Stream, command: Command) -> Answer {
+        capture::forbid_implied(self, stream)?;
         let staged = self.connection.submit_staged(stream.slot, &stream.submitted, command);
         let (_, reply) = staged.map_err(lost)?;
         accept(reply).map(|_| ())

@@ -20,5 +20,7 @@ mod api;
 mod attributes;
 mod image;
 mod format;
+mod graph;
+mod capture;
 mod host_functions;
 mod raw;

@@ -1,12 +1,13 @@
 //! What handles name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_simgpu::protocol::{KernelInfo, ModuleInfo};
 
+use crate::capture::Capture;
 use crate::format::Shape;
 
 /// Locks, whatever a panicking thread left: everything behind these locks is valid at any moment.
@@ -59,6 +60,8 @@ pub(crate) struct Stream {
     pub(crate) flags: u32,
     pub(crate) priority: i32,
     pub(crate) submitted: AtomicU64,
+    /// The capture that records its work.
+    pub(crate) capture: Mutex<Option<Arc<Capture>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +88,8 @@ pub(crate) struct Event {
     pub(crate) context: usize,
     /// Where it was last recorded.
     pub(crate) recorded: Mutex<Option<Recorded>>,
+    /// The capture it was last recorded in instead, and what it stands for there.
+    pub(crate) captured: Mutex<Option<(Arc<Capture>, BTreeSet<usize>)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +139,6 @@ pub(crate) struct Kernel {
 
 /// Where an address range of the device comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(dead_code, reason = "graphs and capture are not simulated yet")]
 pub(crate) enum Origin {
     /// `cuMemAlloc` and the like.
     Plain,

@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// Kinds of handles, so that one kind is never taken for another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(dead_code, reason = "graphs and capture are not simulated yet")]
 pub(crate) enum Kind {
     Context = 1,
     Stream = 2,

@@ -166,8 +166,10 @@ pub enum Holding {
         device: u32,
         /// Address and size of each node.
         nodes: Vec<(u64, u64)>,
+        /// Whether a launch follows that comes to each of them.
+        launch: bool,
     },
-    /// Nodes that no executable graph has any more.
+    /// Nodes that no graph has any more.
     DropGraph {
         /// Their addresses.
         nodes: Vec<u64>,

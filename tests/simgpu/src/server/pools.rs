@@ -30,15 +30,24 @@ impl PoolBook {
     }
 }
 
-/// Memory of an allocation node. It stays with the process until the graphs are trimmed and nobody uses it.
+/// Memory of an allocation node. It stays with the process until the graphs are trimmed and nobody uses it; when its
+/// graph is gone, it serves other graphs.
 #[derive(Debug)]
 pub(crate) struct GraphNode {
     pub(crate) device: usize,
     pub(crate) bytes: u64,
     /// Allocated and not freed, as the stream sees it.
     in_use: bool,
-    /// An executable graph may run it.
+    /// Launches handed in that have yet to come to it.
+    pending: u32,
+    /// A graph may run it.
     wanted: bool,
+}
+
+impl GraphNode {
+    fn is_idle(&self) -> bool {
+        !self.in_use && self.pending == 0
+    }
 }
 
 /// High-water marks of a device's graph memory.
@@ -98,12 +107,13 @@ impl Node {
                 }
                 Ok(Reply::Done)
             }
-            Holding::BackGraph { device, nodes } => self.back_graph(now, id, device, &nodes),
+            Holding::BackGraph { device, nodes, launch } => self.back_graph(now, id, device, &nodes, launch),
             Holding::DropGraph { nodes } => {
                 let session = self.session(id)?;
                 for address in nodes {
                     if let Some(node) = session.graph_nodes.get_mut(&address) {
                         node.wanted = false;
+                        session.retire_graph_node(address);
                     }
                 }
                 Ok(Reply::Done)
@@ -111,7 +121,8 @@ impl Node {
             Holding::TrimGraphs { device } => {
                 self.device(device)?;
                 // What executable graphs may run again goes, too: they get memory anew at their next launch.
-                self.drop_graph_nodes(id, |node| node.device == device as usize && !node.in_use)?;
+                self.drop_graph_nodes(id, |_, node| node.device == device as usize && node.is_idle())?;
+                self.drop_graph_spare(id, device as usize)?;
                 Ok(Reply::Done)
             }
             Holding::AskGraphs { device, figure } => {
@@ -243,32 +254,47 @@ impl Node {
         let segments: Vec<(u64, u64)> = books.flat_map(|book| book.pool.drain()).collect();
         let done = self
             .free_segments(id, device, segments)
-            .and_then(|()| self.drop_graph_nodes(id, |node| node.device == device));
+            .and_then(|()| self.drop_graph_nodes(id, |_, node| node.device == device))
+            .and_then(|()| self.drop_graph_spare(id, device));
         debug_assert!(done.is_ok(), "the session is there");
     }
 
-    /// Addresses come from the client, which reserves them when the node is made.
-    fn back_graph(&mut self, now: Nanos, id: SessionId, device: u32, nodes: &[(u64, u64)]) -> Answer {
+    /// Addresses come from the client, which reserves them when the node is made. What graphs that are gone have left
+    /// behind is used first; before it refuses, the driver takes memory from graphs that do not run now.
+    fn back_graph(
+        &mut self,
+        now: Nanos,
+        id: SessionId,
+        device: u32,
+        nodes: &[(u64, u64)],
+        launch: bool,
+    ) -> Answer {
         self.device(device)?;
         let device = device as usize;
         let granule = self.config.pool_granule_bytes;
-        let known = &self.session(id)?.graph_nodes;
+        let session = self.session(id)?;
         let missing: Vec<(u64, u64)> = nodes
             .iter()
-            .filter(|(address, _)| !known.contains_key(address))
+            .filter(|(address, _)| !session.graph_nodes.contains_key(address))
             .map(|&(address, bytes)| (address, bytes.max(1).next_multiple_of(granule)))
             .collect();
+        let spare = session.graph_spare.get(&device).copied().unwrap_or(0);
         let needed: u64 = missing.iter().map(|(_, bytes)| bytes).sum();
-        if !self.has_room(id, device, needed) {
-            // Memory kept for graphs that are gone serves new ones first.
-            self.drop_graph_nodes(id, |node| node.device == device && !node.in_use && !node.wanted)?;
+        let used = spare.min(needed);
+        if !self.has_room(id, device, needed - used) {
+            let is_ours = |address: u64| nodes.iter().any(|&(own, _)| own == address);
+            self.drop_graph_nodes(id, |address, node| {
+                node.device == device && node.is_idle() && !is_ours(address)
+            })?;
         }
         let stores: Vec<Store> = missing
             .iter()
             .map(|&(_, bytes)| Store::new(bytes))
             .collect::<Result<_, _>>()
             .map_err(|error| Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, error.to_string()))?;
-        self.take(now, id, device, needed, "back_graph")?;
+        self.take(now, id, device, needed - used, "back_graph")?;
+        let session = self.session(id)?;
+        *session.graph_spare.entry(device).or_default() -= used;
         for ((address, bytes), store) in missing.into_iter().zip(stores) {
             let mapping =
                 Mapping { bytes, store: Some(store), offset: 0, block: None, read: true, write: true };
@@ -277,13 +303,14 @@ impl Node {
                 self.release(id, device, bytes);
                 return Err(Refusal::value("something is mapped there"));
             }
-            let node = GraphNode { device, bytes, in_use: false, wanted: true };
+            let node = GraphNode { device, bytes, in_use: false, pending: 0, wanted: true };
             session.graph_nodes.insert(address, node);
         }
         let session = self.session(id)?;
         for (address, _) in nodes {
             if let Some(node) = session.graph_nodes.get_mut(address) {
                 node.wanted = true;
+                node.pending += u32::from(launch);
             }
         }
         session.mark_graphs(device);
@@ -300,14 +327,28 @@ impl Node {
         let session = self.sessions.get_mut(&id).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
         let node = session.graph_nodes.get_mut(&address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
         node.in_use = in_use;
+        if in_use {
+            node.pending = node.pending.saturating_sub(1);
+        }
         let device = node.device;
         session.mark_graphs(device);
+        session.retire_graph_node(address);
         Ok(())
     }
 
-    fn drop_graph_nodes(&mut self, id: SessionId, which: impl Fn(&GraphNode) -> bool) -> Result<(), Refusal> {
+    fn drop_graph_spare(&mut self, id: SessionId, device: usize) -> Result<(), Refusal> {
+        let spare = self.session(id)?.graph_spare.remove(&device).unwrap_or(0);
+        self.release(id, device, spare);
+        Ok(())
+    }
+
+    fn drop_graph_nodes(
+        &mut self,
+        id: SessionId,
+        which: impl Fn(u64, &GraphNode) -> bool,
+    ) -> Result<(), Refusal> {
         let session = self.session(id)?;
-        let gone = session.graph_nodes.iter().filter(|(_, node)| which(node));
+        let gone = session.graph_nodes.iter().filter(|(address, node)| which(**address, node));
         let gone: Vec<(u64, usize, u64)> =
             gone.map(|(&address, node)| (address, node.device, node.bytes)).collect();
         for (address, device, bytes) in gone {
@@ -358,9 +399,21 @@ impl super::session::Session {
     fn graph_bytes(&self, device: usize) -> (u64, u64) {
         let of = |used: bool| {
             let nodes = self.graph_nodes.values().filter(|node| node.device == device);
-            nodes.filter(|node| !used || node.in_use).map(|node| node.bytes).sum()
+            nodes.filter(|node| !used || node.in_use).map(|node| node.bytes).sum::<u64>()
         };
-        (of(false), of(true))
+        let spare = self.graph_spare.get(&device).copied().unwrap_or(0);
+        (of(false) + spare, of(true))
+    }
+
+    /// Leaves the memory of a node that no graph has any more, and that nobody uses, to other graphs.
+    fn retire_graph_node(&mut self, address: u64) {
+        let Some(node) = self.graph_nodes.get(&address).filter(|node| !node.wanted && node.is_idle()) else {
+            return;
+        };
+        let (device, bytes) = (node.device, node.bytes);
+        self.graph_nodes.remove(&address);
+        drop(self.mappings.remove(address, bytes));
+        *self.graph_spare.entry(device).or_default() += bytes;
     }
 
     fn mark_graphs(&mut self, device: usize) {

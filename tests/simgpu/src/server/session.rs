@@ -44,6 +44,8 @@ pub(crate) struct Session {
     pub(crate) pools: BTreeMap<PoolId, PoolBook>,
     pub(crate) pools_made: PoolId,
     pub(crate) graph_nodes: BTreeMap<u64, GraphNode>,
+    /// Bytes held for graphs and shown at no address, by device.
+    pub(crate) graph_spare: BTreeMap<usize, u64>,
     pub(crate) graph_marks: BTreeMap<usize, GraphMarks>,
     /// Directory of its control group, as it was when it connected.
     pub(crate) group: String,
@@ -194,6 +196,7 @@ impl Session {
             pools: BTreeMap::new(),
             pools_made: 0,
             graph_nodes: BTreeMap::new(),
+            graph_spare: BTreeMap::new(),
             graph_marks: BTreeMap::new(),
             group: control_group(pid).unwrap_or_default(),
             doomed: None,

@@ -12,7 +12,7 @@ use headgate_simgpu::protocol::{Reply, Request};
 use super::device;
 use crate::driver::{Answer, Driver, driver};
 use crate::objects::{Context, Origin, Stream, StreamKind, lock};
-use crate::{current, raw};
+use crate::{capture, current, raw};
 
 /// `CU_CTX_SCHED_MASK`, `MAP_HOST`, `LMEM_RESIZE_TO_MAX`, `COREDUMP_ENABLE`, `USER_COREDUMP_ENABLE`, `SYNC_MEMOPS`.
 const FLAGS: c_uint = 0xff;
@@ -54,6 +54,7 @@ fn create(
         flags: 0,
         priority: 0,
         submitted: AtomicU64::new(completed),
+        capture: Mutex::new(None),
     });
     let context = Arc::new(Context {
         handle,
@@ -94,6 +95,13 @@ fn destroy(driver: &Driver, context: &Context) -> Answer {
     drop(allocations);
     driver.arrays.retain(|array| array.context != owner);
     driver.mipmaps.retain(|mipmap| mipmap.context != owner);
+    if is_last {
+        let gone: Vec<_> = {
+            let mut live = lock(&driver.live_nodes);
+            live.extract_if(.., |_, memory| memory.device == context.device).collect()
+        };
+        drop(gone);
+    }
     closed.map(|_| ())
 }
 
@@ -300,6 +308,7 @@ pub(crate) fn cuCtxSetLimit(limit: CUenum, value: usize) -> Answer {
 
 /// Waits for everything a context has been given so far.
 pub(crate) fn synchronise(driver: &Driver, context: &Context) -> Answer {
+    capture::forbid_waiting_for_context(driver, context.handle)?;
     let mut streams = lock(&context.streams).clone();
     for stream in &streams {
         driver.wait(stream, stream.last())?;

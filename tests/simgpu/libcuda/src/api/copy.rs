@@ -12,7 +12,7 @@ use super::memory::device_range;
 use super::{array, host, memory, twins};
 use crate::driver::{Answer, Driver, driver};
 use crate::objects::Stream;
-use crate::{current, raw};
+use crate::{capture, current, raw};
 
 /// A copy with its ends known.
 #[derive(Clone, Copy)]
@@ -75,7 +75,14 @@ fn run(driver: &Driver, stream: &Stream, copy: Copy, back: Return) -> Answer {
     check(driver, to, width, height)?;
     check(driver, from, width, height)?;
     let (to, from) = (located(driver, to), located(driver, from));
-    let staged = back == Return::Early && is_pageable(driver, from, width, height);
+    if back == Return::Done {
+        capture::forbid_in(stream)?;
+        capture::forbid_implied(driver, stream)?;
+        capture::forbid_unsafe_call(driver)?;
+    }
+    // A captured copy reads and writes the host's memory when the graph runs.
+    let captured = capture::of(stream).is_some();
+    let staged = !captured && back == Return::Early && is_pageable(driver, from, width, height);
     let command = Command::Copy { to, from, width, height, staged };
     if staged && matches!(to.at, Place::Device(_)) {
         return driver.submit_staged(stream, command);
@@ -86,7 +93,7 @@ fn run(driver: &Driver, stream: &Stream, copy: Copy, back: Return) -> Answer {
         Return::Done => touches_host,
         Return::Early => is_pageable(driver, to, width, height),
     };
-    if waits { driver.wait(stream, seq) } else { Ok(()) }
+    if waits && !captured { driver.wait(stream, seq) } else { Ok(()) }
 }
 
 fn find(mode: ThreadMode, stream: CUstream) -> Result<(&'static Driver, Arc<Stream>), CUresult> {
@@ -249,9 +256,8 @@ fn moved(place: Place, by: u64) -> Place {
     }
 }
 
-/// Slice by slice. All are checked before the first is handed in.
-fn run_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D, stream: CUstream, back: Return) -> Answer {
-    let (driver, stream) = find(mode, stream)?;
+/// A 3D copy, slice by slice, checked.
+fn slices(driver: &Driver, copy: *const CUDA_MEMCPY3D) -> Result<Vec<Copy>, CUresult> {
     let copy = raw::load(copy)?;
     if copy.srcLOD != 0 || copy.dstLOD != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -290,7 +296,24 @@ fn run_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D, stream: CUstream, back: 
             check(driver, slice.from, width, height)?;
         }
     }
-    slices.into_iter().try_for_each(|slice| run(driver, &stream, slice, back))
+    Ok(slices)
+}
+
+fn run_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D, stream: CUstream, back: Return) -> Answer {
+    let (driver, stream) = find(mode, stream)?;
+    slices(driver, copy)?.into_iter().try_for_each(|slice| run(driver, &stream, slice, back))
+}
+
+/// The commands of a copy node of a graph.
+pub(crate) fn commands_3d(driver: &Driver, copy: *const CUDA_MEMCPY3D) -> Result<Vec<Command>, CUresult> {
+    let command = |slice: Copy| Command::Copy {
+        to: located(driver, slice.to),
+        from: located(driver, slice.from),
+        width: slice.width,
+        height: slice.height,
+        staged: false,
+    };
+    Ok(slices(driver, copy)?.into_iter().map(command).collect())
 }
 
 fn copy_3d(mode: ThreadMode, copy: *const CUDA_MEMCPY3D) -> Answer {

@@ -10,13 +10,16 @@ use headgate_simgpu::protocol::{Command, Reply, Request};
 
 use super::{device, twins};
 use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Event, Recorded, lock};
-use crate::{current, raw};
+use crate::graph::Work;
+use crate::objects::{Event, Recorded, Stream, lock};
+use crate::{capture, current, raw};
 
 /// `CU_EVENT_BLOCKING_SYNC`, `DISABLE_TIMING`, `INTERPROCESS`.
 const BLOCKING_SYNC: c_uint = 1;
 const DISABLE_TIMING: c_uint = 2;
 const INTERPROCESS: c_uint = 4;
+/// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`: in a capture, a node of its own. Of no use elsewhere.
+const EXTERNAL: c_uint = 1;
 
 pub(crate) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
     let driver = driver()?;
@@ -32,32 +35,91 @@ pub(crate) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
         timing: flags & DISABLE_TIMING == 0,
         context: context.handle,
         recorded: Mutex::new(None),
+        captured: Mutex::new(None),
     };
     let handle = driver.events.reserve();
     driver.events.insert(handle, Arc::new(made));
     raw::store(event, CUevent::from_addr(handle))
 }
 
-fn find(driver: &Driver, event: CUevent) -> Result<Arc<Event>, CUresult> {
+pub(crate) fn find(driver: &Driver, event: CUevent) -> Result<Arc<Event>, CUresult> {
     driver.events.get(event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
 
 fn record_with_flags(mode: ThreadMode, event: CUevent, stream: CUstream, flags: c_uint) -> Answer {
     let driver = driver()?;
     let context = current::context(driver)?;
-    let event = find(driver, event)?;
+    let (handle, event) = (event.addr(), find(driver, event)?);
     let stream = current::stream(driver, &context, stream, mode)?;
-    if flags > 1 {
+    if flags > EXTERNAL {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     if event.context != stream.context {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
+    if let Some(capture) = capture::of(&stream) {
+        if flags == EXTERNAL {
+            return capture.record(driver, &stream, Work::Record { handle, event });
+        }
+        if capture.is_invalidated() {
+            return Err(CUresult::ERROR_STREAM_CAPTURE_INVALIDATED);
+        }
+        let after = capture.after(&stream);
+        *lock(&event.captured) = Some((capture, after));
+        return Ok(());
+    }
+    if flags == EXTERNAL {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    record_in(driver, &stream, &event)
+}
+
+/// Records an event in a stream that runs.
+pub(crate) fn record_in(driver: &Driver, stream: &Arc<Stream>, event: &Event) -> Answer {
     let command = if event.timing { Command::Stamp { event: event.id } } else { Command::Nothing };
     let mut recorded = lock(&event.recorded);
-    let seq = driver.submit(&stream, [command])?;
-    *recorded = Some(Recorded { stream, seq });
+    let seq = driver.submit(stream, [command])?;
+    *recorded = Some(Recorded { stream: Arc::clone(stream), seq });
+    *lock(&event.captured) = None;
     Ok(())
+}
+
+/// `cuStreamWaitEvent`.
+pub(crate) fn wait(driver: &Driver, stream: &Arc<Stream>, event: CUevent, flags: c_uint) -> Answer {
+    let (handle, event) = (event.addr(), find(driver, event)?);
+    match (flags, capture::of(stream)) {
+        (0, _) => wait_in(driver, stream, &event),
+        (EXTERNAL, Some(capture)) => capture.record(driver, stream, Work::Wait { handle, event }),
+        _ => Err(CUresult::ERROR_INVALID_VALUE),
+    }
+}
+
+/// Lets a stream wait for what an event stands for: a point of a stream, or nodes of a capture, which it then joins.
+pub(crate) fn wait_in(driver: &Driver, stream: &Arc<Stream>, event: &Event) -> Answer {
+    let captured = lock(&event.captured).clone();
+    if let Some((capture, nodes)) = captured {
+        return capture::wait_for(driver, stream, &capture, &nodes);
+    }
+    let recorded = lock(&event.recorded).clone();
+    let Some(point) = recorded else { return Ok(()) };
+    capture::isolated(stream)?;
+    if !driver.is_done(point.stream.slot, point.seq) {
+        driver.submit(stream, [Command::After { slot: point.stream.slot, seq: point.seq }])?;
+    }
+    Ok(())
+}
+
+/// An event that was recorded in a capture cannot be asked about or waited for; another one not while a capture would
+/// be harmed.
+fn may_ask(driver: &Driver, event: &Event) -> Answer {
+    let captured = lock(&event.captured).clone();
+    match captured {
+        Some((capture, _)) => {
+            capture.invalidate();
+            Err(CUresult::ERROR_CAPTURED_EVENT)
+        }
+        None => capture::forbid_unsafe_call(driver),
+    }
 }
 
 fn record(mode: ThreadMode, event: CUevent, stream: CUstream) -> Answer {
@@ -71,7 +133,9 @@ twins! {
 
 pub(crate) fn cuEventQuery(event: CUevent) -> Answer {
     let driver = driver()?;
-    let recorded = lock(&find(driver, event)?.recorded).clone();
+    let event = find(driver, event)?;
+    may_ask(driver, &event)?;
+    let recorded = lock(&event.recorded).clone();
     let Some(point) = recorded else { return Ok(()) };
     if !driver.is_done(point.stream.slot, point.seq) {
         return Err(CUresult::ERROR_NOT_READY);
@@ -81,7 +145,9 @@ pub(crate) fn cuEventQuery(event: CUevent) -> Answer {
 
 pub(crate) fn cuEventSynchronize(event: CUevent) -> Answer {
     let driver = driver()?;
-    let recorded = lock(&find(driver, event)?.recorded).clone();
+    let event = find(driver, event)?;
+    may_ask(driver, &event)?;
+    let recorded = lock(&event.recorded).clone();
     let answer = recorded.map_or(Ok(()), |point| driver.wait(&point.stream, point.seq));
     driver.synchronised();
     answer
@@ -91,6 +157,7 @@ pub(crate) fn cuEventElapsedTime(milliseconds: *mut f32, start: CUevent, end: CU
     let driver = driver()?;
     let (start, end) = (find(driver, start)?, find(driver, end)?);
     for event in [&start, &end] {
+        may_ask(driver, event)?;
         let recorded = lock(&event.recorded).clone();
         let point = recorded.filter(|_| event.timing).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
         if !driver.is_done(point.stream.slot, point.seq) {

@@ -10,7 +10,7 @@ use headgate_simgpu::protocol::{Remote, Request};
 use super::context;
 use crate::driver::{Answer, Driver, driver, lost};
 use crate::objects::HostRange;
-use crate::{current, raw};
+use crate::{capture, current, raw};
 
 /// `CU_MEMHOSTALLOC_PORTABLE`, `DEVICEMAP`, `WRITECOMBINED`.
 const ALLOC_FLAGS: c_uint = 7;
@@ -63,6 +63,7 @@ pub(crate) fn cuMemAllocHost_v2(ptr: *mut *mut c_void, bytes: usize) -> Answer {
 pub(crate) fn cuMemHostAlloc(ptr: *mut *mut c_void, bytes: usize, flags: c_uint) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
+    capture::forbid_unsafe_call(driver)?;
     if ptr.is_null() || bytes == 0 || flags & !ALLOC_FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
@@ -78,6 +79,7 @@ pub(crate) fn cuMemHostAlloc(ptr: *mut *mut c_void, bytes: usize, flags: c_uint)
 pub(crate) fn cuMemFreeHost(ptr: *mut c_void) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
+    capture::forbid_unsafe_call(driver)?;
     let address = ptr.addr();
     let range = remove(driver, address as u64, true, CUresult::ERROR_INVALID_VALUE)?;
     raw::free_host(address, usize::try_from(range.bytes).unwrap_or(0));
@@ -87,6 +89,7 @@ pub(crate) fn cuMemFreeHost(ptr: *mut c_void) -> Answer {
 pub(crate) fn cuMemHostRegister_v2(ptr: *mut c_void, bytes: usize, flags: c_uint) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
+    capture::forbid_unsafe_call(driver)?;
     if ptr.is_null() || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
@@ -97,6 +100,7 @@ pub(crate) fn cuMemHostRegister_v2(ptr: *mut c_void, bytes: usize, flags: c_uint
 pub(crate) fn cuMemHostUnregister(ptr: *mut c_void) -> Answer {
     let driver = driver()?;
     current::context(driver)?;
+    capture::forbid_unsafe_call(driver)?;
     if ptr.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }

@@ -2,10 +2,11 @@
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
 use core::ffi::{c_int, c_uint, c_void};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUfunction, CUlaunchConfig, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUDA_KERNEL_NODE_PARAMS_v1, CUfunction, CUlaunchConfig, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Launch};
 
 use super::module::find_function;
@@ -14,9 +15,10 @@ use crate::attributes::{
     BLOCK_MAX, BLOCKS_PER_SM, GRID_MAX, REGISTERS_PER_SM, SHARED_PER_SM, SHARED_RESERVED_PER_BLOCK,
     THREADS_PER_BLOCK_MAX, THREADS_PER_SM, WARP,
 };
-use crate::driver::{Answer, driver};
-use crate::objects::Function;
-use crate::{current, host_functions, raw};
+use crate::driver::{Answer, Driver, driver};
+use crate::graph::{KernelNode, Work};
+use crate::objects::{Context, Function};
+use crate::{capture, current, host_functions, raw};
 
 /// The shape of a launch.
 #[derive(Clone, Copy)]
@@ -107,6 +109,47 @@ fn parameters(
     Err(CUresult::ERROR_INVALID_VALUE)
 }
 
+/// What a kernel node of a graph will launch.
+pub(crate) fn prepare(
+    driver: &Driver,
+    context: &Context,
+    params: &CUDA_KERNEL_NODE_PARAMS_v1,
+) -> Result<KernelNode, CUresult> {
+    let (handle, function) = find_function(driver, params.func.addr())?;
+    let shape = Shape {
+        grid: [params.gridDimX, params.gridDimY, params.gridDimZ],
+        block: [params.blockDimX, params.blockDimY, params.blockDimZ],
+        shared_bytes: params.sharedMemBytes,
+        cooperative: false,
+    };
+    shape.check(&function, driver.connection.node().devices[context.device].sms)?;
+    let launch = describe(&function, shape, params.kernelParams, params.extra)?;
+    Ok(node(handle, &function, launch, 0))
+}
+
+fn describe(
+    function: &Function,
+    shape: Shape,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<Launch, CUresult> {
+    Ok(Launch {
+        module: function.module.info.module,
+        kernel: function.kernel,
+        grid: shape.grid,
+        block: shape.block,
+        shared_bytes: shape.shared_bytes,
+        cooperative: shape.cooperative,
+        params: parameters(function, params, extra)?,
+    })
+}
+
+fn node(handle: usize, function: &Function, launch: Launch, priority: i32) -> KernelNode {
+    let offsets = function.info().params.iter().map(|&(offset, _)| offset).collect();
+    let context = function.module.context;
+    KernelNode { function: handle, context, launch, priority, pointers: Vec::new(), offsets }.renewed()
+}
+
 fn launch(
     mode: ThreadMode,
     handle: CUfunction,
@@ -117,21 +160,17 @@ fn launch(
 ) -> Answer {
     let driver = driver()?;
     let context = current::context(driver)?;
-    let (_, function) = find_function(driver, handle.addr())?;
+    let (handle, function) = find_function(driver, handle.addr())?;
     let stream = current::stream(driver, &context, stream, mode)?;
     if function.module.context != stream.context {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
     shape.check(&function, driver.connection.node().devices[context.device].sms)?;
-    let launch = Launch {
-        module: function.module.info.module,
-        kernel: function.kernel,
-        grid: shape.grid,
-        block: shape.block,
-        shared_bytes: shape.shared_bytes,
-        cooperative: shape.cooperative,
-        params: parameters(&function, params, extra)?,
-    };
+    let launch = describe(&function, shape, params, extra)?;
+    if let Some(capture) = capture::of(&stream) {
+        let kernel = node(handle, &function, launch, stream.priority);
+        return capture.record(driver, &stream, Work::Kernel(Arc::new(kernel)));
+    }
     driver.submit(&stream, [Command::Launch(launch)]).map(|_| ())
 }
 
@@ -221,9 +260,13 @@ fn host_function(mode: ThreadMode, stream: CUstream, call: *mut c_void, data: *m
     if call.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    let (call, data) = (call.expose_provenance(), data.expose_provenance());
+    if let Some(capture) = capture::of(&stream) {
+        return capture.record(driver, &stream, Work::Host { call, data });
+    }
     // The first of the two carries the stream's order; when it is done, the function's turn has come.
     let seq = driver.submit(&stream, [Command::Nothing, Command::HostFunction])?;
-    host_functions::add(driver, stream, seq, call.expose_provenance(), data.expose_provenance())
+    host_functions::add(driver, stream, seq, call, data)
 }
 
 twins! {

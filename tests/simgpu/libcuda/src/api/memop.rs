@@ -96,29 +96,35 @@ fn batch(
     ops: *mut CUstreamBatchMemOpParams,
     flags: c_uint,
 ) -> Answer {
+    submit(mode, stream, |driver| commands(driver, count, ops, flags))
+}
+
+/// The commands of a batch.
+pub(crate) fn commands(
+    driver: &Driver,
+    count: c_uint,
+    ops: *mut CUstreamBatchMemOpParams,
+    flags: c_uint,
+) -> Result<Vec<Command>, CUresult> {
     if count == 0 || count > BATCH_MAX || flags != 0 {
-        return driver().and(Err(CUresult::ERROR_INVALID_VALUE));
+        return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    submit(mode, stream, |driver| {
-        (0..count as usize)
-            .map(|index| {
-                let op = raw::load_at(ops.cast_const(), index)?;
-                let low = op.value & u64::from(u32::MAX);
-                match op.operation {
-                    CU_STREAM_MEM_OP_WAIT_VALUE_32 => wait(driver, op.address, low, Width::Word, op.flags),
-                    CU_STREAM_MEM_OP_WAIT_VALUE_64 => {
-                        wait(driver, op.address, op.value, Width::Double, op.flags)
-                    }
-                    CU_STREAM_MEM_OP_WRITE_VALUE_32 => write(driver, op.address, low, Width::Word, op.flags),
-                    CU_STREAM_MEM_OP_WRITE_VALUE_64 => {
-                        write(driver, op.address, op.value, Width::Double, op.flags)
-                    }
-                    CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES | CU_STREAM_MEM_OP_BARRIER => Ok(Command::Nothing),
-                    _ => Err(CUresult::ERROR_INVALID_VALUE),
+    (0..count as usize)
+        .map(|index| {
+            let op = raw::load_at(ops.cast_const(), index)?;
+            let low = op.value & u64::from(u32::MAX);
+            match op.operation {
+                CU_STREAM_MEM_OP_WAIT_VALUE_32 => wait(driver, op.address, low, Width::Word, op.flags),
+                CU_STREAM_MEM_OP_WAIT_VALUE_64 => wait(driver, op.address, op.value, Width::Double, op.flags),
+                CU_STREAM_MEM_OP_WRITE_VALUE_32 => write(driver, op.address, low, Width::Word, op.flags),
+                CU_STREAM_MEM_OP_WRITE_VALUE_64 => {
+                    write(driver, op.address, op.value, Width::Double, op.flags)
                 }
-            })
-            .collect()
-    })
+                CU_STREAM_MEM_OP_FLUSH_REMOTE_WRITES | CU_STREAM_MEM_OP_BARRIER => Ok(Command::Nothing),
+                _ => Err(CUresult::ERROR_INVALID_VALUE),
+            }
+        })
+        .collect()
 }
 
 twins! {

@@ -2,16 +2,17 @@
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
 use core::ffi::{c_int, c_uint, c_void};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use headgate_abi::cuda::symbols::ThreadMode;
 use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUmemoryPool, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Holding, Place, Reply, Request};
 
-use super::{context, device, twins};
+use super::{context, device, graph, twins};
 use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Allocation, Context, Origin};
-use crate::{current, raw};
+use crate::graph::memory::NodeMemory;
+use crate::objects::{Allocation, Context, Origin, lock};
+use crate::{capture, current, raw};
 
 /// Rows of pitched allocations begin at multiples of this, as texture hardware wants them.
 const PITCH: usize = 512;
@@ -50,6 +51,7 @@ pub(crate) fn allocate(
     bytes: u64,
     origin: Origin,
 ) -> Result<u64, CUresult> {
+    capture::forbid_unsafe_call(driver)?;
     if bytes == 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
@@ -128,6 +130,7 @@ pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
     if dptr == 0 {
         return Ok(());
     }
+    capture::forbid_unsafe_call(driver)?;
     let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
     let freeable =
         matches!(allocation.origin, Origin::Plain | Origin::Managed | Origin::Pool(_) | Origin::Node);
@@ -139,6 +142,12 @@ pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
     } else {
         context::synchronise(driver, &*current::resolve(driver, allocation.context)?)?;
     }
+    if allocation.origin == Origin::Node {
+        let freed = free_node(driver, dptr)?;
+        driver.submit(&current.legacy, [Command::ReturnNode { address: dptr }])?;
+        drop(freed);
+        return Ok(());
+    }
     take(driver, dptr, |_| true)?;
     match allocation.origin {
         Origin::Managed => {
@@ -149,7 +158,6 @@ pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
             );
             Ok(())
         }
-        Origin::Node => driver.submit(&current.legacy, [Command::ReturnNode { address: dptr }]).map(|_| ()),
         _ => driver.ask(&Request::Free { address: dptr }).map(|_| ()),
     }
 }
@@ -161,12 +169,23 @@ fn free_async(mode: ThreadMode, dptr: CUdeviceptr, stream: CUstream) -> Answer {
     if dptr == 0 {
         return Ok(());
     }
-    let taken = take(driver, dptr, |allocation| matches!(allocation.origin, Origin::Pool(_) | Origin::Node))?;
-    let command = match taken.origin {
-        Origin::Node => Command::ReturnNode { address: dptr },
-        _ => Command::Free { address: dptr },
-    };
-    driver.submit(&stream, [command]).map(|_| ())
+    if let Some(capture) = capture::of(&stream) {
+        // "During stream capture, this function .. must be passed the address of a graph allocation."
+        return capture.record(driver, &stream, graph::nodes::freeing(driver, dptr)?);
+    }
+    if NodeMemory::find(driver, dptr).is_some() {
+        let freed = free_node(driver, dptr)?;
+        driver.submit(&stream, [Command::ReturnNode { address: dptr }])?;
+        drop(freed);
+        return Ok(());
+    }
+    take(driver, dptr, |allocation| matches!(allocation.origin, Origin::Pool(_)))?;
+    driver.submit(&stream, [Command::Free { address: dptr }]).map(|_| ())
+}
+
+/// An allocation of a graph that ran is the program's to free, once. Its address stays known as long as the graph does.
+fn free_node(driver: &Driver, address: u64) -> Result<Arc<NodeMemory>, CUresult> {
+    lock(&driver.live_nodes).remove(&address).ok_or(CUresult::ERROR_INVALID_VALUE)
 }
 
 twins! {
@@ -186,6 +205,7 @@ pub(crate) fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytes: usize, flags: c_u
     if dptr.is_null() || bytes == 0 || !matches!(flags, ATTACH_GLOBAL | ATTACH_HOST) {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    capture::forbid_unsafe_call(driver)?;
     let length = bytes.checked_next_multiple_of(4096).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
     let address = raw::allocate_host(length).ok_or(CUresult::ERROR_OUT_OF_MEMORY)?;
     let request =

@@ -9,6 +9,8 @@ mod pool;
 mod vmm;
 mod array;
 mod share;
+pub(crate) mod graph;
+mod capture;
 mod host;
 mod copy;
 mod module;
@@ -17,7 +19,7 @@ mod link;
 mod launch;
 pub(crate) mod stream;
 mod memop;
-mod event;
+pub(crate) mod event;
 
 /// Defines the two thread modes of calls whose null stream means different streams.
 macro_rules! twins {
@@ -36,6 +38,9 @@ use twins;
 
 #[allow(unused_imports, reason = "used by rows without a function of their own; there may be none")]
 pub(crate) use crate::exports::fallback::*;
+
+pub(crate) use graph::nodes::insert_captured;
+pub(crate) use memory::enter as enter_allocation;
 
 pub(crate) use init::{
     cuDriverGetVersion, cuGetErrorName, cuGetErrorString, cuGetExportTable, cuGetProcAddress,
@@ -105,9 +110,9 @@ pub(crate) use launch::{
 
 pub(crate) use stream::{
     cuStreamCreate, cuStreamCreateWithPriority, cuStreamDestroy_v2, cuStreamGetCtx, cuStreamGetCtx_ptsz,
-    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz,
-    cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamQuery, cuStreamQuery_ptsz, cuStreamSynchronize,
-    cuStreamSynchronize_ptsz, cuStreamWaitEvent, cuStreamWaitEvent_ptsz,
+    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz, cuStreamQuery,
+    cuStreamQuery_ptsz, cuStreamSynchronize, cuStreamSynchronize_ptsz, cuStreamWaitEvent,
+    cuStreamWaitEvent_ptsz,
 };
 
 pub(crate) use memop::{
@@ -143,4 +148,57 @@ pub(crate) use array::{
 pub(crate) use share::{
     cuDestroyExternalMemory, cuExternalMemoryGetMappedBuffer, cuImportExternalMemory, cuIpcCloseMemHandle,
     cuIpcGetMemHandle, cuIpcOpenMemHandle, cuIpcOpenMemHandle_v2,
+};
+
+pub(crate) use graph::build::{
+    cuGraphClone, cuGraphCreate, cuGraphDestroy, cuGraphDestroyNode, cuGraphNodeFindInClone,
+};
+
+pub(crate) use graph::nodes::{
+    cuGraphAddBatchMemOpNode, cuGraphAddChildGraphNode, cuGraphAddEmptyNode, cuGraphAddEventRecordNode,
+    cuGraphAddEventWaitNode, cuGraphAddHostNode, cuGraphAddKernelNode, cuGraphAddKernelNode_v2,
+    cuGraphAddMemAllocNode, cuGraphAddMemFreeNode, cuGraphAddMemcpyNode, cuGraphAddMemsetNode,
+    cuGraphAddNode, cuGraphAddNode_v2, cuGraphAddNode_v3, cuGraphMemAllocNodeGetParams,
+};
+
+pub(crate) use graph::edges::{
+    cuGraphAddDependencies, cuGraphAddDependencies_v2, cuGraphGetEdges, cuGraphGetEdges_v2, cuGraphGetNodes,
+    cuGraphGetRootNodes, cuGraphNodeGetDependencies, cuGraphNodeGetDependencies_v2,
+    cuGraphNodeGetDependentNodes, cuGraphNodeGetDependentNodes_v2, cuGraphRemoveDependencies,
+    cuGraphRemoveDependencies_v2,
+};
+
+pub(crate) use graph::params::{
+    cuGraphBatchMemOpNodeGetParams, cuGraphBatchMemOpNodeSetParams, cuGraphChildGraphNodeGetGraph,
+    cuGraphEventRecordNodeGetEvent, cuGraphEventRecordNodeSetEvent, cuGraphEventWaitNodeGetEvent,
+    cuGraphEventWaitNodeSetEvent, cuGraphExecBatchMemOpNodeSetParams, cuGraphExecChildGraphNodeSetParams,
+    cuGraphExecEventRecordNodeSetEvent, cuGraphExecEventWaitNodeSetEvent, cuGraphExecHostNodeSetParams,
+    cuGraphExecKernelNodeSetParams, cuGraphExecKernelNodeSetParams_v2, cuGraphExecMemcpyNodeSetParams,
+    cuGraphExecMemsetNodeSetParams, cuGraphExecNodeSetParams, cuGraphHostNodeGetParams,
+    cuGraphHostNodeSetParams, cuGraphKernelNodeCopyAttributes, cuGraphKernelNodeGetAttribute,
+    cuGraphKernelNodeGetParams, cuGraphKernelNodeGetParams_v2, cuGraphKernelNodeSetAttribute,
+    cuGraphKernelNodeSetParams, cuGraphKernelNodeSetParams_v2, cuGraphMemFreeNodeGetParams,
+    cuGraphMemcpyNodeGetParams, cuGraphMemcpyNodeSetParams, cuGraphMemsetNodeGetParams,
+    cuGraphMemsetNodeSetParams, cuGraphNodeGetContainingGraph, cuGraphNodeGetEnabled, cuGraphNodeGetType,
+    cuGraphNodeSetEnabled, cuGraphNodeSetParams, cuGraphNodeSetParams_v2,
+};
+
+pub(crate) use graph::ready::{
+    cuGraphExecDestroy, cuGraphExecGetFlags, cuGraphExecUpdate, cuGraphExecUpdate_v2, cuGraphInstantiate,
+    cuGraphInstantiate_v2, cuGraphInstantiateWithFlags, cuGraphInstantiateWithParams,
+    cuGraphInstantiateWithParams_ptsz, cuGraphLaunch, cuGraphLaunch_ptsz, cuGraphUpload, cuGraphUpload_ptsz,
+};
+
+pub(crate) use graph::memory::{
+    cuDeviceGetGraphMemAttribute, cuDeviceGraphMemTrim, cuDeviceSetGraphMemAttribute,
+};
+
+pub(crate) use capture::{
+    cuStreamBeginCapture, cuStreamBeginCapture_ptsz, cuStreamBeginCapture_v2, cuStreamBeginCapture_v2_ptsz,
+    cuStreamBeginCaptureToGraph, cuStreamBeginCaptureToGraph_ptsz, cuStreamEndCapture,
+    cuStreamEndCapture_ptsz, cuStreamGetCaptureInfo, cuStreamGetCaptureInfo_ptsz, cuStreamGetCaptureInfo_v2,
+    cuStreamGetCaptureInfo_v2_ptsz, cuStreamGetCaptureInfo_v3, cuStreamGetCaptureInfo_v3_ptsz,
+    cuStreamIsCapturing, cuStreamIsCapturing_ptsz, cuStreamUpdateCaptureDependencies,
+    cuStreamUpdateCaptureDependencies_ptsz, cuStreamUpdateCaptureDependencies_v2,
+    cuStreamUpdateCaptureDependencies_v2_ptsz, cuThreadExchangeStreamCaptureMode,
 };

@@ -13,7 +13,7 @@ use headgate_simgpu::protocol::{Remote, Reply, Request};
 use super::{context, device};
 use crate::driver::{Answer, Driver, driver, lost};
 use crate::objects::{Context, Function, Kernel, Library, Module, lock};
-use crate::{attributes, current, image, raw};
+use crate::{attributes, capture, current, image, raw};
 
 /// Loads a text into a context. The second part of an error is what the loader said.
 pub(super) fn load(
@@ -87,6 +87,7 @@ pub(crate) fn cuModuleLoadDataEx(
     if module.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    capture::forbid_unsafe_call(driver)?;
     let text = image::ptx(image)?;
     match load(driver, &context, &text) {
         Ok(loaded) => raw::store(module, CUmodule::from_addr(loaded.handle)),

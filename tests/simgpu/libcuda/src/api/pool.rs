@@ -15,8 +15,10 @@ use headgate_simgpu::protocol::{Holding, PoolFigure, Reply};
 
 use super::{device, memory, share, twins};
 use crate::driver::{Answer, Driver, driver};
+use crate::graph::Work;
+use crate::graph::memory::NodeMemory;
 use crate::objects::{Allocation, Origin, Pool, lock};
-use crate::{current, raw};
+use crate::{capture, current, raw};
 
 fn find(driver: &Driver, pool: CUmemoryPool) -> Result<Arc<Pool>, CUresult> {
     driver.pools.get(pool.addr()).ok_or(CUresult::ERROR_INVALID_VALUE)
@@ -40,6 +42,13 @@ fn take(
         None => lock(&driver.current_pools)[context.device],
     };
     let pool = driver.pools.get(handle).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if let Some(capture) = capture::of(&stream) {
+        // The allocation becomes a node of the graph, and its memory comes with the graph's launches.
+        let memory = NodeMemory::new(driver, pool.device, bytes as u64)?;
+        let address = memory.address;
+        capture.record(driver, &stream, Work::Allocate(memory))?;
+        return raw::store(dptr, address);
+    }
     driver.pools_used.store(true, Ordering::Release);
     let bytes = bytes as u64;
     match driver.hold(Holding::PoolAllocate { pool: pool.number, bytes, slot: stream.slot })? {

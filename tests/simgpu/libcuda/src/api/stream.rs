@@ -2,23 +2,21 @@
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
 use core::ffi::{c_int, c_uint};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUcontext, CUenum, CUevent, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUcontext, CUevent, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Request};
 
-use super::twins;
+use super::{event, twins};
 use crate::driver::{Answer, Driver, driver, lost};
 use crate::objects::{Context, Stream, StreamKind, lock};
-use crate::{current, raw};
+use crate::{capture, current, raw};
 
 pub(crate) const PRIORITY_LEAST: c_int = 0;
 pub(crate) const PRIORITY_GREATEST: c_int = -5;
 const NON_BLOCKING: c_uint = 1;
-/// `CU_STREAM_CAPTURE_STATUS_NONE`: capture is not simulated yet.
-const NOT_CAPTURING: CUenum = 0;
 
 /// Makes a stream in a context.
 pub(crate) fn open(
@@ -43,6 +41,7 @@ pub(crate) fn open(
         flags,
         priority,
         submitted: AtomicU64::new(completed),
+        capture: Mutex::new(None),
     });
     driver.streams.insert(handle, Arc::clone(&stream));
     let mut streams = lock(&context.streams);
@@ -83,6 +82,9 @@ pub(crate) fn cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, p
 pub(crate) fn cuStreamDestroy_v2(stream: CUstream) -> Answer {
     let driver = driver()?;
     let stream = driver.streams.get(stream.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    if let Some(capture) = capture::of(&stream) {
+        capture.invalidate();
+    }
     close(driver, &stream);
     Ok(())
 }
@@ -112,6 +114,7 @@ fn is_idle(driver: &Driver, context: &Context, stream: &Stream) -> bool {
 
 fn query(mode: ThreadMode, stream: CUstream) -> Answer {
     let (driver, context, stream) = find(mode, stream)?;
+    capture::forbid_waiting(driver, &stream)?;
     if !is_idle(driver, &context, &stream) {
         return Err(CUresult::ERROR_NOT_READY);
     }
@@ -126,6 +129,7 @@ fn synchronise(mode: ThreadMode, stream: CUstream) -> Answer {
 
 fn wait_for(mode: ThreadMode, stream: CUstream) -> Answer {
     let (driver, context, stream) = find(mode, stream)?;
+    capture::forbid_waiting(driver, &stream)?;
     if is_idle(driver, &context, &stream) {
         return driver.context_error(stream.context_number);
     }
@@ -139,15 +143,7 @@ fn wait_for(mode: ThreadMode, stream: CUstream) -> Answer {
 
 fn wait_event(mode: ThreadMode, stream: CUstream, event: CUevent, flags: c_uint) -> Answer {
     let (driver, _, stream) = find(mode, stream)?;
-    let event = driver.events.get(event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
-    if flags > 1 {
-        return Err(CUresult::ERROR_INVALID_VALUE);
-    }
-    let recorded = lock(&event.recorded).clone();
-    if let Some(point) = recorded.filter(|point| !driver.is_done(point.stream.slot, point.seq)) {
-        driver.submit(&stream, [Command::After { slot: point.stream.slot, seq: point.seq }])?;
-    }
-    Ok(())
+    event::wait(driver, &stream, event, flags)
 }
 
 fn get_context(mode: ThreadMode, stream: CUstream, ctx: *mut CUcontext) -> Answer {
@@ -165,11 +161,6 @@ fn get_priority(mode: ThreadMode, stream: CUstream, priority: *mut c_int) -> Ans
     raw::store(priority, stream.priority)
 }
 
-fn is_capturing(mode: ThreadMode, stream: CUstream, status: *mut CUenum) -> Answer {
-    find(mode, stream)?;
-    raw::store(status, NOT_CAPTURING)
-}
-
 twins! {
     cuStreamQuery, cuStreamQuery_ptsz (stream: CUstream) = query;
     cuStreamSynchronize, cuStreamSynchronize_ptsz (stream: CUstream) = synchronise;
@@ -177,5 +168,4 @@ twins! {
     cuStreamGetCtx, cuStreamGetCtx_ptsz (stream: CUstream, ctx: *mut CUcontext) = get_context;
     cuStreamGetFlags, cuStreamGetFlags_ptsz (stream: CUstream, flags: *mut c_uint) = get_flags;
     cuStreamGetPriority, cuStreamGetPriority_ptsz (stream: CUstream, priority: *mut c_int) = get_priority;
-    cuStreamIsCapturing, cuStreamIsCapturing_ptsz (stream: CUstream, status: *mut CUenum) = is_capturing;
 }

@@ -13,7 +13,7 @@ use headgate_abi::cuda::types::{
     CUdevice, CUdeviceptr, CUenum, CUmemAccessDesc, CUmemAllocationProp, CUmemLocation,
     CUmulticastObjectProp, CUresult,
 };
-use headgate_simgpu::mappings::{END, FIRST};
+use headgate_simgpu::mappings::{FIRST, NODES};
 use headgate_simgpu::protocol::{Holding, Reply, Request};
 
 use super::{device, memory};
@@ -37,14 +37,14 @@ fn block_of(handle: u64) -> Result<u64, CUresult> {
 pub(crate) fn reserve(driver: &Driver, bytes: u64, alignment: u64, wanted: u64) -> Result<u64, CUresult> {
     let mut reserved = lock(&driver.reserved);
     let fits = |reserved: &std::collections::BTreeMap<u64, u64>, at: u64| {
-        let end = at.checked_add(bytes).filter(|&end| at >= FIRST && end <= END);
+        let end = at.checked_add(bytes).filter(|&end| at >= FIRST && end <= NODES);
         end.is_some_and(|end| {
             reserved.range(..end).next_back().is_none_or(|(&start, &taken)| start + taken <= at)
         })
     };
     let aligned = |at: u64| at.checked_next_multiple_of(alignment);
     let behind = reserved.iter().next_back().map_or(FIRST, |(&start, &bytes)| start + bytes);
-    let candidates = [wanted, aligned(behind).unwrap_or(END)];
+    let candidates = [wanted, aligned(behind).unwrap_or(NODES)];
     let mut found = candidates.into_iter().find(|&at| at.is_multiple_of(alignment) && fits(&reserved, at));
     if found.is_none() {
         // The end of the range is reached; look between what is still reserved.
