@@ -54,12 +54,9 @@ pub fn churn(gpu: &Gpu, operations: u64, seed: u64) -> Result<Found, String> {
     let mut used = 0u64;
     for operation in 0..operations {
         let family = usize::try_from(random.below(families.len() as u64)).unwrap_or(0);
-        let is_graph = |family: usize| matches!(families[family].name, "graph" | "captured");
-        // Graphs share their memory; one at a time keeps the model simple.
-        let clashes = is_graph(family) && held.iter().any(|(other, ..)| is_graph(*other));
         let say =
             |what: &str| format!("seed {seed}, operation {operation}, {}: {what}", families[family].name);
-        if held.len() < HELD_MAX && !clashes && (held.is_empty() || random.below(2) == 0) {
+        if held.len() < HELD_MAX && (held.is_empty() || random.below(2) == 0) {
             let units = 1 + random.below(UNITS_MAX);
             let fits = used + units * UNIT <= room;
             match (families[family].take)(gpu, units) {

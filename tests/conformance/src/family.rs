@@ -1,6 +1,6 @@
 //! Every way to take device memory, in one shape: take so many units, get something that gives them back.
 
-use crate::gpu::{Code, Gpu, NOT_SUPPORTED, Shape, UNIT};
+use crate::gpu::{CUdeviceptr, CUgraph, Code, Gpu, NOT_SUPPORTED, Shape, UNIT};
 
 /// What was taken, and how to give it back.
 pub type Taken = Box<dyn FnOnce(&Gpu) -> Result<(), Code>>;
@@ -152,14 +152,15 @@ fn mipmap(gpu: &Gpu, units: u64) -> Result<Taken, Code> {
 }
 
 fn graph(gpu: &Gpu, units: u64) -> Result<Taken, Code> {
-    run_graph(gpu, gpu.allocating_graph(units * UNIT)?)
+    run_graph(gpu, gpu.allocating_graph(units * UNIT, false)?)
 }
 
 fn captured(gpu: &Gpu, units: u64) -> Result<Taken, Code> {
-    run_graph(gpu, gpu.captured_graph(units * UNIT)?)
+    run_graph(gpu, gpu.captured_graph(units * UNIT, false)?)
 }
 
-fn run_graph(gpu: &Gpu, graph: crate::gpu::CUgraph) -> Result<Taken, Code> {
+/// What a graph allocates and does not free is the program's: nobody may take it away.
+fn run_graph(gpu: &Gpu, (graph, address): (CUgraph, CUdeviceptr)) -> Result<Taken, Code> {
     let exec = match gpu.instantiate(graph) {
         Ok(exec) => exec,
         Err(code) => {
@@ -173,6 +174,9 @@ fn run_graph(gpu: &Gpu, graph: crate::gpu::CUgraph) -> Result<Taken, Code> {
     }
     Ok(Box::new(move |gpu| {
         gpu.end_graph(graph, Some(exec))?;
+        let stream = std::ptr::null_mut();
+        gpu.free_async(address, stream)?;
+        gpu.synchronise_stream(stream)?;
         gpu.trim_graphs()
     }))
 }

@@ -406,11 +406,11 @@ impl Gpu {
         cu!(cuMipmappedArrayDestroy(mipmap))
     }
 
-    /// A graph that allocates `bytes` and gives them back.
+    /// A graph that allocates `bytes`, and the address. It gives them back if it is to.
     ///
     /// # Errors
     /// The driver's own.
-    pub fn allocating_graph(&self, bytes: u64) -> Result<CUgraph, Code> {
+    pub fn allocating_graph(&self, bytes: u64, give_back: bool) -> Result<(CUgraph, CUdeviceptr), Code> {
         let mut graph = null_mut();
         cu!(cuGraphCreate(&raw mut graph, 0))?;
         let mut params: sys::CUDA_MEM_ALLOC_NODE_PARAMS = zeroed();
@@ -419,26 +419,33 @@ impl Gpu {
         params.bytesize = size(bytes);
         let (mut took, mut gave) = (null_mut(), null_mut());
         cu!(cuGraphAddMemAllocNode(&raw mut took, graph, std::ptr::null(), 0, &raw mut params))?;
-        cu!(cuGraphAddMemFreeNode(&raw mut gave, graph, &raw const took, 1, params.dptr))?;
-        Ok(graph)
+        if give_back {
+            cu!(cuGraphAddMemFreeNode(&raw mut gave, graph, &raw const took, 1, params.dptr))?;
+        }
+        Ok((graph, params.dptr))
     }
 
     /// The same by capture of a stream.
     ///
     /// # Errors
     /// The driver's own.
-    pub fn captured_graph(&self, bytes: u64) -> Result<CUgraph, Code> {
+    pub fn captured_graph(&self, bytes: u64, give_back: bool) -> Result<(CUgraph, CUdeviceptr), Code> {
         let stream = self.stream()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         if let Err(code) = cu!(cuStreamBeginCapture_v2(stream, mode)) {
             self.end_stream(stream)?;
             return Err(code);
         }
-        let worked = self.allocate_async(bytes, None, stream).and_then(|at| self.free_async(at, stream));
+        let worked = self.allocate_async(bytes, None, stream).and_then(|at| {
+            if give_back {
+                self.free_async(at, stream)?;
+            }
+            Ok(at)
+        });
         let mut graph = null_mut();
         let ended = cu!(cuStreamEndCapture(stream, &raw mut graph));
         self.end_stream(stream)?;
-        worked.and(ended).map(|()| graph)
+        ended.and(worked).map(|address| (graph, address))
     }
 
     /// Makes a graph ready.

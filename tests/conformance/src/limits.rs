@@ -59,11 +59,7 @@ fn exact(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
 
 fn piecemeal(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
     let room = free(gpu)?;
-    // Graphs share their memory, so many of them take no more than one.
     each(gpu, |family| {
-        if matches!(family.name, "graph" | "captured") {
-            return Ok(());
-        }
         let mut taken = Vec::new();
         let refusal = loop {
             match (family.take)(gpu, 1) {
@@ -147,7 +143,7 @@ fn imports(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
 
 fn graphs(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
     let room = free(gpu)?;
-    let graph = match gpu.allocating_graph(2 * UNIT) {
+    let (graph, _) = match gpu.allocating_graph(2 * UNIT, true) {
         Err(NOT_SUPPORTED) => return Ok(()),
         graph => must("a graph", graph)?,
     };

@@ -134,7 +134,7 @@ fn sharing(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
 
 fn graph_memory(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     let start = used(gpu)?;
-    let graph = match gpu.allocating_graph(3 * UNIT) {
+    let graph = match gpu.allocating_graph(3 * UNIT, true).map(|(graph, _)| graph) {
         Err(NOT_SUPPORTED) => {
             lines.note("not supported", NOT_SUPPORTED);
             return Ok(());
