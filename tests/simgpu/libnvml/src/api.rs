@@ -16,11 +16,20 @@ use crate::session::{self, Answer, ask, connection};
 #[allow(unused_imports, reason = "used by rows without a function of their own; there may be none")]
 pub(crate) use crate::exports::fallback::*;
 
+pub(crate) use crate::limits::{nvmlDeviceGetMemoryLimits_v1, nvmlDeviceSetMemoryLimits_v1};
+pub(crate) use crate::processes::{
+    nvmlDeviceGetAccountingMode, nvmlDeviceGetGraphicsRunningProcesses,
+    nvmlDeviceGetGraphicsRunningProcesses_v2, nvmlDeviceGetGraphicsRunningProcesses_v3,
+    nvmlDeviceGetMPSComputeRunningProcesses, nvmlDeviceGetMPSComputeRunningProcesses_v2,
+    nvmlDeviceGetMPSComputeRunningProcesses_v3, nvmlDeviceGetProcessesUtilizationInfo,
+    nvmlDeviceGetRunningProcessDetailList, nvmlSystemGetProcessName,
+};
+
 /// Driver of the same age as the CUDA version that is simulated by default.
 const DRIVER_VERSION: &str = "580.00.00-simulated";
 const NVML_VERSION: &str = "13.580.00-simulated";
 /// No MIG instance.
-const NONE: c_uint = c_uint::MAX;
+pub(crate) const NONE: c_uint = c_uint::MAX;
 /// Vendor 10de, as of an H100; subsystem likewise made up of NVIDIA's own.
 const PCI_DEVICE: c_uint = 0x2330_10de;
 const PCI_SUBSYSTEM: c_uint = 0x16c1_10de;
@@ -33,7 +42,7 @@ fn handle(index: usize) -> NvmlDevice {
 }
 
 /// The index of a device handle.
-fn index(device: NvmlDevice) -> Result<(u32, DeviceInfo), NvmlReturn> {
+pub(crate) fn index(device: NvmlDevice) -> Result<(u32, DeviceInfo), NvmlReturn> {
     let connection = connection()?;
     let number = device.0.addr().checked_sub(HANDLE_BASE + HANDLE_STEP);
     let index = number.filter(|number| number.is_multiple_of(HANDLE_STEP)).map(|number| number / HANDLE_STEP);
@@ -170,7 +179,7 @@ pub(crate) fn nvmlDeviceGetUtilizationRates(device: NvmlDevice, to: *mut NvmlUti
     }
 }
 
-fn processes(device: NvmlDevice) -> Result<Vec<ProcessInfo>, NvmlReturn> {
+pub(crate) fn processes(device: NvmlDevice) -> Result<Vec<ProcessInfo>, NvmlReturn> {
     let (device, _) = index(device)?;
     match ask(&Request::Processes { device })? {
         Reply::Processes(processes) => Ok(processes),
@@ -223,11 +232,7 @@ pub(crate) fn nvmlDeviceGetProcessUtilization(
     count: *mut c_uint,
     since_us: c_ulonglong,
 ) -> Answer {
-    let (device, _) = index(device)?;
-    let Reply::ProcessSamples(list) = ask(&Request::ProcessUtilisation { device, since_us })? else {
-        return Err(NvmlReturn::ERROR_UNKNOWN);
-    };
-    let list: Vec<_> = list
+    let list: Vec<_> = crate::processes::samples(device, since_us)?
         .into_iter()
         .map(|sample| NvmlProcessUtilizationSample {
             pid: sample.pid,

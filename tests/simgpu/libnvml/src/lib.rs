@@ -6,9 +6,11 @@
 //! What it never does: invent a figure the simulated device has not measured, keep state other than the connection,
 //! panic in its caller, or link the hook.
 //!
-//! Read in this order: `exports`, `session`, [`api`].
+//! Read in this order: `exports`, `session`, [`api`], `processes`, `limits`.
 
 mod exports;
 mod session;
 mod api;
+mod processes;
+mod limits;
 mod raw;

@@ -76,6 +76,7 @@ pub(crate) fn ask(request: &Request) -> Result<Reply, NvmlReturn> {
     match connection()?.ask(request) {
         Ok(Reply::Refused { status, .. }) => Err(match CUresult(status) {
             CUresult::ERROR_NOT_FOUND => NvmlReturn::ERROR_NOT_FOUND,
+            CUresult::ERROR_NOT_SUPPORTED => NvmlReturn::ERROR_NOT_SUPPORTED,
             CUresult::ERROR_INVALID_DEVICE | CUresult::ERROR_INVALID_VALUE => {
                 NvmlReturn::ERROR_INVALID_ARGUMENT
             }

@@ -171,7 +171,13 @@ pub(crate) fn process_name(pid: u32) -> io::Result<String> {
 fn control_group(pid: u32) -> io::Result<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    Ok(format!("/sys/fs/cgroup{path}"))
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let hierarchy = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (place, kind) = (words.next()?, words.next()?);
+        (kind == "cgroup2").then_some(place)
+    });
+    Ok(format!("{}{path}", hierarchy.unwrap_or("/sys/fs/cgroup")))
 }
 
 impl Session {
