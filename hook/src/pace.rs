@@ -168,8 +168,10 @@ impl Pace {
         self.bring_to_front(session, stream, per_thread, context, row);
         if self.lanes[0].batch == 0 || !host_gate_open(session, row, &self.lanes[0]) {
             if driver::is_capturing(stream, per_thread) {
-                // Nothing may be put into a capture, and nothing of it runs before the graph is launched.
-                return self.pass(session, row, stream);
+                // Nothing may be put into a capture, and nothing of it runs before the graph is launched: that
+                // launch comes to the gate, so this thread must ask again.
+                session.seat().counters[row].launches.fetch_add(1, Relaxed);
+                return Admission::Go;
             }
             self.edge(session, 0);
             let lane = &mut self.lanes[0];
@@ -267,21 +269,24 @@ impl Pace {
     fn flush(&mut self, session: &'static Session) {
         self.count_out(session);
         for index in 0..self.lanes.len() {
-            let lane = &self.lanes[index];
-            if lane.launched != 0 && !driver::is_capturing(lane.stream, lane.per_thread) {
-                self.edge(session, index);
-            }
+            self.edge(session, index);
         }
     }
 
-    /// Ends a lane's batch: the GPU will report it when it is done.
+    /// Ends a lane's batch, unless its stream is captured: the GPU will report it when it is done.
     fn edge(&mut self, session: &'static Session, index: usize) {
         let lane = &mut self.lanes[index];
-        let launched = std::mem::take(&mut lane.launched);
-        lane.batch = 0;
-        if launched == 0 {
+        if lane.launched == 0 {
+            lane.batch = 0;
             return;
         }
+        if driver::is_capturing(lane.stream, lane.per_thread) {
+            // The stream has joined a capture since the batch began. The report would become a node of the program's
+            // graph; it is made at the next edge behind the capture.
+            return;
+        }
+        let launched = std::mem::take(&mut lane.launched);
+        lane.batch = 0;
         let seat = session.seat();
         seat.counters[lane.row].launches.fetch_add(u64::from(launched), Relaxed);
         seat.counters[lane.row].batches.fetch_add(1, Relaxed);

@@ -6,6 +6,8 @@
 #![expect(unsafe_code, reason = "calls C functions through pointers")]
 #![expect(clippy::print_stdout, reason = "answers are its purpose")]
 
+mod graphs;
+
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{BufRead, Write};
 
@@ -25,6 +27,7 @@ struct State {
     stream: usize,
     function: usize,
     counter: u64,
+    exec: usize,
 }
 
 macro_rules! call {
@@ -42,13 +45,14 @@ macro_rules! call {
     }};
 }
 
+use call;
+
 /// The puppet's own answer when the library lacks a function.
 const NOT_FOUND: Status = 100_000;
 
 fn main() {
     let by_proc_address = std::env::args().any(|argument| argument == "--by-proc-address");
-    let libraries =
-        Libraries { cuda: open("libcuda.so.1"), nvml: open("libnvidia-ml.so.1"), by_proc_address };
+    let libraries = Libraries::open(by_proc_address);
     let mut state = State::default();
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { return };
@@ -68,6 +72,10 @@ fn open(name: &str) -> *mut c_void {
 }
 
 impl Libraries {
+    fn open(by_proc_address: bool) -> Self {
+        Self { cuda: open("libcuda.so.1"), nvml: open("libnvidia-ml.so.1"), by_proc_address }
+    }
+
     fn find(&self, name: &str, version: c_int) -> Option<*mut c_void> {
         let nvml = name.starts_with("nvml");
         if nvml || !self.by_proc_address {
@@ -114,6 +122,7 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "free" | "free-async" => free(libraries, state, words),
         "info" | "total" | "nvml" | "nvml2" => view(libraries, words[0]),
         "load" | "launch" | "sync" | "count" => work(libraries, state, words),
+        "capture" | "capture-join" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
         "free-address" => answer(call!(libraries, "cuMemFree_v2", 3020, (u64), (number(words, 1))), &[]),
         "fork" => fork(libraries),
