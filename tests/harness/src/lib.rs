@@ -12,6 +12,7 @@
 pub mod workspace;
 pub mod device;
 pub mod node;
+pub mod nats;
 pub mod process;
 pub mod prometheus;
 pub mod demo;
@@ -20,6 +21,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 pub use device::Device;
+pub use nats::Nats;
 pub use node::{Node, NodeOptions, TenantSpec};
 pub use process::Program;
 

@@ -46,9 +46,10 @@ const RULES: &[Rule] = &[
         own: &["headgate-quota", "headgate-abi"],
         outside: Only(&["axum", "prometheus-client", "thiserror", "tokio", "tracing"]),
     },
+    Rule { package: "headgate-loans", own: &["headgate-quota"], outside: Any },
     Rule {
         package: "headgate",
-        own: &["headgate-quota", "headgate-abi", "headgate-ebpf", "headgate-exporter"],
+        own: &["headgate-quota", "headgate-abi", "headgate-ebpf", "headgate-exporter", "headgate-loans"],
         outside: Any,
     },
     // The simulated GPU shares the contract and nothing else, so that it cannot share the hook's mistakes.
