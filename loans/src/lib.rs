@@ -6,8 +6,8 @@
 //! It never touches a device or a tenant: limits go out to the node as values, demands come in as values. It
 //! never believes a peer about who it is: that stands in its certificate.
 //!
-//! Read in this order: [`limits`], [`store`], [`identity`], [`certs`], [`tls`], [`wire`], [`peer`], [`audit`],
-//! [`settings`], [`desk`].
+//! Read in this order: [`limits`], [`store`], [`identity`], [`certs`], [`refused`], [`tls`], [`wire`], [`peer`],
+//! [`audit`], [`demand`], [`settings`], [`desk`].
 
 #![forbid(unsafe_code)]
 
@@ -15,3 +15,11 @@ pub mod limits;
 pub mod store;
 pub mod identity;
 pub mod certs;
+pub mod refused;
+pub mod tls;
+pub mod wire;
+pub mod peer;
+pub mod audit;
+pub mod demand;
+pub mod settings;
+pub mod desk;

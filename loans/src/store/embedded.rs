@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use headgate_quota::loan::{Device, District, Ledger, Node, Place, Revision};
+use headgate_quota::loan::{Ledger, Node, Place, Revision};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
 use super::{LoanStore, StoreError, Stored, Swap};
@@ -87,16 +87,6 @@ fn parsed(key: &str, text: &str) -> Result<Ledger, StoreError> {
     text.parse().map_err(|source| StoreError::Unreadable { key: key.to_owned(), source })
 }
 
-fn place(key: &str) -> Option<Place> {
-    let mut parts = key.split('/');
-    let place = Place {
-        district: District::new(parts.next()?)?,
-        node: Node::new(parts.next()?)?,
-        device: Device::new(parts.next()?)?,
-    };
-    parts.next().is_none().then_some(place)
-}
-
 impl LoanStore for Embedded {
     fn word(&self) -> &'static str {
         "embedded"
@@ -169,7 +159,7 @@ impl LoanStore for Embedded {
             for (key, revision, text) in listed.await? {
                 let ledger = parsed(&key, &text)?;
                 // Keys are written from places, so every key is one.
-                if let Some(place) = place(&key) {
+                if let Ok(place) = key.parse::<Place>() {
                     all.push(Stored { place, revision: Revision(revision), ledger });
                 }
             }

@@ -138,6 +138,23 @@ impl FromStr for LoanId {
     }
 }
 
+impl FromStr for Place {
+    type Err = NotAName;
+
+    fn from_str(text: &str) -> Result<Self, NotAName> {
+        let parse = || {
+            let mut parts = text.split('/');
+            let place = Self {
+                district: District::new(parts.next()?)?,
+                node: Node::new(parts.next()?)?,
+                device: Device::new(parts.next()?)?,
+            };
+            parts.next().is_none().then_some(place)
+        };
+        parse().ok_or(NotAName { expected: "a place: DISTRICT/NODE/DEVICE" })
+    }
+}
+
 impl FromStr for Guest {
     type Err = NotAName;
 
