@@ -14,7 +14,7 @@ use headgate_abi::limits::LANES_MAX;
 use headgate_abi::segment::layout::{BACKEND_MEMOPS, LaneMarks, SEAT_BYTES, Seat};
 
 use crate::session::Session;
-use crate::{driver, log, watch};
+use crate::{driver, log, sys, watch};
 
 const FREE: u8 = 0;
 const HELD: u8 = 1;
@@ -54,6 +54,34 @@ pub(crate) fn give_up(lane: usize) {
 
 fn at_rest(seat: &Seat, lane: usize) -> bool {
     seat.lanes[lane].begun.load(Acquire) == seat.marks[lane].completed.load(Acquire)
+}
+
+/// Whether nothing of this process is on a device row, or held before it.
+pub(crate) fn all_at_rest(seat: &Seat, row: usize) -> bool {
+    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
+    let mut own = (0..high).filter(|&lane| seat.lanes[lane].device.load(Acquire) as usize == row + 1);
+    own.all(|lane| at_rest(seat, lane))
+}
+
+/// A batch has begun in a lane: the clock of work with the device runs from now, unless it does already.
+#[inline]
+pub(crate) fn clock_in(seat: &Seat, row: usize, lane: Option<usize>) {
+    let Some(lane) = lane else { return };
+    let clock = &seat.busy[row];
+    if !clock.runs() {
+        clock.begin(sys::now_us());
+    } else if seat.lanes[lane].submitted.load(Relaxed) == seat.marks[lane].completed.load(Acquire)
+        && others_at_rest(seat, row, lane)
+    {
+        clock.restart(sys::now_us());
+    }
+}
+
+fn others_at_rest(seat: &Seat, row: usize, except: usize) -> bool {
+    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
+    (0..high).all(|lane| {
+        lane == except || seat.lanes[lane].device.load(Acquire) as usize != row + 1 || at_rest(seat, lane)
+    })
 }
 
 /// A context is gone, and with it every report it still owed.

@@ -134,6 +134,18 @@ pub(crate) fn flush() {
     }
 }
 
+/// The program has looked at the device: if all its work is done, the clock of what it had there stops. What looks
+/// at one stream of several stops nothing while the others work.
+#[inline]
+pub(crate) fn looked() {
+    let Some(session) = session::seated() else { return };
+    for (row, clock) in session.seat().busy.iter().enumerate() {
+        if clock.runs() && lanes::all_at_rest(session.seat(), row) {
+            clock.finish(sys::now_us());
+        }
+    }
+}
+
 /// Counts a launch that passes without being paced.
 pub(crate) fn count_unpaced() {
     let Some(session) = session::seated() else { return };
@@ -179,6 +191,7 @@ impl Pace {
                 lane.host_gated = true;
                 wait_for_gate(session, row);
             }
+            lanes::clock_in(session.seat(), row, lane.seat_lane);
             let most = limits.batch_launches_max.load(Acquire).clamp(1, BATCH_LAUNCHES_MAX);
             lane.batch = lane.cost.batch(limits.batch_us.load(Acquire), most);
         }

@@ -43,6 +43,9 @@ impl Bucket {
     /// Changes the cap and keeps the bucket as full as it was; debt stays what it is.
     pub fn resize(&mut self, cap: Micros) {
         let (level, before) = (i128::from(self.level_ppm_us), i128::from(self.cap_us));
+        if i128::from(cap.0) == before {
+            return;
+        }
         self.set_cap(cap);
         if 0 < level && 0 < before {
             let level = level * i128::from(self.cap_us) / before;
@@ -58,9 +61,17 @@ impl Bucket {
 
     /// Adds `rate` of `elapsed`, up to the cap.
     pub fn refill(&mut self, elapsed: Micros, rate: Ppm) {
+        self.refill_up_to(elapsed, rate, Micros::ZERO);
+    }
+
+    /// Adds `rate` of `elapsed`, up to `most` or the cap, whichever is more. What is above either stays until it
+    /// is used.
+    pub fn refill_up_to(&mut self, elapsed: Micros, rate: Ppm, most: Micros) {
         let elapsed = i64::try_from(elapsed.0).unwrap_or(i64::MAX);
         let added = elapsed.saturating_mul(i64::from(rate.get()));
-        self.level_ppm_us = self.level_ppm_us.saturating_add(added).min(i64::from(self.cap_us) * SCALE);
+        let most = i64::try_from(most.0).unwrap_or(i64::MAX).saturating_mul(SCALE);
+        let top = most.max(i64::from(self.cap_us) * SCALE).max(self.level_ppm_us);
+        self.level_ppm_us = self.level_ppm_us.saturating_add(added).min(top);
     }
 
     /// Takes out measured use, into debt if need be.

@@ -80,6 +80,7 @@ impl World {
             in_flight: 0 < queued[tenant],
             waiting: wants[tenant] && !open[tenant],
             progress: 0,
+            ..Observation::default()
         });
     }
 

@@ -12,11 +12,12 @@
 //! All integers are little-endian in native atomics; both sides run on one host. A seat fills one page so
 //! that a process can register just its own page with the driver for the GPU to write completions into.
 
+use super::busy::BusyClock;
 use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 /// `HGLIMIT1`.
 pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
 /// `HGLEDGR1`.
@@ -133,7 +134,8 @@ pub struct DeviceTotals {
 /// ```text
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
-/// 1024  lanes, the host's half           3072  lanes, the GPU's half
+/// 1024  clocks of work with the device   1280  lanes, the host's half      3072  lanes, the GPU's half
+/// 3968  reserved to 4096
 /// ```
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
@@ -170,6 +172,8 @@ pub struct Seat {
     /// The gate words the GPU waits on, per device row. Writer: the daemon; and this process, to open them,
     /// when the daemon is gone.
     pub gates: [AtomicU32; DEVICES_MAX],
+    /// How long work has been with the device, per device row.
+    pub busy: [BusyClock; DEVICES_MAX],
     /// What the host did, per lane.
     pub lanes: [Lane; LANES_MAX],
     /// How far the GPU is, per lane.
@@ -250,7 +254,8 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, counters) == 192);
     assert!(core::mem::offset_of!(Seat, waiting) == 704);
     assert!(core::mem::offset_of!(Seat, gate_wait_buckets) == 768);
-    assert!(core::mem::offset_of!(Seat, lanes) == 1024);
+    assert!(core::mem::offset_of!(Seat, busy) == 1024);
+    assert!(core::mem::offset_of!(Seat, lanes) == 1280);
     assert!(core::mem::offset_of!(Seat, gates) == 960);
     assert!(core::mem::offset_of!(Seat, marks) == 3072);
 };

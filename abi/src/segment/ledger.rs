@@ -277,6 +277,9 @@ fn clear(seat: &Seat) {
             word.store(0, Relaxed);
         }
         seat.waiting[device].store(0, Relaxed);
+        for word in [&seat.busy[device].total_us, &seat.busy[device].since_us] {
+            word.store(0, Relaxed);
+        }
     }
     for word in &seat.gate_wait_buckets {
         word.store(0, Relaxed);

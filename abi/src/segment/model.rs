@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::busy::BusyClock;
 use super::layout::{DeviceTotals, GATE_WAIT_BUCKETS, Lane, LaneMarks, LedgerHeader, Seat, SeatCounters};
 use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
@@ -57,6 +58,7 @@ fn seat() -> Seat {
         waiting: halves(),
         gate_wait_buckets: words::<GATE_WAIT_BUCKETS>(),
         gates: halves(),
+        busy: std::array::from_fn(|_| BusyClock { total_us: word(), since_us: word() }),
         lanes: std::array::from_fn::<_, LANES_MAX, _>(lane),
         marks: std::array::from_fn(|_| LaneMarks { started: half(), completed: half() }),
     }

@@ -23,6 +23,10 @@ pub struct Progress {
     pub waiting: bool,
     /// Work is past the gate and not done.
     pub running: bool,
+    /// More than one batch of a lane is queued: the device will not run dry at the end of the one it is at.
+    pub queued: bool,
+    /// A batch is past the gate and not closed: its program is still filling it, or has stopped launching.
+    pub filling: bool,
     /// A number that changes when a batch completes.
     pub completed: u32,
 }
@@ -38,6 +42,8 @@ pub fn progress(seat: &Seat, device: usize) -> Progress {
             let one = lane_progress(lane, marks);
             progress.waiting |= one.waiting;
             progress.running |= one.running;
+            progress.queued |= one.queued;
+            progress.filling |= one.filling;
             progress.completed = progress.completed.wrapping_add(one.completed);
         }
     }
@@ -48,9 +54,13 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
     // The GPU's words are read first: a batch that moves on in between is seen one step behind, never ahead.
     let completed = marks.completed.load(Acquire);
     let started = marks.started.load(Acquire);
+    let begun = lane.begun.load(Acquire);
+    let submitted = lane.submitted.load(Acquire);
     Progress {
-        waiting: ahead(lane.begun.load(Acquire), started),
-        running: ahead(started, completed) && ahead(lane.submitted.load(Acquire), completed),
+        waiting: ahead(begun, started),
+        queued: ahead(begun, completed.wrapping_add(1)),
+        running: ahead(started, completed) && ahead(submitted, completed),
+        filling: ahead(started, completed) && ahead(started, submitted),
         completed,
     }
 }
@@ -92,10 +102,15 @@ mod tests {
             assert_eq!(shown(seat, 0), (true, false));
             marks.started.store(number, Release);
             assert_eq!(shown(seat, 0), (false, false), "an open batch is not yet work");
+            assert!(progress(seat, 0).filling);
             lane.submitted.store(number, Release);
             assert_eq!(shown(seat, 0), (false, true));
             assert_eq!(progress(seat, 0).completed, before);
             assert_eq!(shown(seat, 1), (false, false), "another device");
+            assert!(!progress(seat, 0).queued && !progress(seat, 0).filling);
+            lane.begun.store(number.wrapping_add(1), Release);
+            assert!(progress(seat, 0).queued, "the next one waits already");
+            lane.begun.store(number, Release);
             marks.completed.store(number, Release);
             assert_eq!(shown(seat, 0), (false, false));
             assert_eq!(progress(seat, 0).completed, number);

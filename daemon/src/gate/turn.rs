@@ -68,8 +68,9 @@ impl Turn {
         let Self { row, scheduler, table, places, charged } = self;
         let row = *row;
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
-        scheduler
-            .tick(now, |serial| by_serial(serial).map_or_else(Observation::default, |t| observe(t, row)));
+        scheduler.tick(now, |serial| {
+            by_serial(serial).map_or_else(Observation::default, |t| observe(t, row, now))
+        });
         for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
             // The host's gate is the tenant's, the GPU's is each process's own: the GPU must be able to read
             // it, and a page that a process can only read is not one that every driver registers.
@@ -88,13 +89,21 @@ impl Turn {
 }
 
 /// What the tenant's processes show. Each word is read once; whatever it says, the answer is yes or no.
-fn observe(tenant: &GateTenant, row: usize) -> Observation {
-    let mut seen = Observation::default();
+fn observe(tenant: &GateTenant, row: usize, now: Micros) -> Observation {
+    let mut seen = Observation { last_batch: true, ..Observation::default() };
     for seat in &tenant.seats {
         let seat = tenant.segments.ledger.seat(*seat);
         let progress = progress(seat, row);
-        seen.waiting |= progress.waiting || 0 < seat.waiting[row].load(Relaxed);
+        let waiting = progress.waiting || 0 < seat.waiting[row].load(Relaxed);
+        seen.waiting |= waiting;
         seen.in_flight |= progress.running;
+        seen.last_batch &= !progress.queued;
+        seen.filling |= progress.filling;
+        let (finished, open) = seat.busy[row].read(now.0);
+        seen.finished = seen.finished.saturating_add(Micros(finished));
+        if progress.waiting || progress.running || progress.filling {
+            seen.open = seen.open.max(open.map(Micros));
+        }
         seen.progress = seen.progress.wrapping_add(u64::from(progress.completed));
     }
     seen

@@ -6,7 +6,7 @@ use headgate_abi::cuda::types::{CUDA_LAUNCH_PARAMS, CUstream};
 use crate::driver;
 use crate::ledger::pools;
 use crate::pace::{self, Admission};
-use crate::verdict::{Denial, NoSettlement, Verdict};
+use crate::verdict::{Denial, Verdict};
 
 /// Every way to start kernels in a stream.
 #[inline]
@@ -61,6 +61,7 @@ pub(crate) fn launch_on_many(parts: Vec<CUDA_LAUNCH_PARAMS>) -> Verdict<impl FnO
 pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
     Verdict::ForwardThen(|status| {
+        pace::looked();
         pools::look_again();
         status
     })
@@ -69,7 +70,10 @@ pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
 /// Calls that wait for the device, ask how far it is, or mark a point in a stream: work before them is reported
 /// first, or the daemon would take the tenant for idle.
 #[inline]
-pub(crate) fn observe() -> Verdict<NoSettlement> {
+pub(crate) fn observe() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
-    Verdict::Forward
+    Verdict::ForwardThen(|status| {
+        pace::looked();
+        status
+    })
 }

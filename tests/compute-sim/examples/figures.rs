@@ -26,7 +26,15 @@ fn main() {
     let pulse = ProgramPlan::of(Behaviour::Pulse { kernels: 4, think_ns: 300 * US }, 100 * US);
     for (name, other) in [("saturating", ProgramPlan::saturating(100 * US)), ("host-bound", pulse)] {
         let s = shares(&[tenant(50, pulse), tenant(50, other)], 4_000 * MS, 1).unwrap();
-        println!("host-bound beside {name}: {:.2?} total {:.3}", s.percent, s.total);
+        let bare = |mut program: ProgramPlan| {
+            program.hooked = false;
+            tenant(50, program)
+        };
+        let native = shares(&[bare(pulse), bare(other)], 4_000 * MS, 1).unwrap();
+        println!(
+            "host-bound beside {name}: {:.2?} total {:.3}; native {:.2?} total {:.3}",
+            s.percent, s.total, native.percent, native.total
+        );
     }
     let mixed = [tenant(50, ProgramPlan::saturating(20 * US)), tenant(50, ProgramPlan::saturating(20 * MS))];
     let s = shares(&mixed, 10_000 * MS, 1).unwrap();

@@ -198,7 +198,8 @@ impl Node {
         }
         self.ticks += 1;
         let Self { scheduler, memories, owners, .. } = self;
-        scheduler.tick(Micros(self.now / US), |tenant| observe(tenant, memories, owners));
+        let now = Micros(self.now / US);
+        scheduler.tick(now, |tenant| observe(tenant, now, memories, owners));
         for program in 0..self.programs.len() {
             let open = self.scheduler.gate_open(self.owners[program]);
             self.set_gate(program, open);
@@ -224,12 +225,19 @@ impl Node {
 }
 
 /// What the daemon sees of a tenant, by the same words and the same law.
-fn observe(tenant: usize, memories: &Memories, owners: &[usize]) -> Observation {
-    let mut seen = Observation::default();
+fn observe(tenant: usize, now: Micros, memories: &Memories, owners: &[usize]) -> Observation {
+    let mut seen = Observation { last_batch: true, ..Observation::default() };
     for (memory, _) in memories.0.iter().zip(owners).filter(|(_, owner)| **owner == tenant) {
         let progress = progress(memory.seat(), 0);
         seen.waiting |= progress.waiting;
         seen.in_flight |= progress.running;
+        seen.last_batch &= !progress.queued;
+        seen.filling |= progress.filling;
+        let (finished, open) = memory.seat().busy[0].read(now.0);
+        seen.finished = seen.finished.saturating_add(Micros(finished));
+        if progress.waiting || progress.running || progress.filling {
+            seen.open = seen.open.max(open.map(Micros));
+        }
         seen.progress = seen.progress.wrapping_add(u64::from(progress.completed));
     }
     seen

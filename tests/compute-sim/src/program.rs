@@ -233,6 +233,7 @@ impl Program {
         batches: Batches,
     ) {
         if self.waits_for.take().is_some() {
+            self.looked(now, memories);
             let think = self.rng.between(think_ns / 2, think_ns + think_ns / 2);
             self.wake = Some(now + think);
             return;
@@ -259,6 +260,7 @@ impl Program {
         }
         if self.waits_for.is_some_and(|kernels| kernels <= memories.0[self.index].kernels) {
             self.waits_for = None;
+            self.looked(now, memories);
             if let Some(came) = self.requests.pop_front() {
                 self.latencies.push(now - came);
             }
@@ -291,6 +293,13 @@ impl Program {
             self.wake = None;
         } else {
             self.wake = Some(now + count * LAUNCH_NS);
+        }
+    }
+
+    /// The program has learnt that all its work is done.
+    fn looked(&self, now: Nanos, memories: &Memories) {
+        if self.plan.hooked {
+            memories.0[self.index].seat().busy[0].finish(now / US);
         }
     }
 
@@ -327,6 +336,13 @@ impl Program {
         own.grown = (own.grown * 2).min(batches.launches_max);
         let number = own.number.wrapping_add(1);
         let program = self.index;
+        let seat = memories.0[program].seat();
+        let now_us = (model.now() / US).max(1);
+        if !seat.busy[0].runs() {
+            seat.busy[0].begin(now_us);
+        } else if self.launched == memories.0[program].kernels {
+            seat.busy[0].restart(now_us);
+        }
         memories.0[program].seat().lanes[lane].begun.store(number, Release);
         let gate = Op { work: Work::Wait, after: Vec::new(), payload: Deed::Gate { program } };
         self.submit(lane, gate, model, memories);

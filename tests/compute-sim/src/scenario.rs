@@ -37,15 +37,18 @@ pub struct Shares {
     pub total: f64,
 }
 
-/// Shares over `span_ns`, after 100 ms to settle.
+/// Shares over `span_ns`, after 100 ms to settle, or the time of ten kernels of each tenant if that is more: all
+/// gates are open at first, and what long kernels overlap then is repaid.
 ///
 /// # Errors
 /// When the kernel gives no shared memory.
 pub fn shares(plans: &[TenantPlan], span_ns: Nanos, seed: u64) -> Result<Shares, SegmentError> {
     let mut node = Node::start(plans, Pace::default(), seed)?;
-    node.run_until(100 * MS);
+    let ten: Nanos = plans.iter().flat_map(|plan| &plan.programs).map(|program| program.kernel_ns * 10).sum();
+    let settled = ten.max(100 * MS);
+    node.run_until(settled);
     let before: Vec<Nanos> = (0..plans.len()).map(|tenant| node.busy_ns(tenant)).collect();
-    node.run_until(100 * MS + span_ns);
+    node.run_until(settled + span_ns);
     let percent: Vec<f64> =
         (0..plans.len()).map(|tenant| percent(node.busy_ns(tenant) - before[tenant], span_ns)).collect();
     let off = |(share, plan): (&f64, &TenantPlan)| (share - f64::from(plan.quota.nominal.get()) / 1e4).abs();
