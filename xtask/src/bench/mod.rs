@@ -14,6 +14,7 @@ mod stopwatch;
 mod hook;
 mod starts;
 mod memory;
+mod loans;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         "what memory isolation costs, and whether its books are right whatever programs do",
         memory::measure,
     ),
+    ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
 ];
 
 /// Options of the chore.
