@@ -15,6 +15,7 @@ mod hook;
 mod starts;
 mod memory;
 mod loans;
+mod remote;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,11 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         memory::measure,
     ),
     ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
+    (
+        "remote",
+        "what a borrowed GPU costs a program, natively and remotely in turn, on the simulated device",
+        remote::measure,
+    ),
 ];
 
 /// Options of the chore.
