@@ -1,15 +1,11 @@
 //! Reading the loader's tables: where the C library's functions are, and where this library's own code is.
 #![expect(unsafe_code, reason = "walks the memory of loaded objects")]
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
-const DT_NULL: usize = 0;
-const DT_STRTAB: usize = 5;
-const DT_SYMTAB: usize = 6;
-const DT_GNU_HASH: usize = 0x6fff_fef5;
-const STT_FUNC: u8 = 2;
-/// Longest walk along a dynamic section or a hash chain. A damaged table must not hang a program.
-const STEPS_MAX: usize = 100_000;
+mod tables;
+
+use tables::{Memory, Tables};
 
 /// The function of that name in the C library's own symbol table, or null. Found without `dlsym`, which in
 /// this process is ours.
@@ -99,73 +95,42 @@ impl Object<'_> {
     /// Address of the function of that name, if the object defines one.
     fn find(&self, name: &[u8]) -> Option<usize> {
         let dynamic = self.segments().find(|segment| segment.p_type == libc::PT_DYNAMIC)?;
-        let mut entry = self.span(&dynamic).start;
-        let (mut strings, mut symbols, mut hash) = (0, 0, 0);
-        for _ in 0..STEPS_MAX {
-            // A dynamic section is an array of (tag, value) that ends with DT_NULL.
-            let (tag, value) = (word(entry), word(entry + size_of::<usize>()));
-            // glibc has relocated these addresses in place, musl has not.
-            let address = if value < self.base { self.base + value } else { value };
-            match tag {
-                DT_NULL => break,
-                DT_STRTAB => strings = address,
-                DT_SYMTAB => symbols = address,
-                DT_GNU_HASH => hash = address,
-                _ => {}
-            }
-            entry += 2 * size_of::<usize>();
-        }
-        if strings == 0 || symbols == 0 || hash == 0 {
-            return None;
-        }
-        self.look_up(strings, symbols, hash, name)
+        Tables::of(self, self.base, self.span(&dynamic).start)?.find(self, name)
     }
 
-    /// A look-up in a GNU hash table: number of buckets, first hashed symbol, words of the bloom filter and its
-    /// shift; then the filter, the buckets, and the chains, whose last link has bit 0 set.
-    fn look_up(&self, strings: usize, symbols: usize, hash: usize, name: &[u8]) -> Option<usize> {
-        let (buckets, first, bloom) = (half(hash), half(hash + 4), half(hash + 8) as usize);
-        let bucket_table = hash + 16 + 8 * bloom;
-        let chains = bucket_table + 4 * buckets as usize;
-        let wanted = gnu_hash(name);
-        let start = half(bucket_table + 4 * wanted.checked_rem(buckets)? as usize);
-        for index in (start.max(1)..).take(STEPS_MAX) {
-            let link = half(chains + 4 * index.checked_sub(first)? as usize);
-            if link | 1 == wanted | 1 {
-                let at = symbols + index as usize * size_of::<libc::Elf64_Sym>();
-                let symbol: *const libc::Elf64_Sym = std::ptr::with_exposed_provenance(at);
-                // SAFETY: a symbol number from the object's own hash table.
-                let symbol = unsafe { *symbol };
-                let text: *const c_char =
-                    std::ptr::with_exposed_provenance(strings + symbol.st_name as usize);
-                // SAFETY: an offset into the object's string table.
-                let text = unsafe { CStr::from_ptr(text) };
-                if text.to_bytes() == name && symbol.st_info & 0xf == STT_FUNC && symbol.st_value != 0 {
-                    return usize::try_from(symbol.st_value).ok().map(|value| self.base + value);
-                }
-            }
-            if link & 1 == 1 {
-                return None;
-            }
-        }
-        None
+    /// The `T` at an address, if all of it lies in a readable segment of the object.
+    fn read<T: Number>(&self, at: usize) -> Option<T> {
+        let end = at.checked_add(size_of::<T>())?;
+        let inside = self.segments().any(|segment| {
+            let span = self.span(&segment);
+            segment.p_type == libc::PT_LOAD
+                && segment.p_flags & libc::PF_R != 0
+                && span.start <= at
+                && end <= span.end
+        });
+        let place: *const T = std::ptr::with_exposed_provenance(at);
+        // SAFETY: the loader has mapped the readable segments of a loaded object, and the range lies in one; a
+        // `Number` may have any bits and is read without regard to alignment.
+        inside.then(|| unsafe { place.read_unaligned() })
     }
 }
 
-fn gnu_hash(name: &[u8]) -> u32 {
-    name.iter().fold(5381u32, |hash, &byte| hash.wrapping_mul(33).wrapping_add(u32::from(byte)))
+impl Memory for Object<'_> {
+    fn word(&self, at: usize) -> Option<usize> {
+        self.read(at)
+    }
+
+    fn half(&self, at: usize) -> Option<u32> {
+        self.read(at)
+    }
+
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.read(at)
+    }
 }
 
-/// A machine word of a loaded object's tables.
-fn word(address: usize) -> usize {
-    let at: *const usize = std::ptr::with_exposed_provenance(address);
-    // SAFETY: callers walk the tables of a loaded object by the rules of the ELF format.
-    unsafe { at.read() }
-}
-
-/// A 32-bit word of a loaded object's tables.
-fn half(address: usize) -> u32 {
-    let at: *const u32 = std::ptr::with_exposed_provenance(address);
-    // SAFETY: as for `word`.
-    unsafe { at.read() }
-}
+/// Numbers that any bits make.
+trait Number: Copy {}
+impl Number for u8 {}
+impl Number for u32 {}
+impl Number for usize {}

@@ -2,7 +2,7 @@
 //! driver pointer to the shell that stands in front of it.
 #![expect(unsafe_code, reason = "walks the loader's tables and calls the real dlsym")]
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{
     AtomicPtr, AtomicUsize,
@@ -118,13 +118,15 @@ fn resolve(slot: &AtomicUsize, library: &CStr, name: &str) -> Option<*mut c_void
 /// is loaded and lacks the name.
 fn look_up(library: &CStr, name: &str) -> Option<*mut c_void> {
     let real_dlsym = real_dlsym()?;
+    let mut buffer = [0u8; 96];
+    let name = terminated(name, &mut buffer)?;
     // SAFETY: asks only for a library that is loaded already; the name is NUL-terminated.
     let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
     if handle.is_null() {
-        return None;
+        let elsewhere = (library == CUDA_LIBRARY).then(driver_elsewhere)??;
+        // SAFETY: a library that is loaded at this moment, by the loader's own record; a NUL-terminated name.
+        return Some(unsafe { real_dlsym(elsewhere, name.as_ptr()) });
     }
-    let mut buffer = [0u8; 96];
-    let name = terminated(name, &mut buffer)?;
     // SAFETY: a valid handle and a NUL-terminated name.
     let real = unsafe { real_dlsym(handle, name.as_ptr()) };
     // SAFETY: gives back the reference that dlopen took; the library stays loaded by its first owner.
@@ -158,7 +160,34 @@ fn note_real(name: &[u8], real: *mut c_void) {
         && lives_in_driver(real)
     {
         let _previous = slot.compare_exchange(0, real.expose_provenance(), AcqRel, Acquire);
+        if name.starts_with(b"cu") {
+            ELSEWHERE.store(real, Release);
+        }
     }
+}
+
+/// A function of a driver that is not found by its soname: loaded into a namespace of its own (`dlmopen`), or under
+/// another name. Null while no program has looked one up.
+static ELSEWHERE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// That driver, as something to look names up in; the loader's record of a library is its handle.
+fn driver_elsewhere() -> Option<*mut c_void> {
+    const RTLD_DL_LINKMAP: c_int = 2;
+    type Dladdr1 = unsafe extern "C" fn(*const c_void, *mut libc::Dl_info, *mut *mut c_void, c_int) -> c_int;
+    let function = ELSEWHERE.load(Acquire);
+    if function.is_null() {
+        return None;
+    }
+    // glibc's own; musl has no namespaces and lacks it.
+    let dladdr1 = elf::find_in_c_library(b"dladdr1");
+    // SAFETY: the C library's dladdr1 has this signature; null becomes None.
+    let dladdr1 = unsafe { std::mem::transmute::<*mut c_void, Option<Dladdr1>>(dladdr1) }?;
+    // SAFETY: an all-zero record is a valid value to be filled in.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    let mut record = std::ptr::null_mut();
+    // SAFETY: any address may be asked about, also one whose library is gone; both outputs are valid for writing.
+    let known = unsafe { dladdr1(function, &raw mut info, &raw mut record, RTLD_DL_LINKMAP) };
+    (known != 0 && !record.is_null()).then_some(record)
 }
 
 /// Whether the function belongs to a library named like a driver library.

@@ -64,14 +64,22 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Starts the driver.
+    /// Starts the driver on the first device.
     ///
     /// # Errors
     /// The driver's own.
     pub fn start() -> Result<Self, Code> {
+        Self::start_on(0)
+    }
+
+    /// Starts the driver on a device.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn start_on(ordinal: i32) -> Result<Self, Code> {
         cu!(cuInit(0))?;
         let (mut device, mut context) = (0, null_mut());
-        cu!(cuDeviceGet(&raw mut device, 0))?;
+        cu!(cuDeviceGet(&raw mut device, ordinal))?;
         cu!(cuDevicePrimaryCtxRetain(&raw mut context, device))?;
         cu!(cuCtxSetCurrent(context))?;
         Ok(Self { device, context })
@@ -93,6 +101,28 @@ impl Gpu {
         cu!(cuDevicePrimaryCtxReset_v2(self.device))?;
         cu!(cuDevicePrimaryCtxRetain(&raw mut self.context, self.device))?;
         cu!(cuCtxSetCurrent(self.context))
+    }
+
+    /// The device's name.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn name(&self) -> Result<String, Code> {
+        let mut text = [0i8; 256];
+        cu!(cuDeviceGetName(text.as_mut_ptr(), 256, self.device))?;
+        let text: Vec<u8> =
+            text.iter().map(|&byte| byte.cast_unsigned()).take_while(|&byte| byte != 0).collect();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The CUDA version the driver supports, as 1000 x major + 10 x minor.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn driver_version(&self) -> Result<i32, Code> {
+        let mut version = 0;
+        cu!(cuDriverGetVersion(&raw mut version))?;
+        Ok(version)
     }
 
     /// Free and total bytes.
@@ -280,6 +310,30 @@ impl Gpu {
         let mut handle = 0;
         cu!(cuMemCreate(&raw mut handle, size(bytes), &raw const props, 0))?;
         Ok(handle)
+    }
+
+    /// Physical memory on another device than the context's.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn create_on(&self, device: i32, bytes: u64) -> Result<CUmemGenericAllocationHandle, Code> {
+        let props = properties(device);
+        let mut handle = 0;
+        cu!(cuMemCreate(&raw mut handle, size(bytes), &raw const props, 0))?;
+        Ok(handle)
+    }
+
+    /// Calls with nowhere to put the answer, and with flags that no version knows: what each comes to.
+    pub fn without_outputs(&self) -> [Result<(), Code>; 6] {
+        let mut memory = null_mut();
+        [
+            cu!(cuMemAlloc_v2(null_mut(), 4096)),
+            cu!(cuMemAllocAsync(null_mut(), 4096, null_mut())),
+            cu!(cuMemAllocPitch_v2(null_mut(), null_mut(), 64, 64, 4)),
+            cu!(cuMemCreate(null_mut(), size(UNIT), std::ptr::null(), 0)),
+            cu!(cuMemHostAlloc(null_mut(), 4096, 0)),
+            cu!(cuMemHostAlloc(&raw mut memory, 4096, 1 << 30)),
+        ]
     }
 
     /// Gives a handle back.

@@ -9,7 +9,8 @@
 //! * under the hook with limits, which must refuse exactly what does not fit, with the driver's own code.
 //!
 //! Read in this order: [`gpu`] (the calls), [`family`] (every way to take memory), [`transcript`] (what is
-//! compared), [`limits`] (what is refused), [`churn`] (random operations).
+//! compared), [`limits`] (what is refused), [`churn`] (random operations), [`route`] (the ways to the driver),
+//! [`report`] (all of it for machines).
 
 pub mod gpu;
 pub mod family;
@@ -17,3 +18,6 @@ pub mod nvml;
 pub mod transcript;
 pub mod limits;
 pub mod churn;
+pub mod route;
+pub mod report;
+pub mod catalogue;

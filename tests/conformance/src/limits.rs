@@ -12,6 +12,7 @@ pub type Case = (&'static str, fn(&Gpu, &Nvml) -> Result<(), String>);
 pub const CASES: &[Case] = &[
     ("12/what does not fit is out of memory, exactly", exact),
     ("12/unit by unit to the last byte", piecemeal),
+    ("12/a refusal leaves the context usable", usable),
     ("13/15/every view agrees after every step", views),
     ("8/rounds of taking and giving leave nothing", rounds),
     ("8/what a pool keeps makes room for others", pools_yield),
@@ -55,6 +56,16 @@ fn exact(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
         must("giving back", give(gpu))?;
         equal("what is free afterwards", free(gpu)?, room)
     })
+}
+
+fn usable(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
+    let held = must("a unit", gpu.allocate(UNIT))?;
+    for _ in 0..3 {
+        equal("far too much", gpu.allocate(1 << 45).err(), Some(OUT_OF_MEMORY))?;
+        must("copying to the device and back", gpu.prove(held))?;
+        must("waiting", gpu.synchronise())?;
+    }
+    must("freeing", gpu.free(held))
 }
 
 fn piecemeal(gpu: &Gpu, _: &Nvml) -> Result<(), String> {

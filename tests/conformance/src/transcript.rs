@@ -162,6 +162,7 @@ fn odd_arguments(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     lines.note("odd physical size", gpu.create(UNIT + 1, false).err());
     lines.note("release what is not", gpu.release(0xdead_beef));
     lines.note("no array", gpu.array(Shape::floats(0, 0, 0)).err());
+    lines.note("no outputs, unknown flags", gpu.without_outputs());
     Ok(())
 }
 

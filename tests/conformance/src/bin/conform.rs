@@ -1,16 +1,9 @@
-//! Runs the conformance cases on whatever driver it finds.
-//!
-//! ```text
-//! conform transcript            every observation, one a line; compare two of them
-//! conform limits                "ok CASE" or "FAIL CASE: why"; needs a quota and no neighbours in the tenant
-//! conform churn OPERATIONS SEED random operations; "operations N refused N drift N"
-//! conform hog UNITS             takes units until refused; "took N"; holds them until standard input ends
-//! conform faults                for each family "FAMILY CALL", waits for a line, then "CODE LEFT-BYTES"
-//! conform loop SEED             random operations without end, for whoever kills it
-//! ```
+//! Runs the conformance cases on whatever driver it finds. `conform --help` says how.
 #![expect(clippy::print_stdout, reason = "what it sees is its output")]
 
+use std::ffi::CString;
 use std::io::BufRead;
+use std::path::Path;
 use std::process::ExitCode;
 
 use headgate_conformance::churn::churn;
@@ -18,7 +11,35 @@ use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
-use headgate_conformance::{limits, transcript};
+use headgate_conformance::{limits, report, route, transcript};
+
+const USAGE: &str = "\
+Runs the conformance suite of Headgate on the libcuda.so.1 and libnvidia-ml.so.1 that the loader finds: NVIDIA's own
+on a machine with a GPU, the simulated ones where LD_LIBRARY_PATH names their folder. Run it natively, then under the
+hook (headgate run --tenant T -- conform ..), and compare.
+
+For people and machines:
+  conform report [--limits] [--scratch DIR]
+                                one JSON object a line and case. With --limits also what must be refused: the program
+                                must then be alone in a tenant whose memory quota is a multiple of 2 MiB
+  conform compare FIRST SECOND  holds the transcripts of two reports against each other, one JSON object a line and case
+  conform ways                  names of the ways to the driver's functions
+
+For the suite's own tests:
+  conform transcript            every observation, one a line
+  conform limits                \"ok CASE\" or \"FAIL CASE: why\"; needs a quota as above
+  conform churn OPERATIONS SEED random operations; \"operations N refused N drift N\"
+  conform hog UNITS             takes units until refused; \"took N\"; holds them until standard input ends
+  conform faults                for each family \"FAMILY CALL\", waits for a line, then \"CODE LEFT-BYTES\"
+  conform loop SEED             random operations without end, for whoever kills it
+  conform route WAY DIR         finds the driver in a way, takes units until refused; \"took N refused CODE\"
+  conform answers               what cuGetProcAddress answers to many questions
+  conform look                  for each line of input, free and total by CUDA and twice by NVML, or error numbers
+  conform beside UNITS          with a context on the first device, takes physical memory on each device by turns
+  conform home NAME             starts CUDA, then tells the library in which a function is found by its name
+
+Exit status 0: nothing failed. What a driver does not support is skipped by name, and is no failure.
+";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -34,8 +55,28 @@ fn main() -> ExitCode {
 }
 
 fn run(words: &[&str]) -> Result<bool, String> {
+    match words {
+        ["--help" | "-h" | "help"] => {
+            print!("{USAGE}");
+            return Ok(true);
+        }
+        ["ways"] => {
+            route::WAYS.iter().for_each(|(way, _)| println!("{way}"));
+            return Ok(true);
+        }
+        ["compare", first, second] => {
+            return report::compare(Path::new(first), Path::new(second), &mut |line| println!("{line}"));
+        }
+        ["route", way, scratch] => {
+            let (units, code) = route::take(way, Path::new(scratch))?;
+            println!("took {units} refused {code}");
+            return Ok(true);
+        }
+        _ => {}
+    }
     let gpu = Gpu::start().map_err(|code| format!("CUDA does not start: {code}"))?;
     match words {
+        ["report", options @ ..] => told(&gpu, options),
         ["transcript"] => Ok(observe(&gpu)),
         ["limits"] => refuse(&gpu),
         ["churn", operations, seed] => {
@@ -48,9 +89,38 @@ fn run(words: &[&str]) -> Result<bool, String> {
         },
         ["hog", units] => hog(&gpu, number(units)?),
         ["faults"] => faults(&gpu),
-        _ => {
-            Err("usage: conform transcript | limits | churn OPERATIONS SEED | hog UNITS | faults | loop SEED"
-                .into())
+        ["answers"] => {
+            route::answers()?.iter().for_each(|line| println!("{line}"));
+            Ok(true)
+        }
+        ["look"] => {
+            let mut orders = std::io::stdin().lock().lines();
+            Ok(orders.all(|order| order.is_ok() && look(&gpu)))
+        }
+        ["beside", units] => beside(&gpu, number(units)?),
+        ["home", name] => {
+            let name = CString::new(*name).map_err(|error| error.to_string())?;
+            println!("{}", route::home_of(&name)?.display());
+            Ok(true)
+        }
+        _ => Err("unknown words; see conform --help".into()),
+    }
+}
+
+fn told(gpu: &Gpu, mut options: &[&str]) -> Result<bool, String> {
+    let (mut limits, mut scratch) = (false, std::env::temp_dir());
+    loop {
+        options = match options {
+            [] => return report::run(gpu, limits, &scratch, &mut |line| println!("{line}")),
+            ["--limits", rest @ ..] => {
+                limits = true;
+                rest
+            }
+            ["--scratch", folder, rest @ ..] => {
+                scratch = folder.into();
+                rest
+            }
+            [other, ..] => return Err(format!("unknown option {other}; see conform --help")),
         }
     }
 }
@@ -90,6 +160,36 @@ fn refuse(gpu: &Gpu) -> Result<bool, String> {
         }
     }
     Ok(good)
+}
+
+fn look(gpu: &Gpu) -> bool {
+    let cuda = gpu.memory();
+    match cuda {
+        Ok((free, total)) => println!("cuda {free} {total}"),
+        Err(code) => println!("cuda code {code}"),
+    }
+    let nvml = Nvml::start().and_then(|nvml| Ok([nvml.memory()?, nvml.memory_v2()?]));
+    match nvml {
+        Ok(views) => views.iter().for_each(|view| println!("nvml {} {}", view.free, view.total)),
+        Err(code) => println!("nvml code {code}"),
+    }
+    cuda.is_ok() && nvml.is_ok()
+}
+
+/// Takes memory where the location says, not where the context is: on the second device until it is refused, then
+/// on the first. Prints how many of each.
+fn beside(gpu: &Gpu, units: u64) -> Result<bool, String> {
+    for device in [1, 0] {
+        let mut taken = 0u64;
+        let refused = loop {
+            match gpu.create_on(device, units * UNIT) {
+                Ok(_) => taken += 1,
+                Err(code) => break code,
+            }
+        };
+        println!("device {device} took {taken} refused {refused}");
+    }
+    Ok(true)
 }
 
 fn hog(gpu: &Gpu, units: u64) -> Result<bool, String> {

@@ -15,7 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 /// One unit of the suite.
 pub const UNIT: u64 = 2 << 20;
 
-fn program() -> &'static Path {
+/// The suite's program.
+pub fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_conform"))
 }
 
