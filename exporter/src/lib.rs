@@ -14,7 +14,6 @@
 
 pub mod snapshot;
 pub mod kernel;
-pub mod loans;
 pub mod families;
 pub mod page;
 pub mod http;

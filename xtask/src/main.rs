@@ -7,10 +7,11 @@
 //! * `bench NAME`: figures, compared with their goals.
 //! * `ebpf`: rebuilds the kernel programs' committed objects.
 //! * `loom`: the protocol of shared memory under a model checker.
+//! * `fuzz`: runs the fuzz targets for a while.
 //! * `docs`: the API documentation, warnings being errors.
 //!
-//! Nothing here is shipped. A chore exits 0 when all is well and 1 when it found something; `bench` and `ebpf`
-//! have further codes, named in their modules.
+//! Nothing here is shipped. A chore exits 0 when all is well and 1 when it found something; `bench`, `ebpf` and
+//! `fuzz` have further codes, named in their modules.
 //!
 //! Read in this order: [`workspace`], [`tidy`], [`mod@bench`].
 
@@ -20,6 +21,7 @@ mod tidy;
 mod demo;
 mod bench;
 mod ebpf;
+mod fuzz;
 mod chores;
 
 use std::ffi::OsString;
@@ -53,6 +55,8 @@ enum Chore {
     },
     /// The protocol of shared memory, every order of its steps and deaths between them, under a model checker.
     Loom,
+    /// Fuzzes what is read from strangers. Exit 1: an input that fails was found; 3: no C++ compiler.
+    Fuzz(fuzz::Options),
     /// The API documentation of every crate, warnings being errors.
     Docs {
         /// Opens it in a browser.
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
             ebpf::run(&check.then(|| "--check".to_owned()).into_iter().collect::<Vec<_>>())
         }
         Chore::Loom => chores::loom(),
+        Chore::Fuzz(options) => fuzz::run(&options),
         Chore::Docs { open } => chores::docs(open),
     };
     outcome.unwrap_or_else(|error| {

@@ -14,8 +14,6 @@ mod stopwatch;
 mod hook;
 mod starts;
 mod memory;
-mod loans;
-mod remote;
 
 use std::process::ExitCode;
 
@@ -42,12 +40,6 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         "memory",
         "what memory isolation costs, and whether its books are right whatever programs do",
         memory::measure,
-    ),
-    ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
-    (
-        "remote",
-        "what a borrowed GPU costs a program, natively and remotely in turn, on the simulated device",
-        remote::measure,
     ),
 ];
 
