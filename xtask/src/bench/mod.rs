@@ -13,6 +13,7 @@ mod figure;
 mod stopwatch;
 mod hook;
 mod starts;
+mod compute;
 mod memory;
 
 use std::process::ExitCode;
@@ -37,6 +38,11 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         starts::measure,
     ),
     (
+        "compute",
+        "shares, express latency, reclaim and the daemon's cost, on the simulated device and in virtual time",
+        compute::measure,
+    ),
+    (
         "memory",
         "what memory isolation costs, and whether its books are right whatever programs do",
         memory::measure,
@@ -54,6 +60,9 @@ pub(crate) struct Options {
     /// Fewer rounds and samples: shows that the bench works, not what the figures are worth.
     #[arg(long)]
     quick: bool,
+    /// Only this part of a bench that has parts, so that a shared machine is not held for long; a wrong one lists them.
+    #[arg(long, value_name = "PART")]
+    part: Option<String>,
 }
 
 /// What a bench is told.
@@ -61,6 +70,8 @@ pub(crate) struct Options {
 pub(crate) struct Settings {
     /// Fewer rounds and samples.
     pub(crate) quick: bool,
+    /// Only this part, where a bench has parts.
+    pub(crate) part: Option<String>,
     /// The commit the figures are of.
     pub(crate) commit: String,
 }
@@ -73,7 +84,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     };
-    match measure(name, options.quick) {
+    match measure(name, options) {
         Ok(figures) => report(&figures, options.json),
         Err(error) => {
             eprintln!("bench {name}: could not measure: {error:#}");
@@ -82,13 +93,13 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn measure(name: &str, quick: bool) -> Result<Vec<Figure>> {
+fn measure(name: &str, options: &Options) -> Result<Vec<Figure>> {
     let names = || BENCHES.iter().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
     let (_, _, measure) = BENCHES
         .iter()
         .find(|(known, ..)| *known == name)
         .with_context(|| format!("there is no such bench; there are: {}", names()))?;
-    measure(&Settings { quick, commit: workspace::commit()? })
+    measure(&Settings { quick: options.quick, part: options.part.clone(), commit: workspace::commit()? })
 }
 
 fn report(figures: &[Figure], json: bool) -> ExitCode {
