@@ -161,6 +161,32 @@ pub fn settles(kernel_ns: Nanos, points: f64, seed: u64) -> Result<Nanos, Segmen
     Ok(last.map_or(0, |at| (at as u64 + 1) * STEP))
 }
 
+/// Percentile 99 of a batch tenant's requests beside a saturating one, as they came in the first half of `span_ns`, and
+/// in the second half, from 20 ms after it has been raised to express.
+///
+/// # Errors
+/// When the kernel gives no shared memory.
+pub fn raised(span_ns: Nanos, seed: u64) -> Result<(Nanos, Nanos), SegmentError> {
+    let requests = ProgramPlan::of(Behaviour::Serve { kernels: 40, gap_ns: 8 * MS }, 100 * US);
+    let saturating = ProgramPlan::saturating(100 * US);
+    let of = |percent, class, program| TenantPlan {
+        quota: quota(percent, Mode::Borrow, class),
+        programs: vec![program],
+    };
+    let mut node = Node::start(
+        &[of(70, Class::Batch, requests), of(30, Class::Batch, saturating)],
+        Pace::default(),
+        seed,
+    )?;
+    node.run_until(span_ns / 2);
+    node.set_quotas(&[quota(70, Mode::Borrow, Class::Express), quota(30, Mode::Borrow, Class::Batch)]);
+    let before = node.latencies(0).len();
+    node.run_until(node.now() + 20 * MS);
+    let settled = node.latencies(0).len();
+    node.run_until(span_ns);
+    Ok((p99(&node.latencies(0)[..before]), p99(&node.latencies(0)[settled..])))
+}
+
 /// The value that one in a hundred is above.
 #[must_use]
 pub fn p99(values: &[Nanos]) -> Nanos {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use headgate_compute_sim::rng::Rng;
-use headgate_compute_sim::scenario::{express, hard_cap, quota, reclaim, settles, shares, tenant};
+use headgate_compute_sim::scenario::{express, hard_cap, quota, raised, reclaim, settles, shares, tenant};
 use headgate_compute_sim::{Behaviour, Node, Pace, ProgramPlan, TenantPlan};
 use headgate_quota::{Class, Mode};
 
@@ -217,6 +217,14 @@ fn a_new_quota_settles_within_20_ms() {
             let settled = settles(kernel, 5.0, seed).unwrap();
             assert!(settled <= 20 * MS, "{kernel} ns, seed {seed}: {settled} ns");
         }
+    }
+}
+
+#[test]
+fn a_raised_class_counts_within_20_ms() {
+    for seed in 0..5 {
+        let (before, after) = raised(20_000 * MS, seed).unwrap();
+        assert!(after * 3 <= before * 2, "seed {seed}: p99 {before} ns before, {after} ns after");
     }
 }
 
