@@ -11,8 +11,7 @@ use serde::Serialize;
 pub(crate) enum Better {
     /// Less is better.
     Lower,
-    /// More is better; for the benches that measure throughput and utilisation.
-    #[expect(dead_code, reason = "part of the contract; no bench measures such a figure yet")]
+    /// More is better.
     Higher,
 }
 
@@ -71,6 +70,18 @@ impl Subject {
         samples: &[f64],
     ) -> Result<Figure> {
         self.figure(figure, case.into(), unit, goal, Better::Lower, samples)
+    }
+
+    /// A figure of which more is better. Fails as [`Subject::lower`] does.
+    pub(crate) fn higher(
+        &self,
+        figure: &'static str,
+        case: impl Into<String>,
+        unit: &'static str,
+        goal: Option<f64>,
+        samples: &[f64],
+    ) -> Result<Figure> {
+        self.figure(figure, case.into(), unit, goal, Better::Higher, samples)
     }
 
     fn figure(
