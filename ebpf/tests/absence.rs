@@ -71,3 +71,15 @@ fn without_privileges_everything_is_missing_and_nothing_fails() {
         }
     }
 }
+
+#[test]
+fn a_skip_cannot_hide_a_program_that_the_verifier_has_begun_to_refuse() {
+    let refused = "residency: missing: border_egress: Permission denied (os error 13)";
+    let able = support::expect::verdict(refused).is_some();
+    // Whoever may not load programs at all, or says that this kernel lacks them, may skip.
+    assert_eq!(able, support::expect::verdict("device_gate: missing: the same").is_some());
+    assert!(
+        support::expect::verdict("no C compiler").is_none(),
+        "what is no feature of the kernel's may be missing"
+    );
+}

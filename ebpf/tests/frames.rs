@@ -7,7 +7,7 @@ use std::fs::File;
 use headgate_ebpf::{Enforcement, Part, Reason, RuleMode, Rules, Side, State};
 use support::{
     TestCgroup,
-    city::{Agent, City, Realm},
+    city::{Agent, City, Realm, in_namespace},
     eventually, skip,
 };
 
@@ -61,13 +61,8 @@ impl Scene {
         let namespace =
             File::open(format!("/run/netns/{}", self.city.namespace(place))).expect("it is there");
         let enforcement = &mut self.enforcement;
-        std::thread::scope(|scope| {
-            let guard = scope.spawn(move || {
-                enter(&namespace);
-                enforcement.guard_interface("clinic", interface, side)
-            });
-            guard.join().expect("it does not panic").expect("the kernel lets us");
-        });
+        in_namespace(&namespace, || enforcement.guard_interface("clinic", interface, side))
+            .expect("the kernel lets us");
     }
 
     /// Tries to send frames to the router; answers how many the sender believes to have sent.
@@ -78,15 +73,6 @@ impl Scene {
     fn refused(&self, reason: Reason) -> u64 {
         self.enforcement.refusals("clinic").expect("readable")[&reason].refused
     }
-}
-
-/// Moves the calling thread into a network namespace.
-fn enter(namespace: &File) {
-    use std::os::fd::AsRawFd as _;
-    #[expect(unsafe_code, reason = "setns(2)")]
-    // SAFETY: an open namespace and its kind.
-    let answer = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    assert_eq!(answer, 0, "root may enter");
 }
 
 /// A place's bytes or frames received so far, once they have stopped coming.

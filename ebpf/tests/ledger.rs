@@ -47,7 +47,8 @@ fn scene(config: Config) -> Result<(Scene, Attached), String> {
             return Err(status.to_string());
         }
     }
-    let shared = ["-shared", "-fPIC", "-fno-omit-frame-pointer"];
+    let shared =
+        ["-shared", "-fPIC", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-fno-shrink-wrap"];
     let driver = copy_of(&compile_program("memory.c", &shared)?);
     let scene_programs = (compile_program("hook.c", &shared)?, compile_program("tenant.c", &[])?);
     let attached = bench.probes.attach_library(&driver).map_err(|error| error.to_string())?;

@@ -25,12 +25,25 @@ pub(crate) fn current_cgroup() -> u64 {
 /// daemon has named, so that a container made inside a tenant's cgroup still counts as the tenant's, and a tenant
 /// inside another tenant's cgroup as itself.
 #[inline(always)]
+#[allow(dead_code, reason = "the programs that judge remember what they found, and ask below")]
 pub(crate) fn current_row() -> u32 {
     // Most processes sit in the very cgroup that was named; for them the walk would be fifteen helper calls of nothing.
-    // SAFETY: the value is copied at once; a concurrent update of the map replaces whole 32-bit rows.
-    if let Some(row) = unsafe { CGROUPS.get(current_cgroup()) } {
-        return *row;
+    match row_named(current_cgroup()) {
+        Some(row) => row,
+        None => row_above(),
     }
+}
+
+/// The row that a cgroup itself was given.
+#[inline(always)]
+pub(crate) fn row_named(cgroup_id: u64) -> Option<u32> {
+    // SAFETY: the value is copied at once; a concurrent update of the map replaces whole 32-bit rows.
+    unsafe { CGROUPS.get(cgroup_id) }.copied()
+}
+
+/// The row of the deepest named ancestor of the current process' cgroup.
+#[inline(always)]
+pub(crate) fn row_above() -> u32 {
     let mut level = CGROUP_LEVELS_MAX;
     while level > 0 {
         level -= 1;
@@ -39,9 +52,8 @@ pub(crate) fn current_row() -> u32 {
         if id == 0 {
             continue;
         }
-        // SAFETY: as above.
-        if let Some(row) = unsafe { CGROUPS.get(id) } {
-            return *row;
+        if let Some(row) = row_named(id) {
+            return row;
         }
     }
     Slot::UNKNOWN.row()

@@ -29,8 +29,10 @@
 
 #![no_std]
 #![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod attribution;
+mod seen;
 
 use core::mem::MaybeUninit;
 
@@ -49,18 +51,18 @@ use headgate_ebpf_programs::{
 };
 use headgate_ebpf_records::{
     border::{
-        AddressV4, AddressV6, Flow, GENERATION_BITS, LOCAL, Owner, REASONS, Reason, Refusals, Spend, UNKNOWN,
-        control, district_row, refusal_row,
+        AddressV4, AddressV6, Flow, Found, GENERATION_BITS, LATELY_ENTRIES, LOCAL, Owner, REASONS, Reason,
+        Refusals, Spend, UNKNOWN, control, district_row, refusal_row,
     },
     limits::{CGROUP_LEVELS_MAX, DISTRICTS_MAX, GUARDS_MAX, RANGES_MAX},
     policy::{Mode, Policy},
     slots::{ROWS_MAX, Slot},
 };
 
-use crate::attribution::{CGROUPS, current_row};
-
-#[btf_map]
-static CONTROL: Array<u32, { control::WORDS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+use crate::{
+    attribution::{current_cgroup, row_above, row_named},
+    seen::{row_of_cgroup, word},
+};
 
 #[btf_map]
 static POLICIES: Array<Policy, { ROWS_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -70,6 +72,11 @@ static RANGES_V4: LpmTrie<AddressV4, u32, { 2 * RANGES_MAX as usize }> = LpmTrie
 
 #[btf_map]
 static RANGES_V6: LpmTrie<AddressV6, u32, { 2 * RANGES_MAX as usize }> = LpmTrie::new();
+
+/// Districts of IPv4 addresses lately asked for, on this CPU: each a [`Found`] in one word, so that a look sees all of an
+/// entry or none of it.
+#[btf_map]
+static LATELY: PerCpuArray<u64, { LATELY_ENTRIES as usize }> = PerCpuArray::new();
 
 #[btf_map]
 static GRANTS: Array<u64, { (ROWS_MAX * DISTRICTS_MAX) as usize }, { BPF_F_MMAPABLE as usize }> =
@@ -121,7 +128,7 @@ pub fn border_egress(context: SkBuffContext) -> i32 {
     }
     let policy = policy_of(row);
     let mut packet = Packet::NOTHING;
-    if !read_packet(skb, 0, Side::Destination, &mut packet) {
+    if !read_packet::<0>(skb, Side::Destination, &mut packet) {
         return verdict(row, policy, Reason::NotIp);
     }
     let district = district_of(&packet);
@@ -153,7 +160,7 @@ pub fn border_ingress(context: SkBuffContext) -> i32 {
     let mut packet = Packet::NOTHING;
     // What cannot be read came from outside; whoever sent it is judged there.
     let district =
-        if read_packet(skb, 0, Side::Source, &mut packet) { district_of(&packet) } else { UNKNOWN };
+        if read_packet::<0>(skb, Side::Source, &mut packet) { district_of(&packet) } else { UNKNOWN };
     if let Some(flow) = FLOWS.get_ptr_mut(district_row(row, district)) {
         // SAFETY: the value was just looked up.
         unsafe { add(&raw mut (*flow).ingress, packet.bytes) };
@@ -230,7 +237,7 @@ fn frame_objection(skb: *mut __sk_buff, policy: Policy) -> Option<Reason> {
         _ => return Some(Reason::NotIp),
     }
     let mut packet = Packet::NOTHING;
-    if !read_packet(skb, ETHERNET_BYTES, Side::Destination, &mut packet) {
+    if !read_packet::<ETHERNET_BYTES>(skb, Side::Destination, &mut packet) {
         return Some(Reason::NotIp);
     }
     if row_of(skb) == Slot::UNKNOWN.row() {
@@ -299,6 +306,14 @@ struct HeaderV4 {
     destination: [u8; 4],
 }
 
+/// A packet without options, and the ports.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ordinary {
+    header: HeaderV4,
+    ports: [u8; 4],
+}
+
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct HeaderV6 {
@@ -310,11 +325,15 @@ struct HeaderV6 {
     destination: [u8; 16],
 }
 
-/// Reads a packet that begins `at` bytes into the buffer. Answers whether it could be read as IP.
+/// Reads a packet that begins `AT` bytes into the buffer. Answers whether it could be read as IP.
 #[inline(always)]
-fn read_packet(skb: *mut __sk_buff, at: u32, side: Side, packet: &mut Packet) -> bool {
+fn read_packet<const AT: u32>(skb: *mut __sk_buff, side: Side, packet: &mut Packet) -> bool {
+    let at = AT;
     // SAFETY: the kernel passes a valid context.
     packet.bytes = u64::from(unsafe { (*skb).len }.wrapping_sub(at));
+    if peek::<AT>(skb, side, packet) {
+        return true;
+    }
     let Some(first) = load::<u8>(skb, at) else { return false };
     let network_bytes;
     let mut has_ports = true;
@@ -356,6 +375,37 @@ fn read_packet(skb: *mut __sk_buff, at: u32, side: Side, packet: &mut Packet) ->
     true
 }
 
+/// Reads an ordinary IPv4 packet where it lies: a header without options, whole and not to be cut, ports right behind it.
+/// Answers whether it was one; anything else is read piece by piece.
+#[inline(always)]
+fn peek<const AT: u32>(skb: *mut __sk_buff, side: Side, packet: &mut Packet) -> bool {
+    // SAFETY: the kernel passes a valid context, here and below.
+    if unsafe { (*skb).gso_segs } > 1 {
+        return false;
+    }
+    // SAFETY: as above.
+    let data = unsafe { (*skb).data } as usize;
+    // SAFETY: as above.
+    let end = unsafe { (*skb).data_end } as usize;
+    if data + AT as usize + size_of::<Ordinary>() > end {
+        return false;
+    }
+    // SAFETY: inside the packet by the comparison, and bytes only.
+    let ordinary = unsafe { &*((data + AT as usize) as *const Ordinary) };
+    let header = &ordinary.header;
+    if header.version_and_words != 0x45 || u16::from_be_bytes(header.fragment) & 0x1fff != 0 {
+        return false;
+    }
+    let address = if side == Side::Source { header.source } else { header.destination };
+    packet.address[..4].copy_from_slice(&address);
+    packet.protocol = header.protocol;
+    if matches!(header.protocol, TCP | UDP) {
+        let [_, _, high, low] = ordinary.ports;
+        packet.port = u16::from_be_bytes([high, low]);
+    }
+    true
+}
+
 /// Copies a few bytes out of a packet.
 #[inline(always)]
 fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
@@ -380,8 +430,22 @@ fn district_of(packet: &Packet) -> u8 {
 
 #[inline(always)]
 fn district_of_v4(address: [u8; 4]) -> u8 {
+    // Read before the table: a change that comes in between leaves an old epoch behind.
+    let epoch = word(control::EPOCH);
+    let lately = LATELY.get_ptr_mut(Found::place(address));
+    if let Some(lately) = lately
+        // SAFETY: a 64-bit number in a value just looked up; one load.
+        && let Some(district) = Found(unsafe { lately.read_volatile() }).district(epoch, address)
+    {
+        return district;
+    }
     let key = Key::new(GENERATION_BITS + 32, AddressV4 { generation: word(control::GENERATION), address });
-    RANGES_V4.get(&key).map_or(UNKNOWN, |district| *district as u8)
+    let district = RANGES_V4.get(&key).map_or(UNKNOWN, |district| *district as u8);
+    if let Some(lately) = lately {
+        // SAFETY: as above; one store.
+        unsafe { lately.write_volatile(Found::new(epoch, address, district).0) };
+    }
+    district
 }
 
 #[inline(always)]
@@ -466,8 +530,7 @@ fn address_v4(address: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn address_v6(address: *mut bpf_sock_addr) -> i32 {
-    // SAFETY: the kernel passes a valid context.
-    let words = unsafe { (*address).user_ip6 };
+    let words = [word_at::<8>(address), word_at::<12>(address), word_at::<16>(address), word_at::<20>(address)];
     judge_address(address, || {
         // An IPv4 address in an IPv6 socket leaves as an IPv4 packet.
         if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {
@@ -481,9 +544,30 @@ fn address_v6(address: *mut bpf_sock_addr) -> i32 {
     })
 }
 
+/// A word of the context. Spelled as the instruction: the kernel takes a context's words only by constant offsets from its
+/// beginning, and the compiler likes to walk along them.
+#[inline(always)]
+fn word_at<const OFFSET: usize>(address: *mut bpf_sock_addr) -> u32 {
+    const { assert!(OFFSET >= 8 && OFFSET < 24 && OFFSET % 4 == 0, "the words of `user_ip6`") };
+    #[cfg(target_arch = "bpf")]
+    {
+        let word: u64;
+        // SAFETY: the kernel passes a valid context, and the offset is inside it.
+        unsafe {
+            core::arch::asm!("{word} = *(u32 *)({context} + {offset})", word = out(reg) word, context = in(reg) address, offset = const OFFSET, options(pure, readonly, nostack));
+        }
+        word as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    // SAFETY: as above; this arm only lets tools that know no BPF target read the crate.
+    unsafe {
+        (*address).user_ip6[(OFFSET - 8) / 4]
+    }
+}
+
 #[inline(always)]
 fn judge_address(address: *mut bpf_sock_addr, district: impl FnOnce() -> u8) -> i32 {
-    let row = current_row();
+    let row = row_of_cgroup(current_cgroup(), row_above);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }
@@ -505,12 +589,6 @@ fn judge_address(address: *mut bpf_sock_addr, district: impl FnOnce() -> u8) -> 
 fn policy_of(row: u32) -> Policy {
     // SAFETY: a 64-bit number in a value just looked up; the loader stores it whole.
     POLICIES.get_ptr(row).map_or(Policy(0), |policy| unsafe { policy.read_volatile() })
-}
-
-#[inline(always)]
-fn word(index: u32) -> u32 {
-    // SAFETY: a 32-bit number in a value just looked up; the loader stores it whole.
-    CONTROL.get_ptr(index).map_or(0, |word| unsafe { word.read_volatile() })
 }
 
 /// The tenant row of the socket that a packet belongs to.
@@ -554,22 +632,19 @@ fn find_row(skb: *mut __sk_buff) -> u32 {
     if own == 0 {
         return Slot::UNKNOWN.row();
     }
-    // SAFETY: the value is copied at once; a concurrent update of the map replaces whole 32-bit rows.
-    if let Some(row) = unsafe { CGROUPS.get(own) } {
-        return *row;
-    }
-    let mut level = CGROUP_LEVELS_MAX;
-    while level > 0 {
-        level -= 1;
-        // SAFETY: as above; zero below the socket's own cgroup.
-        let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) };
-        if id == 0 {
-            continue;
+    row_of_cgroup(own, || {
+        let mut level = CGROUP_LEVELS_MAX;
+        while level > 0 {
+            level -= 1;
+            // SAFETY: as above; zero below the socket's own cgroup.
+            let id = unsafe { bpf_skb_ancestor_cgroup_id(skb, level as i32) };
+            if id == 0 {
+                continue;
+            }
+            if let Some(row) = row_named(id) {
+                return row;
+            }
         }
-        // SAFETY: as above.
-        if let Some(row) = unsafe { CGROUPS.get(id) } {
-            return *row;
-        }
-    }
-    Slot::UNKNOWN.row()
+        Slot::UNKNOWN.row()
+    })
 }

@@ -20,6 +20,7 @@
 #![no_main]
 
 mod attribution;
+mod seen;
 
 use aya_ebpf::{
     bindings::{
@@ -40,7 +41,10 @@ use headgate_ebpf_records::{
     slots::{ROWS_MAX, Slot},
 };
 
-use crate::attribution::current_row;
+use crate::{
+    attribution::{current_cgroup, row_above},
+    seen::row_of_cgroup,
+};
 
 #[btf_map]
 static POLICIES: Array<Policy, { ROWS_MAX as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -86,7 +90,7 @@ pub fn device_gate(context: DeviceContext) -> i32 {
         },
         Some(class) => *class,
     };
-    let row = current_row();
+    let row = row_of_cgroup(current_cgroup(), row_above);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }

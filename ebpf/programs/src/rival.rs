@@ -11,8 +11,8 @@ mod attribution;
 use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
     helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
-    macros::{btf_map, uprobe, uretprobe},
-    programs::{ProbeContext, RetProbeContext},
+    macros::{btf_map, raw_tracepoint, uprobe, uretprobe},
+    programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use headgate_ebpf_programs::count::{count, observe};
 use headgate_ebpf_records::{counters::Counter, histogram::Histogram, slots::ROWS_MAX};
@@ -24,6 +24,12 @@ static STARTS: HashMap<u64, u64, 10_240> = HashMap::new();
 
 #[btf_map]
 static WAITS: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+/// Nothing at all: what the kernel's clock shows for it, it shows for every program.
+#[raw_tracepoint]
+pub fn nothing(_: RawTracePointContext) -> i32 {
+    0
+}
 
 #[uprobe]
 pub fn wait_enter(_: ProbeContext) -> u32 {

@@ -42,6 +42,57 @@ pub struct AddressV6 {
 /// Bits of the generation in front of every prefix.
 pub const GENERATION_BITS: u32 = 32;
 
+/// Entries of the table of addresses lately asked for: a power of two. A tenant talks to a handful of peers.
+pub const LATELY_ENTRIES: u32 = 256;
+
+/// The district found for an IPv4 address, in one word.
+///
+/// ```text
+/// bit 0        32         40      64
+///     | address | district | epoch |
+/// ```
+/// The epoch is cut to 24 bits: what was found is believed again after exactly 16,777,216 changes of the tables and no
+/// packet to that address in between. Zero is never found, because epochs begin at one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found(pub u64);
+
+impl Found {
+    /// What was found in an epoch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(epoch: u32, address: [u8; 4], district: u8) -> Self {
+        Self((epoch as u64) << 40 | (district as u64) << 32 | u32::from_ne_bytes(address) as u64)
+    }
+
+    /// The district, if this is about that address and still holds.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the eight bits of the district are what is asked for"
+    )]
+    pub const fn district(self, epoch: u32, address: [u8; 4]) -> Option<u8> {
+        let district = (self.0 >> 32) as u8;
+        if self.0 == Self::new(epoch, address, district).0 && self.0 != 0 { Some(district) } else { None }
+    }
+
+    /// Where an address is kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(address: [u8; 4]) -> u32 {
+        // The golden ratio's bits spread neighbours; the uppermost are the best.
+        u32::from_ne_bytes(address).wrapping_mul(0x9e37_79b1) >> (32 - LATELY_ENTRIES.trailing_zeros())
+    }
+}
+
+const _: () = {
+    let found = Found::new(0x0100_0007, [10, 0, 0, 1], 9);
+    assert!(matches!(found.district(7, [10, 0, 0, 1]), Some(9)));
+    assert!(found.district(8, [10, 0, 0, 1]).is_none() && found.district(7, [10, 0, 0, 2]).is_none());
+    assert!(Found(0).district(0, [0; 4]).is_none());
+    assert!(LATELY_ENTRIES.is_power_of_two() && Found::place([255; 4]) < LATELY_ENTRIES);
+};
+
 /// Bytes that crossed to (or from) one district on one CPU: of whole IP packets as they are on the wire.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -131,6 +131,7 @@ impl Border {
             }
         }
         registry.set_word(control::GENERATION, next);
+        registry.next_epoch();
         // The old table is cleared by the next change; programs that still read it must have ended by then.
         if let Err(error) = sys::wait_for_programs() {
             tracing::debug!(%error, "no grace period could be asked for; the next table is written later anyway");

@@ -83,6 +83,7 @@ impl Gate {
             &[
                 Bound::pinned(maps::CGROUPS),
                 Bound::pinned(maps::POLICIES).entries(rows),
+                Bound::pinned(maps::CONTROL),
                 Bound::pinned(maps::MAJORS),
                 Bound::pinned(maps::DEVICES),
                 Bound::pinned(maps::ATTESTED),

@@ -204,8 +204,8 @@ impl Registry {
         self.control.store(index as usize, u64::from(value));
     }
 
-    /// Makes every socket look its tenant up again. After the table has changed, never before.
-    fn next_epoch(&self) {
+    /// Makes every socket look its tenant up again, and every address its district. After the tables have changed, never before.
+    pub(crate) fn next_epoch(&self) {
         // Zero is what a socket that never looked has.
         let next = self.word(control::EPOCH).checked_add(1).unwrap_or(1);
         self.set_word(control::EPOCH, next);

@@ -27,6 +27,13 @@
 static unsigned long *total; /* bytes or frames received, shared with forked children */
 static char buffer[1 << 16];
 
+static long now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
 static int fail(void) { return printf("errno %d\n", errno); }
 
 struct place {
@@ -139,7 +146,8 @@ static int stream(const char *host, int port, long bytes)
     return close(fd);
 }
 
-/* Datagrams, connected or not, or raw IP packets of an unassigned protocol. Answers how many the kernel took. */
+/* Datagrams, connected or not, or raw IP packets of an unassigned protocol. Answers how many the kernel took,
+ * and how many nanoseconds it all was. */
 static int datagrams(const char *kind, const char *host, int port, int bytes, long count)
 {
     struct place to;
@@ -152,11 +160,12 @@ static int datagrams(const char *kind, const char *host, int port, int bytes, lo
         fail();
         return close(fd);
     }
+    long start = now();
     for (long i = 0; i < count; i++)
         taken += (connected ? send(fd, buffer, bytes, 0)
                             : sendto(fd, buffer, bytes, 0, (void *)&to.address, to.length)) == bytes;
     if (taken)
-        printf("ok %ld\n", taken);
+        printf("ok %ld %ld\n", taken, now() - start);
     else
         fail();
     return close(fd);
@@ -214,6 +223,29 @@ static int open_device(const char *path)
     return puts("ok 0");
 }
 
+/* The same many times; answers nanoseconds. */
+static int open_often(const char *path, long count)
+{
+    long start = now();
+    for (long i = 0; i < count; i++)
+        close(open(path, O_RDWR | O_CLOEXEC));
+    return printf("ok %ld\n", now() - start);
+}
+
+/* Connections to where nobody listens: the address is judged and that is all. Answers nanoseconds. */
+static int connect_often(const char *host, int port, long count)
+{
+    struct place to;
+    place(host, port, &to);
+    int fd = socket(to.address.ss_family, SOCK_DGRAM, 0);
+    long start = now();
+    for (long i = 0; i < count; i++)
+        if (connect(fd, (void *)&to.address, to.length))
+            return fail();
+    printf("ok %ld\n", now() - start);
+    return close(fd);
+}
+
 /* The same from a child made by fork. */
 static int open_in_child(const char *path)
 {
@@ -265,6 +297,10 @@ int main(int argc, char **argv)
             flood(a, n);
         else if (sscanf(line, "stop %ld", &n) == 1)
             kill(n, 9), waitpid(n, 0, 0), puts("ok 0");
+        else if (sscanf(line, "open-often %127s %ld", a, &n) == 2)
+            open_often(a, n);
+        else if (sscanf(line, "connect-often %127s %ld %ld", a, &n, &m) == 3)
+            connect_often(a, n, m);
         else if (sscanf(line, "open %127s", a) == 1)
             open_device(a);
         else if (sscanf(line, "fork-open %127s", a) == 1)

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef unsigned long long u64;
@@ -25,6 +26,13 @@ struct model {
     u64 bytes[KINDS], held, seed;
 };
 static struct model models[THREADS];
+
+static long now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
 
 static function find(const char *name)
 {
@@ -157,6 +165,19 @@ int main(int argc, char **argv)
             for (long n = 0; n < count; n++)
                 b = find(name)(a ? a : (long)out, a ? 0 : 64, 0, 0, 0);
             printf("ok %ld %llu\n", b, out[0]);
+        } else if (sscanf(line, "churn %ld", &count) == 1) {
+            /* An allocation and its end, over and over; answers nanoseconds. */
+            function allocate = find("cuMemAlloc_v2"), free = find("cuMemFree_v2");
+            long start = now();
+            for (long n = 0; n < count; n++)
+                allocate((long)out, 64, 0, 0, 0), free((long)out[0], 0, 0, 0, 0);
+            printf("ok %ld\n", now() - start);
+        } else if (sscanf(line, "launch %ld", &count) == 1) {
+            function launch = find("cuLaunchKernel");
+            long start = now();
+            for (long n = 0; n < count; n++)
+                launch(0, 0, 0, 0, 0);
+            printf("ok %ld\n", now() - start);
         } else if (sscanf(line, "load %127s", name) == 1) {
             /* Another copy of the driver, past whatever was loaded first. */
             void *other = dlopen(name, RTLD_NOW | RTLD_DEEPBIND);

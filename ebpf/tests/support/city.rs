@@ -8,7 +8,9 @@
 //! and the same in IPv6 with fd00:0:0:N::. Every end is a namespace of its own.
 
 use std::{
+    fs::File,
     io::{BufRead as _, BufReader, Write as _},
+    os::fd::AsRawFd as _,
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -107,6 +109,20 @@ impl Drop for City {
             let _gone = ip(&[format!("netns del {}", self.namespace(place))]);
         }
     }
+}
+
+/// Runs something on a thread that has moved into a network namespace.
+pub(crate) fn in_namespace<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let moved = scope.spawn(|| {
+            #[expect(unsafe_code, reason = "setns(2)")]
+            // SAFETY: an open namespace and its kind; it is the thread's own from here on.
+            let answer = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(answer, 0, "root may enter");
+            body()
+        });
+        moved.join().expect("it does not panic")
+    })
 }
 
 /// Runs `ip` lines one after the other.

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test binary uses a part")]
 
 pub(crate) mod city;
+pub(crate) mod expect;
 
 use std::{
     collections::BTreeMap,
@@ -20,11 +21,15 @@ use std::{
 
 use headgate_ebpf::{Cgroup, Config, Probe, Probes, cgroup::unified_mount};
 
-/// Ends a test that this machine cannot run, by name and reason.
+/// Ends a test that this machine cannot run, by name and reason; fails it if the machine should be able to.
 macro_rules! skip {
     ($($why:tt)*) => {{
         let name = std::thread::current().name().unwrap_or("test").to_owned();
-        println!("SKIPPED: {name}: {}", format_args!($($why)*));
+        let why = format!($($why)*);
+        if let Some(defect) = $crate::support::expect::verdict(&why) {
+            panic!("{defect}");
+        }
+        println!("SKIPPED: {name}: {why}");
         return;
     }};
 }
