@@ -3,6 +3,7 @@
 //! ```text
 //! -> {"op":"status"}                    <- {"ok":true,"version":..,"tenants":[..],..}
 //! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"note":..,"socket":..,"hook":..}
+//! -> {"op":"audit-ioctls","millis":60000}   <- {"ok":true,"seconds":..,"tenants":{..},"numbers":{..}}, when it is over
 //!                                       <- {"ok":false,"error":"..."}
 //! ```
 //!
@@ -12,6 +13,7 @@
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -21,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::control::listener::Socket;
 use crate::identity::peer;
-use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT};
+use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT, AUDIT_SPAN_MAX};
 use crate::run::{Input, Inputs, Question};
 
 /// A request.
@@ -30,6 +32,12 @@ use crate::run::{Input, Inputs, Question};
 pub enum Request {
     /// The whole status.
     Status,
+    /// Watch the GPU driver's ioctls for a while, then tell what was seen.
+    #[serde(rename = "audit-ioctls")]
+    AuditIoctls {
+        /// For how long.
+        millis: u64,
+    },
     /// Move me into this tenant.
     Place {
         /// The tenant's name.
@@ -83,7 +91,7 @@ pub async fn listen(socket: Socket, inputs: Inputs) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::error!(%error, "cannot accept on the admin socket");
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
@@ -135,6 +143,16 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
             Ok(status) => done(status),
             Err(error) => failed(error),
         },
+        Request::AuditIoctls { millis } => {
+            let span = Duration::from_millis(millis);
+            if AUDIT_SPAN_MAX < span {
+                return failed(format!("an audit takes at most {} s", AUDIT_SPAN_MAX.as_secs()));
+            }
+            match ask_for(inputs, span, |reply| Question::AuditIoctls { span, reply }).await {
+                Ok(Ok(document)) => done(document),
+                Ok(Err(error)) | Err(error) => failed(error),
+            }
+        }
         Request::Place { tenant } => {
             let caller = match peer::hold(stream.as_fd()) {
                 Ok(held) => held.process,
@@ -149,10 +167,19 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
 }
 
 async fn ask<T>(inputs: &Inputs, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, String> {
+    ask_for(inputs, Duration::ZERO, question).await
+}
+
+/// Asks something whose answer takes a while by its nature.
+async fn ask_for<T>(
+    inputs: &Inputs,
+    span: Duration,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<T, String> {
     let (reply, answer) = oneshot::channel();
     let gone = || "the daemon is shutting down".to_owned();
     inputs.send(Input::Asked(question(reply))).await.map_err(|_| gone())?;
-    match timeout(ADMIN_WAIT, answer).await {
+    match timeout(span + ADMIN_WAIT, answer).await {
         Ok(answer) => answer.map_err(|_| gone()),
         Err(_) => {
             Err(format!("the daemon did not answer within {} s; look at its log", ADMIN_WAIT.as_secs()))

@@ -372,6 +372,7 @@ impl Hands {
         let tenants = state.tenants().map(|(slot, tenant)| Whose {
             slot: slot.to_u32(),
             serial: tenant.serial,
+            name: tenant.policy.name.as_str().to_owned(),
             directory: tenant.policy.cgroup.as_ref().and_then(|cgroup| self.cgroups.directory(cgroup)),
         });
         self.witness.assign(tenants.collect());

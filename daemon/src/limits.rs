@@ -50,6 +50,9 @@ pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest the admin side waits for the node.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(5);
 
+/// Longest audit of ioctls: it taxes every system call of the node while it is on.
+pub const AUDIT_SPAN_MAX: Duration = Duration::from_secs(600);
+
 /// Process-tree roots remembered at once, and how far up a process is followed to one.
 pub const ROOTS_MAX: usize = 4096;
 /// Ancestors looked at when a process is matched to a process-tree root.

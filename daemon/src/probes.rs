@@ -12,11 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use headgate_ebpf::{Cgroup, Counter, Durations, LibraryId, Probes, Slot, SocketCounts, Witnessed, attest};
+use headgate_quota::Micros;
 use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::config::enforcement;
 use crate::config::model;
+use crate::enforcement::ioctls::{self, IoctlAudits};
 use crate::enforcement::{Audits, PartState, Plan, Standing, Warden};
 use crate::identity::process;
 use crate::limits::{DISCOVERY_PERIOD, SAMPLE_PERIOD};
@@ -41,6 +43,8 @@ pub struct Whose {
     pub slot: u32,
     /// Tells two tenants apart that held one slot after another.
     pub serial: u64,
+    /// Its name, for answers that name tenants.
+    pub name: String,
     /// Directory of its cgroup, if it has one.
     pub directory: Option<PathBuf>,
 }
@@ -97,6 +101,7 @@ enum Request {
     /// What the witness is to do.
     Watch(enforcement::Witness),
     Attest(Attest),
+    AuditIoctls(Micros, ioctls::Reply),
     LookAgain,
     Figures(oneshot::Sender<Figures>),
     Stop,
@@ -152,6 +157,11 @@ impl Witness {
     /// What the witness is to do from now on.
     pub fn watch(&self, witness: enforcement::Witness) {
         self.ask(Request::Watch(witness));
+    }
+
+    /// Watches the GPU driver's ioctls for a while, then answers.
+    pub fn audit_ioctls(&self, span: Duration, reply: ioctls::Reply) {
+        self.ask(Request::AuditIoctls(Micros(u64::try_from(span.as_micros()).unwrap_or(u64::MAX)), reply));
     }
 
     /// Attests a process that has its hook near an address, then goes on. It goes on without, too: a process that could
@@ -212,6 +222,7 @@ struct Thread {
     hook: Option<PathBuf>,
     warden: Warden,
     audits: Audits,
+    ioctls: IoctlAudits,
     /// Loaded once any of them is wanted.
     probes: Option<Probes>,
     tenants: Vec<Whose>,
@@ -236,6 +247,7 @@ impl Thread {
             hook: setup.hook,
             warden,
             audits: Audits::default(),
+            ioctls: IoctlAudits::default(),
             probes: None,
             tenants: Vec::new(),
             named: HashMap::new(),
@@ -272,6 +284,8 @@ impl Thread {
                     self.look_at_newcomers();
                     self.warden.tick(clock::since_boot());
                     self.audits.tick(self.probes.as_mut(), clock::monotonic());
+                    self.audits.warn(self.probes.as_ref(), &self.tenants);
+                    self.ioctls.tick(self.probes.as_mut(), &self.tenants, clock::monotonic());
                     if round.is_multiple_of(idle_rounds) {
                         // Cgroups are made and drivers are installed while we run.
                         self.name_cgroups();
@@ -314,6 +328,9 @@ impl Thread {
             Request::Process(pid) => tracing::debug!(pid, "too many new processes to look for their drivers"),
             Request::Enforce(plan) => self.warden.apply(plan, clock::since_boot()),
             Request::Watch(witness) => self.audits.configure(witness),
+            Request::AuditIoctls(span, reply) => {
+                self.ioctls.begin(self.probes.as_mut(), clock::monotonic(), span, reply);
+            }
             Request::Attest(attest) => {
                 self.attest(attest.pid, attest.hint);
                 (attest.then)();

@@ -25,6 +25,7 @@ use crate::control::listener::{Doors, ListenError, Socket};
 use crate::control::session::Opened;
 use crate::devices::{Discover, DiscoveryError};
 use crate::effects::{Hands, Placed, Tools};
+use crate::enforcement::ioctls;
 use crate::gate::Gates;
 use crate::identity::cgroup::Cgroups;
 use crate::identity::process;
@@ -67,6 +68,13 @@ pub enum Question {
     Snapshot(oneshot::Sender<(Snapshot, Vec<u64>)>),
     /// Why the node is not ready.
     Unready(oneshot::Sender<Vec<String>>),
+    /// To watch the GPU driver's ioctls for a while.
+    AuditIoctls {
+        /// For how long.
+        span: Duration,
+        /// Where to answer, when it is over.
+        reply: ioctls::Reply,
+    },
     /// To be moved into a tenant.
     Place {
         /// Who asks.
@@ -304,6 +312,7 @@ impl Daemon {
             Question::Unready(reply) => {
                 let _unheard = reply.send(self.view("").unready());
             }
+            Question::AuditIoctls { span, reply } => self.hands.witness.audit_ioctls(span, reply),
             Question::Place { caller, tenant, reply } => {
                 let (placed, outcome) = oneshot::channel();
                 let request = self.hands.ask(placed);

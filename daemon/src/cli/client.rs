@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
@@ -38,10 +39,19 @@ pub(super) enum ClientError {
 
 /// Asks once.
 pub(super) fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
+    ask_for(path, request, Duration::ZERO)
+}
+
+/// Asks once for something that takes a while by its nature.
+pub(super) fn ask_for<T: DeserializeOwned>(
+    path: &Path,
+    request: &Request,
+    span: Duration,
+) -> Result<T, ClientError> {
     let stream = UnixStream::connect(path)
         .map_err(|source| ClientError::Unreachable { path: path.to_owned(), source })?;
-    let line =
-        exchange(&stream, request).map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
+    let line = exchange(&stream, request, span)
+        .map_err(|source| ClientError::Broken { path: path.to_owned(), source })?;
     let garbled =
         |source: serde_json::Error| ClientError::Broken { path: path.to_owned(), source: source.into() };
     let outcome: Outcome = serde_json::from_str(&line).map_err(garbled)?;
@@ -58,9 +68,9 @@ struct Outcome {
     error: Option<String>,
 }
 
-fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
+fn exchange(mut stream: &UnixStream, request: &Request, span: Duration) -> io::Result<String> {
     // The daemon itself gives up after its own wait; this one only covers a daemon that hangs.
-    stream.set_read_timeout(Some(ADMIN_WAIT * 2))?;
+    stream.set_read_timeout(Some(span + ADMIN_WAIT * 2))?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
     stream.write_all(line.as_bytes())?;

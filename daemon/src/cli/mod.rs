@@ -1,5 +1,6 @@
 //! The command line.
 
+pub mod audit;
 pub mod check;
 pub mod client;
 pub mod daemon;
@@ -40,6 +41,9 @@ enum Command {
     /// Show tenants, their quotas and what they use.
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers")]
     Status(StatusArgs),
+    /// Watch something for a while that is too dear to watch always.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Check a configuration file without using it.
     #[command(
         after_help = "Exit codes:\n  0  the configuration is right\n  1  it is wrong; every problem is \
@@ -82,6 +86,26 @@ struct StatusArgs {
     socket: SocketArgs,
 }
 
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// The GPU driver's ioctls: how often, how long, by tenant. Every system call of the node costs some tens of
+    /// nanoseconds more meanwhile.
+    #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers, or the kernel refuses")]
+    Ioctl(AuditArgs),
+}
+
+#[derive(Debug, Args)]
+struct AuditArgs {
+    /// For how long, such as 60s.
+    #[arg(long = "for", value_name = "SPAN", default_value = "60s", value_parser = audit::span)]
+    span: std::time::Duration,
+    /// Print what was seen as one JSON object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
 #[derive(Debug, Args)]
 struct CheckArgs {
     /// The configuration.
@@ -116,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Daemon(args) => daemon::main(&args.config, args.log_format),
         Command::Run(args) => exec::main(&args),
         Command::Status(args) => status::main(&args),
+        Command::Audit(AuditCommand::Ioctl(args)) => audit::main(&args),
         Command::CheckConfig(args) => check::main(&args.file),
     }
 }

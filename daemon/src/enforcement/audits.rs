@@ -1,9 +1,12 @@
-//! When launches are watched, by the configuration's sample.
+//! What the witness does besides counting: when launches are watched, and when the log speaks of calls around the hook.
 
-use headgate_ebpf::Probes;
+use std::collections::HashMap;
+
+use headgate_ebpf::{Probes, Slot};
 use headgate_quota::Micros;
 
-use crate::config::enforcement::{LaunchAudit, Witness};
+use crate::config::enforcement::{LaunchAudit, Witness, WitnessPolicy};
+use crate::probes::Whose;
 
 /// The samples.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub struct Audits {
     under_way: Option<Micros>,
     /// When the last one began.
     last: Option<Micros>,
+    /// Calls around the hook that the log has spoken of, by tenant's serial.
+    told: HashMap<u64, u64>,
 }
 
 impl Audits {
@@ -39,6 +44,28 @@ impl Audits {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Tells the log of tenants that have called the driver around the hook since the last look.
+    pub fn warn(&mut self, probes: Option<&Probes>, tenants: &[Whose]) {
+        let (Some(probes), WitnessPolicy::Warn) = (probes, self.wanted.policy) else { return };
+        self.told.retain(|serial, _| tenants.iter().any(|tenant| tenant.serial == *serial));
+        for tenant in tenants {
+            let Some(Ok(Some(seen))) = Slot::of_tenant(tenant.slot).map(|slot| probes.witnessed(slot)) else {
+                continue;
+            };
+            let calls = seen.bypasses.values().map(|count| count.outside.saturating_add(count.unattested));
+            let calls = calls.fold(0u64, u64::saturating_add);
+            let told = self.told.entry(tenant.serial).or_default();
+            if *told < calls {
+                tracing::warn!(
+                    tenant = tenant.name,
+                    calls = calls - *told,
+                    "calls of the driver around the hook"
+                );
+                *told = calls;
+            }
         }
     }
 

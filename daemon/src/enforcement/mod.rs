@@ -18,6 +18,7 @@ pub mod warden;
 pub mod book;
 pub mod figures;
 pub mod audits;
+pub mod ioctls;
 
 pub use audits::Audits;
 pub use figures::{Figures, PartState};

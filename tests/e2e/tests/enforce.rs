@@ -8,7 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, is_root, skipped};
+use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually, is_root, skipped, workspace};
 use support::{Puppet, SOON, node_of};
 
 /// `EPERM`, what a refusal at the border looks like to a program.
@@ -174,6 +174,36 @@ fn a_node_that_cannot_hold_what_is_demanded_is_not_ready() {
     eventually("nothing is demanded any more", SOON, || {
         (node.get("/readyz").unwrap().0 == 200).then_some(())
     });
+}
+
+#[test]
+fn an_ioctl_audit_tells_whose_they_were_and_ends() {
+    if !is_root() {
+        return skipped(
+            "an_ioctl_audit_tells_whose_they_were_and_ends",
+            &"needs root to load kernel programs",
+        );
+    }
+    let node = node_of(NodeOptions::simulated(vec![TenantSpec::new("clinic")]));
+    let mut clinic = courier(&node, "clinic");
+    let mut command = Command::new(workspace::program("headgate").unwrap());
+    command.args(["audit", "ioctl", "--for", "2s", "--json", "--admin-socket"]).arg(node.path("admin.sock"));
+    let audit = Program::start("the audit", &mut command).unwrap();
+    // `NV_ESC_RM_ALLOC` of NVIDIA's driver, again and again until the audit is over: when it begins, only the kernel knows.
+    let mut audit = Some(audit);
+    let mut called = 0;
+    eventually("the audit ends by itself", SOON, || {
+        called += clinic.words("ioctl c020462b 100").unwrap()[0];
+        audit.as_mut().is_none_or(|audit| !audit.is_running()).then_some(())
+    });
+    let seen = audit.take().unwrap().finish(SOON).unwrap().json().unwrap();
+    let calls = seen["tenants"]["clinic"]["calls"].as_u64().unwrap();
+    assert!(0 < calls && calls <= called, "{seen}");
+    assert_eq!(seen["numbers"]["0x2b"]["calls"], calls);
+    assert_eq!(seen["numbers"]["0x2b"]["failed"], calls, "a pipe refuses them all");
+    let parts = node.status().unwrap()["parts"].clone();
+    let ioctl = parts.as_array().unwrap().iter().find(|part| part["name"] == "ioctl_audit").unwrap();
+    assert_eq!(ioctl["up"], false, "it costs nothing any more");
 }
 
 /// A device node of our own: `/dev/full` under the name of a GPU. Not in /tmp, which may be mounted without devices.

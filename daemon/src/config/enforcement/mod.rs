@@ -91,10 +91,8 @@ pub enum WitnessPolicy {
     /// It is counted.
     #[default]
     Count,
-    /// It is counted, and the log names the process.
+    /// It is counted, and the log names the tenant.
     Warn,
-    /// The call fails, where the kernel lets a probe do that; counted and named all the same.
-    Refuse,
 }
 
 impl WitnessPolicy {
@@ -104,7 +102,6 @@ impl WitnessPolicy {
         match self {
             Self::Count => "count",
             Self::Warn => "warn",
-            Self::Refuse => "refuse",
         }
     }
 }

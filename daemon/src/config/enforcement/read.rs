@@ -146,7 +146,7 @@ fn interface(node: &Node, report: &mut Report) -> Option<String> {
 /// `spec.witness`.
 pub fn witness(node: &Node, report: &mut Report) -> Option<Witness> {
     let mut fields = Fields::of(node, "spec.witness", report)?;
-    let policies = [WitnessPolicy::Count, WitnessPolicy::Warn, WitnessPolicy::Refuse].map(|p| (p.word(), p));
+    let policies = [WitnessPolicy::Count, WitnessPolicy::Warn].map(|p| (p.word(), p));
     let policy = fields.optional("policy").and_then(|node| one_of(node, "policy", &policies, report));
     let launch_audit = fields.optional("launchAudit").and_then(|node| launch_audit(node, report));
     fields.finish(report);
@@ -179,7 +179,9 @@ fn span(node: &Node, key: &'static str, report: &mut Report) -> Option<Duration>
     span
 }
 
-fn span_of(text: &str) -> Option<Duration> {
+/// As above, of a text.
+#[must_use]
+pub fn span_of(text: &str) -> Option<Duration> {
     const UNITS: [(&str, u64); 5] =
         [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
     UNITS.iter().find_map(|(suffix, unit)| {

@@ -1,7 +1,8 @@
 //! A program that sends what it is told: reads one command a line, answers one line.
 //!
 //! `udp ADDRESS BYTES COUNT` sends datagrams without connecting; `ok SENT` or `err ERRNO` of the first that failed, after how many.
-//! `tcp ADDRESS` connects and closes; `ok` or `err ERRNO`. It knows nothing of Headgate or CUDA.
+//! `tcp ADDRESS` connects and closes; `ok` or `err ERRNO`. `ioctl REQUEST COUNT` makes ioctls of that number on its standard
+//! input, which refuses them all; `ok COUNT`. It knows nothing of Headgate or CUDA.
 #![expect(clippy::print_stdout, reason = "answers are its purpose")]
 
 use std::io::{self, BufRead, Write};
@@ -41,6 +42,16 @@ fn obey(words: &[&str]) -> Result<u64, (io::Error, u64)> {
             let address: SocketAddr = address.parse().map_err(|_| odd())?;
             TcpStream::connect_timeout(&address, Duration::from_secs(5)).map_err(|error| (error, 0))?;
             Ok(0)
+        }
+        ["ioctl", request, count] => {
+            let request = u64::from_str_radix(request, 16).map_err(|_| odd())?;
+            let count = count.parse().map_err(|_| odd())?;
+            for _ in 0..count {
+                #[expect(unsafe_code, reason = "ioctl(2)")]
+                // SAFETY: a pipe takes no such request and looks at no argument.
+                let _refused = unsafe { libc::ioctl(0, request, 0) };
+            }
+            Ok(count)
         }
         _ => Err(odd()),
     }
