@@ -324,6 +324,8 @@ results! {
     ERROR_CAPTURED_EVENT = 907, "operation not permitted on an event last recorded in a capturing stream";
     ERROR_STREAM_CAPTURE_WRONG_THREAD = 908, "attempt to terminate a thread-local capture sequence from another thread";
     ERROR_GRAPH_EXEC_UPDATE_FAILURE = 910, "the graph update was not performed because it included changes which violated constraints specific to instantiated graph update";
+    ERROR_INVALID_RESOURCE_TYPE = 914, "an invalid resource type";
+    ERROR_INVALID_RESOURCE_CONFIGURATION = 915, "an invalid resource configuration";
     ERROR_UNKNOWN = 999, "unknown error";
 }
 

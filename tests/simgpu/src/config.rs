@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::DEVICES_MAX;
+use crate::limits::{CONNECTIONS_MAX, DEVICES_MAX};
 use crate::model::{CopySpeed, DeviceSpec, KernelRule, Nanos};
 
 /// A node: its devices and how long things take on them.
@@ -30,6 +30,9 @@ pub struct Config {
     pub pool_granule_bytes: u64,
     /// Whether the driver has limits for control groups (`nvmlDeviceSetMemoryLimits_v1`), as those from r615 on have.
     pub group_limits: bool,
+    /// Channels of a context, among which its streams are dealt out; 0 gives every stream one of its own. A program's
+    /// `CUDA_DEVICE_MAX_CONNECTIONS` comes before it.
+    pub connections: u32,
     /// How fast bytes move.
     pub copies: CopySpeed,
     /// Time of kernels that `kernels` does not name.
@@ -72,6 +75,7 @@ impl Default for Config {
             module_bytes: 0,
             pool_granule_bytes: 2 << 20,
             group_limits: false,
+            connections: 0,
             copies: CopySpeed::default(),
             kernel_default: KernelRule::ORDINARY,
             kernels: BTreeMap::new(),
@@ -153,6 +157,9 @@ impl Config {
         }
         if !config.pool_granule_bytes.is_power_of_two() || config.pool_granule_bytes < 4_096 {
             return wrong("pool_granule_bytes", "a power of two, at least 4096");
+        }
+        if config.connections > CONNECTIONS_MAX {
+            return wrong("connections", "between 1 and 32, or 0 for one a stream");
         }
         if config.poll_ns < 1_000 {
             return wrong("poll_ns", "at least 1000 (1 us)");

@@ -21,7 +21,7 @@
 //! {"simulated": true, "now_ns": 0, "elapsed_ns": 0,
 //!  "devices": [{"index": 0, "name": "", "uuid": "GPU-..", "sms": 132, "busy_ns": 0, "idle_ns": 0, "switch_ns": 0,
 //!               "switches": 0, "copy_ns": 0, "memory_total_bytes": 0, "memory_used_bytes": 0, "memory_peak_bytes": 0}],
-//!  "processes": [{"pid": 0, "name": "", "alive": true, "device": 0, "busy_ns": 0, "sm_ns": 0, "kernels": 0,
+//!  "processes": [{"pid": 0, "name": "", "alive": true, "device": 0, "busy_ns": 0, "sm_ns": 0, "kernels": 0, "overlapped": 0,
 //!                 "memory_bytes": 0, "memory_peak_bytes": 0, "allocations_refused": 0, "contexts": 1, "calls": {}}]}
 //! ```
 //!

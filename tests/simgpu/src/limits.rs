@@ -8,6 +8,8 @@ pub const SESSIONS_MAX: usize = 2_048;
 pub const STREAMS_MAX: usize = 4_096;
 /// Contexts of one process. Each has an error word of the status page.
 pub const CONTEXTS_MAX: usize = 256;
+/// Channels of a context: the most that `CUDA_DEVICE_MAX_CONNECTIONS` allows.
+pub const CONNECTIONS_MAX: u32 = 32;
 /// Entry points whose calls the status page counts, more than the symbol table has rows.
 pub const SYMBOLS_MAX: usize = 1_024;
 /// Operations one stream may have pending: what a channel's ring holds on a real device. A call that finds the stream

@@ -20,7 +20,7 @@ pub const LOG_ENV: &str = "HEADGATE_SIMGPU_LOG";
 /// Names a device node that the driver opens when it starts, as a real one opens `/dev/nvidia0`; without it, it opens none.
 pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 5;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +60,15 @@ pub struct Rows {
     pub pitch: u64,
 }
 
+/// A part of a device's SMs. Streams of the same part share it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Share {
+    /// Number of the first SM.
+    pub first: u32,
+    /// How many.
+    pub sms: u32,
+}
+
 /// A launch.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Launch {
@@ -75,6 +84,8 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// All blocks must be resident at once.
     pub cooperative: bool,
+    /// It may begin while the kernel right before it in its stream still runs (programmatic dependent launch).
+    pub overlaps: bool,
     /// The parameter block, laid out as the kernel declares it.
     pub params: Vec<u8>,
 }
@@ -186,6 +197,8 @@ pub enum Request {
         device: u32,
         /// Slot of the default stream.
         legacy_slot: u32,
+        /// Channels its streams share, `None` for the node's setting.
+        connections: Option<u32>,
     },
     /// End a context and all in it.
     CloseContext {
@@ -202,6 +215,8 @@ pub enum Request {
         blocking: bool,
         /// Lower goes first.
         priority: i32,
+        /// The SMs its kernels must keep to.
+        share: Option<Share>,
     },
     /// End a stream when its work is done.
     CloseStream {

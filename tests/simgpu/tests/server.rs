@@ -136,10 +136,10 @@ fn requests_about_things_that_are_not_there_are_refused() {
     let server = Program::start("{}");
     let client = Connection::open(&server.socket(), Role::Driver).unwrap();
     for request in [
-        Request::OpenContext { device: 9, legacy_slot: 0 },
-        Request::OpenContext { device: 0, legacy_slot: 1 << 20 },
+        Request::OpenContext { device: 9, legacy_slot: 0, connections: None },
+        Request::OpenContext { device: 0, legacy_slot: 1 << 20, connections: None },
         Request::CloseContext { context: 7 },
-        Request::OpenStream { context: 7, slot: 0, blocking: true, priority: 0 },
+        Request::OpenStream { context: 7, slot: 0, blocking: true, priority: 0, share: None },
         Request::CloseStream { slot: 7 },
         Request::Allocate { context: 7, bytes: 1 },
         Request::Free { address: 0 },
@@ -161,7 +161,7 @@ fn commands_that_cannot_be_carried_out_kill_their_context() {
     let server = Program::start("{}");
     let client = Connection::open(&server.socket(), Role::Driver).unwrap();
     assert!(matches!(
-        client.ask(&Request::OpenContext { device: 0, legacy_slot: 0 }).unwrap(),
+        client.ask(&Request::OpenContext { device: 0, legacy_slot: 0, connections: None }).unwrap(),
         Reply::Context(0)
     ));
     let submitted = AtomicU64::new(0);

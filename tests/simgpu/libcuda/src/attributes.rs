@@ -52,7 +52,7 @@ pub(crate) fn device(device: &DeviceInfo, attribute: CUenum) -> Option<i32> {
         90 => 1,                  // preemption within a kernel
         91 => 1,                  // host pointers can be used for registered memory
         92..=94 | 122 | 123 => 1, // stream memory operations, both versions, 64 bits, NOR
-        95 => 1,                  // cooperative launch
+        95 | 96 => 1,             // cooperative launch, over several devices, too
         97 => SHARED_PER_BLOCK_OPTIN,
         99 => 1, // host memory can be registered
         106 => BLOCKS_PER_SM,

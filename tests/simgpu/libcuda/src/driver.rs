@@ -21,8 +21,8 @@ use crate::graph::memory::NodeMemory;
 use crate::graph::{Executable, Graph};
 use crate::host_functions::HostFunctions;
 use crate::objects::{
-    Allocation, Array, Block, Context, Event, Function, HostRange, Kernel, Library, Mipmap, Module, Pool,
-    Primary, Stream,
+    Allocation, Array, Block, Context, Event, Function, Green, HostRange, Kernel, Library, Mipmap, Module,
+    Pool, Primary, Share, Stream,
 };
 use crate::raw;
 use crate::table::{Kind, Table};
@@ -78,6 +78,9 @@ pub(crate) struct Driver {
     pub(crate) node_memory: Mutex<BTreeMap<u64, Weak<NodeMemory>>>,
     /// Of these, what has been allocated by a launch and not freed.
     pub(crate) live_nodes: Mutex<BTreeMap<u64, Arc<NodeMemory>>>,
+    pub(crate) greens: Table<Green>,
+    /// Described parts of a device's SMs.
+    pub(crate) resource_descs: Table<Share>,
     pub(crate) captures: Mutex<Vec<Arc<Capture>>>,
     /// How many there are.
     pub(crate) capturing: AtomicUsize,
@@ -172,6 +175,8 @@ fn connect() -> Result<Driver, CUresult> {
         executables: Table::new(Kind::GraphExec),
         node_memory: Mutex::new(BTreeMap::new()),
         live_nodes: Mutex::new(BTreeMap::new()),
+        greens: Table::new(Kind::Green),
+        resource_descs: Table::new(Kind::Resources),
         captures: Mutex::new(Vec::new()),
         capturing: AtomicUsize::new(0),
         reserved: Mutex::new(BTreeMap::new()),

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub(crate) use headgate_simgpu::protocol::Share;
 use headgate_simgpu::protocol::{KernelInfo, ModuleInfo};
 
 use crate::capture::Capture;
@@ -28,6 +29,15 @@ pub(crate) struct Context {
     /// All streams that may have work, the default ones included.
     pub(crate) streams: Mutex<Vec<Arc<Stream>>>,
     pub(crate) limits: Mutex<HashMap<u32, usize>>,
+    /// The SMs its kernels must keep to: it is a green context's.
+    pub(crate) share: Option<Share>,
+}
+
+/// A green context: a context of its own handle that shares the device's primary one.
+#[derive(Debug)]
+pub(crate) struct Green {
+    pub(crate) context: Arc<Context>,
+    pub(crate) device: usize,
 }
 
 /// A device's primary context: its handle is the same whether it is active or not.
@@ -113,6 +123,16 @@ pub(crate) struct Function {
     pub(crate) kernel: u32,
     pub(crate) name: CString,
     pub(crate) dynamic_shared_max: AtomicU32,
+    /// What the oldest form of launching keeps with the function.
+    pub(crate) setup: Mutex<Setup>,
+}
+
+/// Block shape, dynamic shared memory and parameters of the next `cuLaunch`.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    pub(crate) block: [u32; 3],
+    pub(crate) shared_bytes: u32,
+    pub(crate) parameters: Vec<u8>,
 }
 
 impl Function {

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
     GraphNode = 13,
     GraphExec = 14,
     Link = 24,
+    Green = 25,
+    Resources = 26,
 }
 
 /// Handles lie where programs on Linux have nothing mapped, and are not null, 1 or 2.

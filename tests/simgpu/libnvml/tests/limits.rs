@@ -87,7 +87,7 @@ impl Library {
 fn worker() -> Connection {
     let socket = std::env::var_os("HEADGATE_SIMGPU_SOCKET").unwrap();
     let work = Connection::open(socket.as_ref(), Role::Driver).unwrap();
-    let context = work.ask(&Request::OpenContext { device: 0, legacy_slot: 0 }).unwrap();
+    let context = work.ask(&Request::OpenContext { device: 0, legacy_slot: 0, connections: None }).unwrap();
     assert!(matches!(context, Reply::Context(0)));
     work
 }

@@ -102,7 +102,10 @@ fn processes_are_listed_with_what_they_use() {
     let Some(pid) = worker() else {
         serve(r#"{"context_bytes": 1048576}"#, name, |socket, child| {
             let work = Connection::open(socket, Role::Driver).unwrap();
-            let context = match work.ask(&Request::OpenContext { device: 0, legacy_slot: 0 }).unwrap() {
+            let context = match work
+                .ask(&Request::OpenContext { device: 0, legacy_slot: 0, connections: None })
+                .unwrap()
+            {
                 Reply::Context(context) => context,
                 other => panic!("{other:?}"),
             };
@@ -132,7 +135,7 @@ fn utilisation_is_what_the_device_measured() {
         serve(r#"{"copies": {"on_device_bytes_per_s": 1}}"#, name, |socket, child| {
             let work = Connection::open(socket, Role::Driver).unwrap();
             assert!(matches!(
-                work.ask(&Request::OpenContext { device: 0, legacy_slot: 0 }).unwrap(),
+                work.ask(&Request::OpenContext { device: 0, legacy_slot: 0, connections: None }).unwrap(),
                 Reply::Context(0)
             ));
             let Reply::Address(at) = work.ask(&Request::Allocate { context: 0, bytes: 60 }).unwrap() else {

@@ -212,26 +212,45 @@ impl Device {
     }
 }
 
-/// Starts ready kernels, best priority first, while their SMs are free. The first always starts.
+/// Starts ready kernels, best priority first, while their SMs are free. The first always starts. A kernel whose part of
+/// the SMs is full lets those of other parts go before it.
 fn fill<P>(context: &mut Context, sms: u32, streams: &BTreeMap<StreamId, Stream<P>>) {
     let mut taken: u32 = context.active.iter().map(|kernel| kernel.sms).sum();
     loop {
         let priority = |stream: &StreamId| streams.get(stream).map_or(i32::MAX, |stream| stream.priority);
-        let Some(best) = (0..context.ready.len()).min_by_key(|&index| priority(&context.ready[index])) else {
+        let part_of = |stream: &StreamId| streams.get(stream).and_then(|stream| stream.part);
+        let is_full = |stream: &StreamId| {
+            part_of(stream).is_some_and(|part| {
+                let inside = context.active.iter().filter(|kernel| kernel.part == Some(part));
+                let held: u32 = inside.map(|kernel| kernel.sms).sum();
+                held > 0 && held + wanted_sms(streams, *stream, part.sms) > part.sms
+            })
+        };
+        let free = (0..context.ready.len()).filter(|&index| !is_full(&context.ready[index]));
+        let Some(best) = free.min_by_key(|&index| priority(&context.ready[index])) else {
             return;
         };
         let stream = context.ready[best];
-        let Some(Work::Kernel { duration, sms: wanted }) = head_work(streams, stream) else {
+        let Some(Work::Kernel { duration, .. }) = head_work(streams, stream) else {
             context.ready.remove(best);
             continue;
         };
-        let wanted = wanted.clamp(1, sms.max(1));
+        let part = part_of(&stream);
+        let wanted = wanted_sms(streams, stream, part.map_or(sms, |part| part.sms.min(sms)));
         if !context.active.is_empty() && taken + wanted > sms {
             return;
         }
         context.ready.remove(best);
         taken += wanted;
-        context.active.push(Active { stream, left: duration, sms: wanted });
+        context.active.push(Active { stream, left: duration, sms: wanted, part });
+    }
+}
+
+/// SMs that the kernel at the head of a stream holds, where it may hold `most`.
+fn wanted_sms<P>(streams: &BTreeMap<StreamId, Stream<P>>, stream: StreamId, most: u32) -> u32 {
+    match head_work(streams, stream) {
+        Some(Work::Kernel { sms, .. }) => sms.clamp(1, most.max(1)),
+        _ => 1,
     }
 }
 

@@ -15,10 +15,14 @@
 //!          Idle --work of another context--> Switching (switch_ns) --> Running --slice over, others want it--> Idle
 //! ```
 //!
+//! Streams may share channels ([`Model::use_channels`]): then an operation that waits holds up what was handed in behind
+//! it in the same channel, whatever stream it belongs to.
+//!
 //! What is simplified, so that no figure is read for more than it is: contexts share the compute engine in round robin
 //! whatever their priority; kernels of one context run beside each other only while their blocks fit on the SMs together,
 //! and each takes its nominal time; the two copy engines serve contexts in order of arrival and are not sliced; memory
-//! operations, marks and frees take no device time and need no turn of their context.
+//! operations, marks and frees take no device time and need no turn of their context; a kernel that may overlap the one
+//! before it saves its prologue as if both had begun together.
 
 mod compare;
 mod device;
@@ -163,7 +167,13 @@ struct Context {
     active: Vec<Active>,
     fault: Option<Fault>,
     meter: ContextMeter,
+    channels: Vec<Channel>,
+    streams_made: usize,
 }
+
+/// A queue to the device that streams share: what was handed in and not issued, in order. Only the first may be issued,
+/// so an operation that has to wait holds up other streams behind it.
+type Channel = VecDeque<Mark>;
 
 /// A kernel on the device, or paused when its context's turn ended.
 #[derive(Debug)]
@@ -171,6 +181,16 @@ struct Active {
     stream: StreamId,
     left: Nanos,
     sms: u32,
+    part: Option<Part>,
+}
+
+/// A part of a device's SMs, to which kernels of its streams keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Names it among the parts of the context.
+    pub id: u64,
+    /// SMs it has.
+    pub sms: u32,
 }
 
 /// All devices of a node, the contexts on them and the work in their streams.
@@ -252,9 +272,19 @@ impl<P> Model<P> {
             active: Vec::new(),
             fault: None,
             meter: ContextMeter::default(),
+            channels: Vec::new(),
+            streams_made: 0,
         };
         self.contexts.insert(id, context);
         id
+    }
+
+    /// Gives a context so many channels, among which the streams that it opens from now on are dealt out in turn.
+    /// Without, every stream has one of its own.
+    pub fn use_channels(&mut self, id: ContextId, channels: usize) {
+        if let Some(context) = self.contexts.get_mut(&id) {
+            context.channels = vec![Channel::new(); channels];
+        }
     }
 
     /// Ends a context at once: running kernels stop, queued work is dropped. Returns what it had used.
@@ -287,8 +317,19 @@ impl<P> Model<P> {
         if kind == StreamKind::Legacy {
             owner.legacy = Some(id);
         }
-        self.streams.insert(id, Stream::new(context, kind, priority, completed));
+        let channel = owner.streams_made.checked_rem(owner.channels.len());
+        owner.streams_made += 1;
+        let mut stream = Stream::new(context, kind, priority, completed);
+        stream.channel = channel;
+        self.streams.insert(id, stream);
         Some(id)
+    }
+
+    /// Keeps a stream's kernels to a part of the SMs. Streams of one part share it.
+    pub fn keep_to(&mut self, id: StreamId, part: Part) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.part = Some(part);
+        }
     }
 
     /// Ends a stream once all its work is done.
@@ -310,6 +351,11 @@ impl<P> Model<P> {
         let stream = self.streams.get_mut(&id)?;
         stream.submitted += 1;
         let seq = stream.submitted;
+        if let Some(channel) = stream.channel
+            && let Some(context) = self.contexts.get_mut(&stream.context)
+        {
+            context.channels[channel].push_back(Mark { stream: id, seq });
+        }
         stream.queue.push_back(Pending { work: op.work, after: op.after, payload: Some(op.payload) });
         if stream.queue.len() == 1 {
             self.examine.push_back(id);

@@ -53,6 +53,9 @@ impl<P> Model<P> {
             self.drain(id, world);
             return;
         }
+        if !self.is_first_in_channel(id) {
+            return;
+        }
         if let Some(blocker) = self.unreached(id) {
             if let Some(other) = self.streams.get_mut(&blocker) {
                 other.watchers.push(id);
@@ -68,12 +71,14 @@ impl<P> Model<P> {
                     context.ready.push_back(id);
                     self.devices[context.device].want(context_id, self.now);
                 }
+                self.leave_channel(id);
             }
             Work::Copy { engine, .. } => {
                 stream.head = Head::Engine;
                 if let Some(context) = self.contexts.get(&context_id) {
                     self.devices[context.device].queue_copy(engine, id);
                 }
+                self.leave_channel(id);
             }
             Work::Wait => {
                 stream.head = Head::Waiting;
@@ -88,6 +93,27 @@ impl<P> Model<P> {
                     self.mark_faulted(context_id, fault, world);
                 }
             }
+        }
+    }
+
+    /// Whether the head of a stream may be issued as far as its channel goes.
+    fn is_first_in_channel(&self, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get(&id) else { return true };
+        let context = self.contexts.get(&stream.context);
+        let Some((channel, context)) = stream.channel.zip(context) else { return true };
+        context.channels[channel].front().is_none_or(|first| first.stream == id)
+    }
+
+    /// The head of a stream has been issued: the next in its channel has its turn.
+    fn leave_channel(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        let context = self.contexts.get_mut(&stream.context);
+        let Some((channel, context)) = stream.channel.zip(context) else { return };
+        let head = Mark { stream: id, seq: stream.completed + 1 };
+        if context.channels[channel].pop_front_if(|first| *first == head).is_some()
+            && let Some(next) = context.channels[channel].front()
+        {
+            self.examine.push_back(next.stream);
         }
     }
 
@@ -121,6 +147,7 @@ impl<P> Model<P> {
 
     /// Performs the head of a stream and takes it out.
     pub(super) fn complete_head(&mut self, id: StreamId, world: &mut impl World<P>) {
+        self.leave_channel(id);
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let Some(pending) = stream.queue.pop_front() else { return };
         stream.head = Head::Fresh;
@@ -173,6 +200,9 @@ impl<P> Model<P> {
     /// Completes everything in a stream of a dead context without doing it.
     fn drain(&mut self, id: StreamId, world: &mut impl World<P>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        if let Some(context) = self.contexts.get_mut(&stream.context) {
+            context.channels.iter_mut().for_each(|channel| channel.retain(|mark| mark.stream != id));
+        }
         if !stream.queue.is_empty() {
             stream.queue.clear();
             stream.completed = stream.submitted;

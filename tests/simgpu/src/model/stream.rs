@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{ContextId, Mark, StreamId, StreamKind, Work};
+use super::{ContextId, Mark, Part, StreamId, StreamKind, Work};
 
 /// Where the first operation of a stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +37,10 @@ pub(super) struct Stream<P> {
     /// Streams to look at again when this one moves on.
     pub(super) watchers: Vec<StreamId>,
     pub(super) closing: bool,
+    /// The SMs its kernels keep to.
+    pub(super) part: Option<Part>,
+    /// The context's channel its operations go through.
+    pub(super) channel: Option<usize>,
 }
 
 impl<P> Stream<P> {
@@ -51,6 +55,8 @@ impl<P> Stream<P> {
             head: Head::Fresh,
             watchers: Vec::new(),
             closing: false,
+            part: None,
+            channel: None,
         }
     }
 }

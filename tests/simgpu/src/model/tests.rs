@@ -422,3 +422,57 @@ proptest! {
         prop_assert_eq!(rarely.model.device_meter(0), often.model.device_meter(0));
     }
 }
+
+/// Two streams of a context with so many channels, 0 for one each.
+fn two_streams(bench: &mut Bench, channels: usize) -> (StreamId, StreamId) {
+    let context = bench.model.open_context(0);
+    bench.model.use_channels(context, channels);
+    (bench.stream_in(context, StreamKind::NonBlocking), bench.stream_in(context, StreamKind::NonBlocking))
+}
+
+#[test]
+fn a_wait_holds_up_the_streams_that_share_its_channel() {
+    for (channels, done) in [(0, 1), (2, 1), (1, 0)] {
+        let mut bench = Bench::new();
+        let (held, other) = two_streams(&mut bench, channels);
+        bench.submit(held, Work::Wait, Deed::WaitFor(8, 1), Vec::new());
+        bench.kernel(other, 10 * US, 1);
+        bench.advance(100 * US);
+        assert_eq!(bench.order().len(), done, "{channels} channels");
+        bench.world.words.insert(8, 1);
+        bench.model.poll(&mut bench.world);
+        bench.drain();
+        assert_eq!(bench.order(), [1], "{channels} channels");
+        assert_eq!(bench.model.completed(held), Some(1));
+    }
+}
+
+#[test]
+fn a_kernel_that_waits_for_its_stream_holds_up_its_channel() {
+    let small = Work::Kernel { duration: 100 * US, sms: 1 };
+    for (channels, begins) in [(0, 0), (1, 100 * US)] {
+        let mut bench = Bench::new();
+        let (first, other) = two_streams(&mut bench, channels);
+        for name in [1, 2] {
+            bench.submit(first, small, Deed::Note(name), Vec::new());
+        }
+        bench.submit(other, small, Deed::Note(3), Vec::new());
+        bench.drain();
+        let ended = bench.world.done.iter().find(|(_, name)| *name == 3).expect("it ran").0;
+        assert_eq!(ended, begins + 100 * US, "{channels} channels");
+    }
+}
+
+#[test]
+fn a_context_that_dies_leaves_nothing_in_its_channels() {
+    let mut bench = Bench::new();
+    let (held, other) = two_streams(&mut bench, 1);
+    bench.submit(held, Work::Wait, Deed::WaitFor(8, 1), Vec::new());
+    bench.kernel(other, 10 * US, 1);
+    let context = bench.context_of(held);
+    bench.model.fault(context, Fault(700), &mut bench.world);
+    bench.kernel(other, 10 * US, 2);
+    bench.drain();
+    assert_eq!((bench.model.completed(held), bench.model.completed(other)), (Some(1), Some(2)));
+    assert!(bench.model.contexts[&context].channels[0].is_empty());
+}

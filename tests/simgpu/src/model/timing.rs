@@ -17,6 +17,9 @@ pub struct KernelRule {
     pub block_ns: Nanos,
     /// Time of every wave.
     pub wave_ns: Nanos,
+    /// How long it does without what the kernel before it makes: it waits (`griddepcontrol.wait`) only then. A launch
+    /// that may overlap its predecessor saves so much, as far as that one is long enough.
+    pub prologue_ns: Nanos,
     /// The kernel never ends.
     pub hangs: bool,
     /// Whether its instructions are interpreted. Without, a launch takes its time and changes no memory: for load
@@ -38,12 +41,12 @@ impl KernelRule {
     /// For kernels that nothing else is said of. Uncalibrated: the order of magnitude of a small kernel on a large
     /// device.
     pub const ORDINARY: Self =
-        Self { base_ns: 2_000, block_ns: 0, wave_ns: 8_000, hangs: false, execute: true };
+        Self { base_ns: 2_000, block_ns: 0, wave_ns: 8_000, prologue_ns: 0, hangs: false, execute: true };
 
     /// A kernel that takes the same time whatever its grid.
     #[must_use]
     pub const fn fixed(base_ns: Nanos) -> Self {
-        Self { base_ns, block_ns: 0, wave_ns: 0, hangs: false, execute: true }
+        Self { base_ns, block_ns: 0, wave_ns: 0, prologue_ns: 0, hangs: false, execute: true }
     }
 
     /// Time of a launch on a device of `sms` SMs.

@@ -22,6 +22,7 @@ pub(crate) struct ProcessUse {
     busy_ns: Nanos,
     sm_ns: Nanos,
     kernels: u64,
+    overlapped: u64,
     memory_bytes: u64,
     memory_peak_bytes: u64,
     allocations_refused: u64,
@@ -86,6 +87,7 @@ impl Node {
                     use_of.at_mark = meter;
                     use_of.bytes_peak = use_of.bytes;
                     use_of.refused = 0;
+                    use_of.overlapped = 0;
                 }
             }
         }
@@ -127,6 +129,7 @@ impl Node {
                     busy_ns: meter.busy_ns - use_of.at_mark.busy_ns,
                     sm_ns: meter.sm_ns - use_of.at_mark.sm_ns,
                     kernels: meter.kernels - use_of.at_mark.kernels,
+                    overlapped: use_of.overlapped,
                     memory_bytes: use_of.bytes,
                     memory_peak_bytes: use_of.bytes_peak,
                     allocations_refused: use_of.refused,

@@ -13,11 +13,13 @@ use super::pools::PoolBook;
 use super::session::{Module, Session, SessionContext, read_process};
 use crate::code::{Image, PlacedVariable};
 use crate::config::{Config, DeviceInfo};
-use crate::limits::{CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, STREAMS_MAX};
+use crate::limits::{CONNECTIONS_MAX, CONTEXTS_MAX, ENDED_MAX, IMAGE_BYTES_MAX, STREAMS_MAX};
 use crate::memory::AddressSpace;
-use crate::model::{ContextId, DeviceMeter, KernelTimes, Mark, Model, Nanos, StreamId, StreamKind};
+use crate::model::{ContextId, DeviceMeter, KernelTimes, Mark, Model, Nanos, Part, StreamId, StreamKind};
 use crate::page::StatusPage;
-use crate::protocol::{BlockId, ModuleInfo, NodeInfo, PROTOCOL, Remote, Reply, Request, Role, VariableInfo};
+use crate::protocol::{
+    BlockId, ModuleInfo, NodeInfo, PROTOCOL, Remote, Reply, Request, Role, Share, VariableInfo,
+};
 
 /// Number of a connection; never used twice.
 pub(crate) type SessionId = u64;
@@ -158,10 +160,14 @@ impl Node {
     fn serve(&mut self, model: &mut Model<Payload>, id: SessionId, request: Request) -> Answer {
         match request {
             Request::Hello { .. } | Request::Holding(_) => Err(Refusal::value("already introduced")),
-            Request::OpenContext { device, legacy_slot } => self.open_context(model, id, device, legacy_slot),
+            Request::OpenContext { device, legacy_slot, connections } => {
+                self.open_context(model, id, device, legacy_slot, connections)
+            }
             Request::CloseContext { context } => self.close_context(model, id, context),
-            Request::OpenStream { context, slot, blocking, priority } => {
-                self.open_stream(model, id, context, slot, blocking, priority)
+            Request::OpenStream { context, slot, blocking, priority, share } => {
+                let kind = if blocking { StreamKind::Blocking } else { StreamKind::NonBlocking };
+                self.bind_stream(model, id, context, slot, kind, priority)?;
+                self.keep_to(model, id, slot, share)
             }
             Request::CloseStream { slot } => {
                 let stream = self.session(id)?.slots.get(&slot).copied();
@@ -249,7 +255,9 @@ impl Node {
         id: SessionId,
         device: u32,
         legacy_slot: u32,
+        connections: Option<u32>,
     ) -> Answer {
+        let connections = connections.unwrap_or(self.config.connections).min(CONNECTIONS_MAX);
         if legacy_slot as usize >= STREAMS_MAX {
             return Err(Refusal::value("no such slot"));
         }
@@ -286,6 +294,7 @@ impl Node {
             page.set_error(number as usize, 0);
         }
         let context = model.open_context(device);
+        model.use_channels(context, connections as usize);
         session.contexts.insert(number, SessionContext { id: context, device, overhead });
         self.context_owner.insert(context, (id, number));
         self.charge(id, device, overhead);
@@ -343,17 +352,21 @@ impl Node {
         Ok(Reply::Done)
     }
 
-    fn open_stream(
+    /// Lets a stream's kernels keep to a part of the SMs.
+    fn keep_to(
         &mut self,
         model: &mut Model<Payload>,
         id: SessionId,
-        context: u32,
         slot: u32,
-        blocking: bool,
-        priority: i32,
+        share: Option<Share>,
     ) -> Answer {
-        let kind = if blocking { StreamKind::Blocking } else { StreamKind::NonBlocking };
-        self.bind_stream(model, id, context, slot, kind, priority)
+        let session = self.session(id)?;
+        if let (Some(share), Some(&stream)) = (share, session.slots.get(&slot)) {
+            session.shares.insert(slot, share);
+            let name = u64::from(share.first) << 32 | u64::from(share.sms);
+            model.keep_to(stream, Part { id: name, sms: share.sms });
+        }
+        Ok(Reply::Done)
     }
 
     fn bind_stream(
@@ -375,6 +388,8 @@ impl Node {
         let stream = model
             .open_stream(context.id, kind, priority, completed)
             .ok_or_else(|| Refusal::handle("no such context"))?;
+        session.shares.remove(&slot);
+        session.last_kernels.remove(&slot);
         if let Some(old) = session.slots.insert(slot, stream) {
             // The client reuses a slot only when its stream is done; the old name must not shadow the new one.
             model.close_stream(old);

@@ -6,7 +6,7 @@ use super::effects::{Action, Payload};
 use super::node::{Answer, Node, Refusal, SessionId};
 use super::session::read_process;
 use crate::limits::{BACKLOG_MAX, PENDING_MAX};
-use crate::model::{CopyEngine, Fault, Mark, Model, Op, Work};
+use crate::model::{CopyEngine, FOREVER, Fault, Mark, Model, Nanos, Op, Work};
 use crate::protocol::{Command, Launch, Place, Reply, Rows};
 
 impl Node {
@@ -28,7 +28,8 @@ impl Node {
         }
         // The client's numbers must stay in step with the model's: a command that cannot be carried out still takes
         // its number, as an operation that does nothing, and kills the context.
-        let (op, refusal) = match self.operation(id, slot, command) {
+        let behind = model.backlog(stream) > 0;
+        let (op, refusal) = match self.operation(id, slot, command, behind) {
             Ok(op) => (op, None),
             Err(refusal) => {
                 let action = Action::Fail(Fault(refusal.status.0));
@@ -48,11 +49,19 @@ impl Node {
         }
     }
 
-    fn operation(&mut self, id: SessionId, slot: u32, command: Command) -> Result<Op<Payload>, Refusal> {
+    /// `behind` says that the stream has work pending.
+    fn operation(
+        &mut self,
+        id: SessionId,
+        slot: u32,
+        command: Command,
+        behind: bool,
+    ) -> Result<Op<Payload>, Refusal> {
         let mut after = Vec::new();
         let copies = self.config.copies;
+        let before = self.session(id)?.last_kernels.remove(&slot).filter(|_| behind);
         let (work, action) = match command {
-            Command::Launch(launch) => self.launch(id, launch)?,
+            Command::Launch(launch) => self.launch(id, slot, launch, before)?,
             Command::Copy { to, from, width, height, staged } => {
                 let bytes = width.saturating_mul(height);
                 let host_source = matches!(from.at, Place::Host(_));
@@ -111,7 +120,14 @@ impl Node {
         Ok(Op { work, after, payload: Payload { session: id, action } })
     }
 
-    fn launch(&mut self, id: SessionId, launch: Launch) -> Result<(Work, Action), Refusal> {
+    /// `before` is how long the kernel takes that is right before it in its stream and not done.
+    fn launch(
+        &mut self,
+        id: SessionId,
+        slot: u32,
+        launch: Launch,
+        before: Option<Nanos>,
+    ) -> Result<(Work, Action), Refusal> {
         let module = self.session(id)?.modules.get(&launch.module).cloned();
         let module = module.ok_or_else(|| Refusal::handle("no such module"))?;
         let name =
@@ -121,10 +137,20 @@ impl Node {
         let device =
             context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
         let sms = self.devices[device].info.sms;
+        let share = self.session(id)?.shares.get(&slot).copied();
+        let sms = share.map_or(sms, |share| share.sms.min(sms));
         let volume = |of: [u32; 3]| of.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
         let blocks = volume(launch.grid);
-        let duration = rule.duration(blocks, volume(launch.block), sms);
+        let mut duration = rule.duration(blocks, volume(launch.block), sms);
         let held = u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, sms);
+        let session = self.session(id)?;
+        if duration != FOREVER {
+            session.last_kernels.insert(slot, duration);
+        }
+        if let Some(before) = before.filter(|_| launch.overlaps && duration != FOREVER) {
+            duration -= rule.prologue_ns.min(before).min(duration);
+            session.use_of[device].overlapped += 1;
+        }
         let work = Work::Kernel { duration, sms: held };
         Ok((work, Action::Launch { module, launch, execute: rule.execute }))
     }

@@ -17,7 +17,7 @@ use crate::mappings::{self, Mappings};
 use crate::memory::{AddressSpace, Piece};
 use crate::model::{ContextId, ContextMeter, Nanos, StreamId};
 use crate::page::StatusPage;
-use crate::protocol::{PoolId, Role};
+use crate::protocol::{PoolId, Role, Share};
 use crate::wire::Inbox;
 
 /// A connection and all that lives and dies with it.
@@ -33,6 +33,10 @@ pub(crate) struct Session {
     pub(crate) use_of: Vec<DeviceUse>,
     pub(crate) contexts: BTreeMap<u32, SessionContext>,
     pub(crate) slots: HashMap<u32, StreamId>,
+    /// Parts of the SMs that streams keep to, by slot.
+    pub(crate) shares: HashMap<u32, Share>,
+    /// How long the last operation takes of streams where that is a kernel, by slot.
+    pub(crate) last_kernels: HashMap<u32, Nanos>,
     pub(crate) modules: BTreeMap<u32, Arc<Module>>,
     pub(crate) modules_made: u32,
     pub(crate) events: HashMap<u64, Nanos>,
@@ -63,6 +67,8 @@ pub(crate) struct DeviceUse {
     pub(crate) bytes_peak: u64,
     /// Allocations refused since the mark.
     pub(crate) refused: u64,
+    /// Kernels since the mark that overlapped the one before.
+    pub(crate) overlapped: u64,
     /// Of contexts that have ended.
     pub(crate) ended: ContextMeter,
     /// At the last mark.
@@ -79,6 +85,7 @@ impl DeviceUse {
             bytes: 0,
             bytes_peak: 0,
             refused: 0,
+            overlapped: 0,
             ended: ContextMeter::default(),
             at_mark: ContextMeter::default(),
             samples: Samples::new(now),
@@ -193,6 +200,8 @@ impl Session {
             use_of: (0..devices).map(|_| DeviceUse::new(now)).collect(),
             contexts: BTreeMap::new(),
             slots: HashMap::new(),
+            shares: HashMap::new(),
+            last_kernels: HashMap::new(),
             modules: BTreeMap::new(),
             modules_made: 0,
             events: HashMap::new(),

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::types::{CUcontext, CUdevice, CUenum, CUresult};
+use headgate_simgpu::limits::CONNECTIONS_MAX;
 use headgate_simgpu::protocol::{Reply, Request};
 
 use super::device;
-use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Context, Origin, Stream, StreamKind, lock};
+use crate::driver::{Answer, Driver, driver, lost};
+use crate::objects::{Context, Green, Origin, Share, Stream, StreamKind, lock};
 use crate::{capture, current, raw};
 
 /// `CU_CTX_SCHED_MASK`, `MAP_HOST`, `LMEM_RESIZE_TO_MAX`, `COREDUMP_ENABLE`, `USER_COREDUMP_ENABLE`, `SYNC_MEMOPS`.
@@ -22,6 +23,12 @@ const LIMIT_L2_FETCH: CUenum = 5;
 
 /// Default values of `CUlimit` 0 to 6: stack, printf, heap, sync depth, pending launches, L2 fetch, persisting L2.
 const LIMITS: [usize; 7] = [1_024, 1 << 20, 8 << 20, 2, 2_048, 64, 0];
+
+/// `CUDA_DEVICE_MAX_CONNECTIONS`, from 1 to 32; other values are as none.
+fn connections() -> Option<u32> {
+    let wanted = std::env::var("CUDA_DEVICE_MAX_CONNECTIONS").ok()?;
+    wanted.parse().ok().filter(|wanted| (1..=CONNECTIONS_MAX).contains(wanted))
+}
 
 fn create(
     driver: &Driver,
@@ -35,14 +42,15 @@ fn create(
     }
     let (slot, completed) = driver.take_slot()?;
     let device = u32::try_from(index).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
-    let number = match driver.ask(&Request::OpenContext { device, legacy_slot: slot }) {
-        Ok(Reply::Context(number)) => number,
-        Ok(other) => return Err(device::out_of_turn(other)),
-        Err(status) => {
-            driver.give_slot(slot, completed);
-            return Err(status);
-        }
-    };
+    let number =
+        match driver.ask(&Request::OpenContext { device, legacy_slot: slot, connections: connections() }) {
+            Ok(Reply::Context(number)) => number,
+            Ok(other) => return Err(device::out_of_turn(other)),
+            Err(status) => {
+                driver.give_slot(slot, completed);
+                return Err(status);
+            }
+        };
     let alive = Arc::new(AtomicBool::new(true));
     let legacy = Arc::new(Stream {
         handle: 0,
@@ -66,9 +74,80 @@ fn create(
         streams: Mutex::new(vec![Arc::clone(&legacy)]),
         legacy,
         limits: Mutex::new(HashMap::new()),
+        share: None,
     });
     driver.contexts.insert(handle, Arc::clone(&context));
     Ok(context)
+}
+
+/// A context that shares the device's primary one, which it retains, but keeps to a part of the SMs.
+pub(crate) fn create_green(driver: &Driver, index: usize, share: Share) -> Result<Arc<Context>, CUresult> {
+    let device = CUdevice::try_from(index).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
+    let mut retained = CUcontext::NULL;
+    cuDevicePrimaryCtxRetain(&raw mut retained, device)?;
+    let primary = current::resolve(driver, retained.addr())?;
+    let (slot, completed) = driver.take_slot()?;
+    let (context, number) = (primary.number, primary.number);
+    let open = Request::OpenStream { context, slot, blocking: false, priority: 0, share: Some(share) };
+    driver.connection.post(&open).map_err(lost)?;
+    let alive = Arc::new(AtomicBool::new(true));
+    let handle = driver.contexts.reserve();
+    let legacy = Arc::new(Stream {
+        handle: 0,
+        slot,
+        context: handle,
+        context_number: number,
+        context_alive: Arc::clone(&alive),
+        kind: StreamKind::NonBlocking,
+        flags: 0,
+        priority: 0,
+        submitted: AtomicU64::new(completed),
+        capture: Mutex::new(None),
+    });
+    let context = Arc::new(Context {
+        handle,
+        number,
+        device: index,
+        flags: primary.flags,
+        is_primary: false,
+        alive,
+        streams: Mutex::new(vec![Arc::clone(&legacy)]),
+        legacy,
+        limits: Mutex::new(HashMap::new()),
+        share: Some(share),
+    });
+    driver.contexts.insert(handle, Arc::clone(&context));
+    Ok(context)
+}
+
+/// Ends a green context: its streams and its code. Memory is the primary context's.
+pub(crate) fn destroy_green(driver: &Driver, green: &Green) -> Answer {
+    let context = &green.context;
+    let outcome = synchronise(driver, context);
+    driver.contexts.remove(context.handle);
+    context.alive.store(false, Ordering::Release);
+    let owner = context.handle;
+    for stream in lock(&context.streams).drain(..) {
+        driver.streams.remove(stream.handle);
+        driver.connection.tell(&Request::CloseStream { slot: stream.slot });
+        driver.give_slot(stream.slot, stream.last());
+    }
+    driver.events.retain(|event| event.context != owner);
+    driver.functions.retain(|function| function.module.context != owner);
+    for (handle, module) in driver.modules.all() {
+        if module.context == owner && driver.modules.remove(handle).is_some() {
+            driver.ask(&Request::UnloadModule { module: module.info.module })?;
+        }
+    }
+    let primary = driver.primaries[green.device].handle;
+    let mut allocations = driver.allocations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for allocation in allocations.values_mut().filter(|allocation| allocation.context == owner) {
+        allocation.context = primary;
+    }
+    drop(allocations);
+    let device = CUdevice::try_from(green.device).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
+    cuDevicePrimaryCtxRelease(device)?;
+    outcome
 }
 
 /// Ends a context and everything in it.
@@ -208,7 +287,8 @@ pub(crate) fn cuCtxCreate_v4(
 pub(crate) fn cuCtxDestroy_v2(ctx: CUcontext) -> Answer {
     let driver = driver()?;
     let context = current::resolve(driver, ctx.addr())?;
-    if context.is_primary {
+    if context.is_primary || context.share.is_some() {
+        // A green context ends by `cuGreenCtxDestroy`.
         return Err(CUresult::ERROR_INVALID_CONTEXT);
     }
     if current::handle() == Some(context.handle) {
@@ -252,7 +332,7 @@ pub(crate) fn cuCtxGetCurrent(ctx: *mut CUcontext) -> Answer {
 }
 
 /// The context of a handle, or the current one for null.
-fn given_or_current(driver: &Driver, ctx: CUcontext) -> Result<Arc<Context>, CUresult> {
+pub(crate) fn given_or_current(driver: &Driver, ctx: CUcontext) -> Result<Arc<Context>, CUresult> {
     if ctx.is_null() { current::any_context(driver) } else { current::resolve(driver, ctx.addr()) }
 }
 

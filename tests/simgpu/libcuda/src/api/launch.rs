@@ -21,12 +21,14 @@ use crate::objects::{Context, Function};
 use crate::{capture, current, host_functions, raw};
 
 /// The shape of a launch.
-#[derive(Clone, Copy)]
-struct Shape {
-    grid: [c_uint; 3],
-    block: [c_uint; 3],
-    shared_bytes: c_uint,
-    cooperative: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) grid: [c_uint; 3],
+    pub(crate) block: [c_uint; 3],
+    pub(crate) shared_bytes: c_uint,
+    pub(crate) cooperative: bool,
+    /// Programmatic dependent launch.
+    pub(crate) overlaps: bool,
 }
 
 impl Shape {
@@ -35,7 +37,7 @@ impl Shape {
     }
 
     /// What the driver refuses before anything runs.
-    fn check(self, function: &Function, sms: u32) -> Answer {
+    pub(crate) fn check(self, function: &Function, sms: u32) -> Answer {
         let fits = |sides: [u32; 3], most: [u32; 3]| {
             sides.into_iter().zip(most).all(|(side, most)| (1..=most).contains(&side))
         };
@@ -121,27 +123,33 @@ pub(crate) fn prepare(
         block: [params.blockDimX, params.blockDimY, params.blockDimZ],
         shared_bytes: params.sharedMemBytes,
         cooperative: false,
+        overlaps: false,
     };
     shape.check(&function, driver.connection.node().devices[context.device].sms)?;
     let launch = describe(&function, shape, params.kernelParams, params.extra)?;
     Ok(node(handle, &function, launch, 0))
 }
 
-fn describe(
+pub(crate) fn describe(
     function: &Function,
     shape: Shape,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<Launch, CUresult> {
-    Ok(Launch {
+    Ok(packed(function, shape, parameters(function, params, extra)?))
+}
+
+fn packed(function: &Function, shape: Shape, params: Vec<u8>) -> Launch {
+    Launch {
         module: function.module.info.module,
         kernel: function.kernel,
         grid: shape.grid,
         block: shape.block,
         shared_bytes: shape.shared_bytes,
         cooperative: shape.cooperative,
-        params: parameters(function, params, extra)?,
-    })
+        overlaps: shape.overlaps,
+        params,
+    }
 }
 
 fn node(handle: usize, function: &Function, launch: Launch, priority: i32) -> KernelNode {
@@ -158,6 +166,17 @@ fn launch(
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Answer {
+    launch_with(mode, handle, shape, stream, |function| parameters(function, params, extra))
+}
+
+/// A launch, whatever way its parameters come.
+pub(crate) fn launch_with(
+    mode: ThreadMode,
+    handle: CUfunction,
+    shape: Shape,
+    stream: CUstream,
+    params: impl FnOnce(&Function) -> Result<Vec<u8>, CUresult>,
+) -> Answer {
     let driver = driver()?;
     let context = current::context(driver)?;
     let (handle, function) = find_function(driver, handle.addr())?;
@@ -165,8 +184,9 @@ fn launch(
     if function.module.context != stream.context {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
-    shape.check(&function, driver.connection.node().devices[context.device].sms)?;
-    let launch = describe(&function, shape, params, extra)?;
+    let sms = driver.connection.node().devices[context.device].sms;
+    shape.check(&function, context.share.map_or(sms, |share| share.sms))?;
+    let launch = packed(&function, shape, params(&function)?);
     if let Some(capture) = capture::of(&stream) {
         let kernel = node(handle, &function, launch, stream.priority);
         return capture.record(driver, &stream, Work::Kernel(Arc::new(kernel)));
@@ -190,7 +210,14 @@ fn plain(
     extra: *mut *mut c_void,
 ) -> Answer {
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-    launch(mode, function, Shape { grid, block, shared_bytes, cooperative: false }, stream, params, extra)
+    launch(
+        mode,
+        function,
+        Shape { grid, block, shared_bytes, cooperative: false, overlaps: false },
+        stream,
+        params,
+        extra,
+    )
 }
 
 #[expect(clippy::too_many_arguments, reason = "the signature is the driver API's")]
@@ -208,12 +235,12 @@ fn cooperative(
     params: *mut *mut c_void,
 ) -> Answer {
     let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
-    let shape = Shape { grid, block, shared_bytes, cooperative: true };
+    let shape = Shape { grid, block, shared_bytes, cooperative: true, overlaps: false };
     launch(mode, function, shape, stream, params, core::ptr::null_mut())
 }
 
-/// `CUlaunchAttributeID`s. Programmatic dependent launch is accepted, and runs as an ordinary launch: its kernel starts
-/// when the one before has ended.
+/// `CUlaunchAttributeID`s. A programmatic dependent launch saves its kernel's prologue where the one before is still
+/// under way; what it computes is what it would compute behind it.
 fn extended(
     mode: ThreadMode,
     config: *const CUlaunchConfig,
@@ -230,7 +257,7 @@ fn extended(
     const MEM_SYNC_DOMAIN: c_uint = 10;
     driver()?;
     let config = raw::load(config)?;
-    let mut cooperative = false;
+    let (mut cooperative, mut overlaps) = (false, false);
     for index in 0..config.numAttrs as usize {
         let attribute = raw::load_at(config.attrs, index)?;
         let word = |at: usize| {
@@ -240,7 +267,8 @@ fn extended(
         match attribute.id {
             COOPERATIVE => cooperative = word(0) != 0,
             CLUSTER_DIMENSION if [word(0), word(1), word(2)] == [1; 3] => {}
-            IGNORE | PROGRAMMATIC_SERIALIZATION | PRIORITY | MEM_SYNC_DOMAIN_MAP | MEM_SYNC_DOMAIN => {}
+            PROGRAMMATIC_SERIALIZATION => overlaps = word(0) != 0,
+            IGNORE | PRIORITY | MEM_SYNC_DOMAIN_MAP | MEM_SYNC_DOMAIN => {}
             _ => return Err(CUresult::ERROR_NOT_SUPPORTED),
         }
     }
@@ -249,6 +277,7 @@ fn extended(
         block: [config.blockDimX, config.blockDimY, config.blockDimZ],
         shared_bytes: config.sharedMemBytes,
         cooperative,
+        overlaps,
     };
     launch(mode, function, shape, config.hStream, params, extra)
 }

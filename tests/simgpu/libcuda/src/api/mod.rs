@@ -9,6 +9,9 @@ mod pool;
 mod vmm;
 mod array;
 mod share;
+mod legacy;
+mod together;
+mod green;
 pub(crate) mod graph;
 mod capture;
 mod host;
@@ -202,3 +205,22 @@ pub(crate) use capture::{
     cuStreamUpdateCaptureDependencies_ptsz, cuStreamUpdateCaptureDependencies_v2,
     cuStreamUpdateCaptureDependencies_v2_ptsz, cuThreadExchangeStreamCaptureMode,
 };
+
+pub(crate) use legacy::{
+    cuFuncSetBlockShape, cuFuncSetSharedSize, cuLaunch, cuLaunchGrid, cuLaunchGridAsync, cuParamSetSize,
+    cuParamSetf, cuParamSeti, cuParamSetv,
+};
+
+pub(crate) use together::cuLaunchCooperativeKernelMultiDevice;
+
+pub(crate) use green::{
+    cuCtxFromGreenCtx, cuCtxGetDevResource, cuDevResourceGenerateDesc, cuDevSmResourceSplitByCount,
+    cuDeviceGetDevResource, cuGreenCtxCreate, cuGreenCtxDestroy, cuGreenCtxGetDevResource, cuGreenCtxGetId,
+    cuGreenCtxRecordEvent, cuGreenCtxStreamCreate, cuGreenCtxWaitEvent, cuStreamGetGreenCtx,
+};
+
+pub(crate) use pool::{cuMemGetDefaultMemPool, cuMemGetMemPool, cuMemSetMemPool};
+
+pub(crate) use vmm::{cuMulticastBindAddr, cuMulticastBindAddr_v2, cuMulticastBindMem_v2};
+
+pub(crate) use stream::{cuStreamGetDevice, cuStreamGetDevice_ptsz, cuStreamGetId, cuStreamGetId_ptsz};

@@ -135,6 +135,7 @@ fn function(driver: &Driver, module: &Arc<Module>, name: &str) -> Result<usize, 
         dynamic_shared_max: AtomicU32::new(
             attributes::SHARED_PER_BLOCK.saturating_sub(module.info.kernels[index].shared_bytes),
         ),
+        setup: Mutex::default(),
     };
     driver.functions.insert(handle, Arc::new(made));
     functions.insert(index, handle);

@@ -231,3 +231,28 @@ pub(crate) fn cuMemPoolExportPointer(data: *mut CUmemPoolPtrExportData, ptr: CUd
     }
     raw::store(data, CUmemPoolPtrExportData { reserved: share::name(driver, ptr)? })
 }
+
+/// The pools of a place: only devices have any.
+fn place(location: *mut CUmemLocation, kind: CUenum) -> Result<CUdevice, CUresult> {
+    let location = raw::load(location.cast_const())?;
+    if location.kind != CU_MEM_LOCATION_TYPE_DEVICE || kind != CU_MEM_ALLOCATION_TYPE_PINNED {
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    Ok(location.id)
+}
+
+pub(crate) fn cuMemGetDefaultMemPool(
+    pool: *mut CUmemoryPool,
+    location: *mut CUmemLocation,
+    kind: CUenum,
+) -> Answer {
+    device::cuDeviceGetDefaultMemPool(pool, place(location, kind)?)
+}
+
+pub(crate) fn cuMemGetMemPool(pool: *mut CUmemoryPool, location: *mut CUmemLocation, kind: CUenum) -> Answer {
+    cuDeviceGetMemPool(pool, place(location, kind)?)
+}
+
+pub(crate) fn cuMemSetMemPool(location: *mut CUmemLocation, kind: CUenum, pool: CUmemoryPool) -> Answer {
+    cuDeviceSetMemPool(place(location, kind)?, pool)
+}

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUcontext, CUevent, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUcontext, CUdevice, CUevent, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Request};
 
 use super::{event, twins};
@@ -28,7 +28,8 @@ pub(crate) fn open(
 ) -> Result<Arc<Stream>, CUresult> {
     let (slot, completed) = driver.take_slot()?;
     let blocking = kind == StreamKind::Blocking;
-    let request = Request::OpenStream { context: context.number, slot, blocking, priority };
+    let request =
+        Request::OpenStream { context: context.number, slot, blocking, priority, share: context.share };
     driver.connection.post(&request).map_err(lost)?;
     let handle = driver.streams.reserve();
     let stream = Arc::new(Stream {
@@ -161,7 +162,22 @@ fn get_priority(mode: ThreadMode, stream: CUstream, priority: *mut c_int) -> Ans
     raw::store(priority, stream.priority)
 }
 
+fn get_id(mode: ThreadMode, stream: CUstream, id: *mut u64) -> Answer {
+    let (_, _, stream) = find(mode, stream)?;
+    // Slots are used again and handles are not; default streams have none, and one for each context.
+    let handle = if stream.handle == 0 { stream.context } else { stream.handle };
+    raw::store(id, handle as u64)
+}
+
+fn get_device(mode: ThreadMode, stream: CUstream, device: *mut CUdevice) -> Answer {
+    let (driver, _, stream) = find(mode, stream)?;
+    let index = current::resolve(driver, stream.context)?.device;
+    raw::store(device, CUdevice::try_from(index).unwrap_or(CUdevice::MAX))
+}
+
 twins! {
+    cuStreamGetId, cuStreamGetId_ptsz (stream: CUstream, id: *mut u64) = get_id;
+    cuStreamGetDevice, cuStreamGetDevice_ptsz (stream: CUstream, device: *mut CUdevice) = get_device;
     cuStreamQuery, cuStreamQuery_ptsz (stream: CUstream) = query;
     cuStreamSynchronize, cuStreamSynchronize_ptsz (stream: CUstream) = synchronise;
     cuStreamWaitEvent, cuStreamWaitEvent_ptsz (stream: CUstream, event: CUevent, flags: c_uint) = wait_event;

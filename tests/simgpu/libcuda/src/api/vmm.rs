@@ -510,3 +510,45 @@ pub(crate) fn cuMulticastGetGranularity(
     }
     raw::store(granularity, usize::try_from(granule(driver)).unwrap_or(usize::MAX))
 }
+
+/// Binds on one of the object's devices: that of the memory.
+pub(crate) fn cuMulticastBindMem_v2(
+    multicast: u64,
+    dev: CUdevice,
+    offset: usize,
+    memory: u64,
+    memory_offset: usize,
+    size: usize,
+    flags: u64,
+) -> Answer {
+    device::index(driver()?, dev)?;
+    cuMulticastBindMem(multicast, offset, memory, memory_offset, size, flags)
+}
+
+/// The memory behind a mapping. As with handles, a whole block is bound at a time.
+pub(crate) fn cuMulticastBindAddr(
+    multicast: u64,
+    offset: usize,
+    address: CUdeviceptr,
+    size: usize,
+    flags: u64,
+) -> Answer {
+    let (start, known) = memory::find(driver()?, address).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let Origin::Mapped(block) = known.origin else { return Err(CUresult::ERROR_INVALID_VALUE) };
+    if start != address || known.bytes != size as u64 {
+        return Err(CUresult::ERROR_NOT_SUPPORTED);
+    }
+    cuMulticastBindMem(multicast, offset, HANDLE + block, 0, size, flags)
+}
+
+pub(crate) fn cuMulticastBindAddr_v2(
+    multicast: u64,
+    dev: CUdevice,
+    offset: usize,
+    address: CUdeviceptr,
+    size: usize,
+    flags: u64,
+) -> Answer {
+    device::index(driver()?, dev)?;
+    cuMulticastBindAddr(multicast, offset, address, size, flags)
+}

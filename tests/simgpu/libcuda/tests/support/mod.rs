@@ -206,5 +206,37 @@ pub(crate) fn upload<T: Copy>(address: u64, values: &[T]) -> Outcome<()> {
     cu!(cuMemcpyHtoD_v2(address, values.as_ptr().cast(), size_of_val(values)))
 }
 
+/// Holds streams until everything of a measurement has been handed in, so that the machine's own speed is no part of it.
+pub(crate) struct Gate(*mut u32);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        let mut page = std::ptr::null_mut();
+        // CU_MEMHOSTALLOC_PORTABLE: for every context.
+        cu!(cuMemHostAlloc(&mut page, 4_096, 1)).unwrap();
+        Self(page.cast())
+    }
+
+    pub(crate) fn hold(&self, stream: sys::CUstream) {
+        cu!(cuStreamWaitValue32_v2(stream, self.0.addr() as u64, 1, 0)).unwrap();
+    }
+
+    pub(crate) fn open(&self) {
+        // A question is answered when everything before it has been taken.
+        let (mut free, mut total) = (0, 0);
+        cu!(cuMemGetInfo_v2(&mut free, &mut total)).unwrap();
+        // SAFETY: the page is never freed; the device only reads it.
+        unsafe { self.0.write_volatile(1) };
+    }
+}
+
+/// Milliseconds of device time between two events that are reached in the end.
+pub(crate) fn elapsed(begun: sys::CUevent, ended: sys::CUevent) -> f32 {
+    cu!(cuEventSynchronize(ended)).unwrap();
+    let mut span = 0.0;
+    cu!(cuEventElapsedTime(&mut span, begun, ended)).unwrap();
+    span
+}
+
 /// The null stream.
 pub(crate) const NULL: sys::CUstream = std::ptr::null_mut();
