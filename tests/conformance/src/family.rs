@@ -3,7 +3,7 @@
 use crate::gpu::{CUdeviceptr, CUgraph, Code, Gpu, NOT_SUPPORTED, Shape, UNIT};
 
 /// What was taken, and how to give it back.
-pub type Taken = Box<dyn FnOnce(&Gpu) -> Result<(), Code>>;
+pub type Taken = Box<dyn Fn(&Gpu) -> Result<(), Code>>;
 
 /// A way to take device memory.
 pub struct Family {
@@ -11,6 +11,8 @@ pub struct Family {
     pub name: &'static str,
     /// The driver's function that takes it, for injecting failures.
     pub call: &'static str,
+    /// The one function that gives it back, where there is only one.
+    pub end: Option<&'static str>,
     /// Takes so many units of 2 MiB.
     pub take: fn(&Gpu, u64) -> Result<Taken, Code>,
 }
@@ -28,20 +30,30 @@ pub const CUBEMAP: u32 = 4;
 
 /// All of them. What a unit is made of is chosen so that every family takes exactly as much as it says.
 pub const FAMILIES: &[Family] = &[
-    Family { name: "plain", call: "cuMemAlloc_v2", take: plain },
-    Family { name: "managed", call: "cuMemAllocManaged", take: managed },
-    Family { name: "pitch", call: "cuMemAllocPitch_v2", take: pitch },
-    Family { name: "async", call: "cuMemAllocAsync", take: stream_ordered },
-    Family { name: "pool", call: "cuMemAllocFromPoolAsync", take: pool },
-    Family { name: "physical", call: "cuMemCreate", take: physical },
-    Family { name: "mapped and released", call: "cuMemCreate", take: mapped },
-    Family { name: "bound and released", call: "cuMemCreate", take: bound },
-    Family { name: "flat array", call: "cuArrayCreate_v2", take: flat_array },
-    Family { name: "3D array", call: "cuArray3DCreate_v2", take: solid_array },
-    Family { name: "layered array", call: "cuArray3DCreate_v2", take: layered_array },
-    Family { name: "mipmap", call: "cuMipmappedArrayCreate", take: mipmap },
-    Family { name: "graph", call: "cuGraphLaunch", take: graph },
-    Family { name: "captured", call: "cuGraphLaunch", take: captured },
+    Family { name: "plain", call: "cuMemAlloc_v2", end: Some("cuMemFree_v2"), take: plain },
+    Family { name: "managed", call: "cuMemAllocManaged", end: Some("cuMemFree_v2"), take: managed },
+    Family { name: "pitch", call: "cuMemAllocPitch_v2", end: Some("cuMemFree_v2"), take: pitch },
+    Family { name: "async", call: "cuMemAllocAsync", end: None, take: stream_ordered },
+    Family { name: "pool", call: "cuMemAllocFromPoolAsync", end: None, take: pool },
+    Family { name: "physical", call: "cuMemCreate", end: Some("cuMemRelease"), take: physical },
+    Family { name: "mapped and released", call: "cuMemCreate", end: None, take: mapped },
+    Family { name: "bound and released", call: "cuMemCreate", end: None, take: bound },
+    Family { name: "flat array", call: "cuArrayCreate_v2", end: Some("cuArrayDestroy"), take: flat_array },
+    Family { name: "3D array", call: "cuArray3DCreate_v2", end: Some("cuArrayDestroy"), take: solid_array },
+    Family {
+        name: "layered array",
+        call: "cuArray3DCreate_v2",
+        end: Some("cuArrayDestroy"),
+        take: layered_array,
+    },
+    Family {
+        name: "mipmap",
+        call: "cuMipmappedArrayCreate",
+        end: Some("cuMipmappedArrayDestroy"),
+        take: mipmap,
+    },
+    Family { name: "graph", call: "cuGraphLaunch", end: None, take: graph },
+    Family { name: "captured", call: "cuGraphLaunch", end: None, take: captured },
 ];
 
 /// The families that the driver supports, and those it says it does not (`CUDA_ERROR_NOT_SUPPORTED`).

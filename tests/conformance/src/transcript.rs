@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
 pub struct Lines(pub Vec<String>);
 
 impl Lines {
-    fn note(&mut self, what: &str, seen: impl std::fmt::Debug) {
+    pub(crate) fn note(&mut self, what: &str, seen: impl std::fmt::Debug) {
         self.0.push(format!("{what}: {seen:?}"));
     }
 }

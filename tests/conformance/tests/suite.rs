@@ -41,9 +41,10 @@ fn exactly_what_does_not_fit_is_refused() {
 #[test]
 fn random_operations_leave_no_drift() {
     let node = node(vec![TenantSpec::new("alerts").memory("128Mi")]);
+    let operations = std::env::var("OPERATIONS").unwrap_or_else(|_| "2000".into());
     for seed in ["1", "2", "3"] {
         let mut command = conform(&node, "alerts");
-        let churn = Program::start("conform", command.args(["churn", "2000", seed])).unwrap();
+        let churn = Program::start("conform", command.args(["churn", &operations, seed])).unwrap();
         let outcome = churn.finish(PATIENCE).unwrap();
         assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
         assert_eq!(used_bytes(&node, "alerts"), 0);

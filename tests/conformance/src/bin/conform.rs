@@ -11,7 +11,7 @@ use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
-use headgate_conformance::{limits, report, route, transcript};
+use headgate_conformance::{chaos, limits, report, route, transcript, work};
 
 const USAGE: &str = "\
 Runs the conformance suite of Headgate on the libcuda.so.1 and libnvidia-ml.so.1 that the loader finds: NVIDIA's own
@@ -31,6 +31,7 @@ For the suite's own tests:
   conform churn OPERATIONS SEED random operations; \"operations N refused N drift N\"
   conform hog UNITS             takes units until refused; \"took N\"; holds them until standard input ends
   conform faults                for each family \"FAMILY CALL\", waits for a line, then \"CODE LEFT-BYTES\"
+  conform chaos OPERATIONS SEED the same on a driver that fails; before each \"CALL\", and waits for a line
   conform loop SEED             random operations without end, for whoever kills it
   conform route WAY DIR         finds the driver in a way, takes units until refused; \"took N refused CODE\"
   conform answers               what cuGetProcAddress answers to many questions
@@ -87,6 +88,10 @@ fn run(words: &[&str]) -> Result<bool, String> {
         ["loop", seed] => loop {
             churn(&gpu, 1_000, number(seed)?)?;
         },
+        ["chaos", operations, seed] => {
+            chaos::chaos(&gpu, number(operations)?, number(seed)?, &mut std::io::stdin().lock())?;
+            Ok(true)
+        }
         ["hog", units] => hog(&gpu, number(units)?),
         ["faults"] => faults(&gpu),
         ["answers"] => {
@@ -131,7 +136,7 @@ fn number(word: &str) -> Result<u64, String> {
 
 fn observe(gpu: &Gpu) -> bool {
     let mut good = true;
-    for (name, case) in transcript::CASES {
+    for (name, case) in transcript::CASES.iter().chain(work::CASES) {
         let mut lines = Lines::default();
         let outcome = case(gpu, &mut lines);
         println!("== {name}");
