@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "answers are its purpose")]
 
 mod graphs;
+mod launches;
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{BufRead, Write};
@@ -122,6 +123,7 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "free" | "free-async" => free(libraries, state, words),
         "info" | "total" | "nvml" | "nvml2" => view(libraries, words[0]),
         "load" | "launch" | "sync" | "count" => work(libraries, state, words),
+        "dependent" => launches::dependent(libraries, state, number(words, 1)),
         "capture" | "capture-join" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
         "free-address" => answer(call!(libraries, "cuMemFree_v2", 3020, (u64), (number(words, 1))), &[]),

@@ -1,0 +1,55 @@
+//! `dependent N`: N launches of the loaded kernel, each of which may overlap the one before it.
+
+use std::ffi::{c_uint, c_void};
+
+use crate::{Libraries, NOT_FOUND, State, Status, answer, call};
+
+/// `CUlaunchAttribute` of programmatic stream serialization.
+#[repr(C, align(8))]
+struct Attribute {
+    id: c_uint,
+    pad: [u8; 4],
+    value: [u32; 16],
+}
+
+/// `CUlaunchConfig`.
+#[repr(C)]
+struct Config {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared_bytes: c_uint,
+    stream: usize,
+    attributes: *mut Attribute,
+    count: c_uint,
+}
+
+pub(crate) fn dependent(libraries: &Libraries, state: &mut State, launches: u64) -> String {
+    const PROGRAMMATIC_STREAM_SERIALIZATION: c_uint = 6;
+    let mut value = [0; 16];
+    value[0] = 1;
+    let mut attribute = Attribute { id: PROGRAMMATIC_STREAM_SERIALIZATION, pad: [0; 4], value };
+    let config = Config {
+        grid: [1; 3],
+        block: [32, 1, 1],
+        shared_bytes: 0,
+        stream: state.stream,
+        attributes: &raw mut attribute,
+        count: 1,
+    };
+    let mut counter = state.counter;
+    let mut parameters = [(&raw mut counter).cast::<c_void>()];
+    for _ in 0..launches {
+        let (function, parameters) = (state.function, parameters.as_mut_ptr());
+        let status = call!(
+            libraries,
+            "cuLaunchKernelEx",
+            11060,
+            (*const Config, usize, *mut *mut c_void, *mut *mut c_void),
+            (&raw const config, function, parameters, std::ptr::null_mut())
+        );
+        if status != 0 {
+            return answer(status, &[]);
+        }
+    }
+    answer(0, &[])
+}
