@@ -4,6 +4,8 @@
 //! -> {"op":"status"}                    <- {"ok":true,"version":..,"tenants":[..],..}
 //! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"note":..,"socket":..,"hook":..}
 //! -> {"op":"audit-ioctls","millis":60000}   <- {"ok":true,"seconds":..,"tenants":{..},"numbers":{..}}, when it is over
+//! -> {"op":"loans"}                     <- {"ok":true,"node":..,"lent":[..],"borrowed":[..],"peers":[..],..}
+//! -> {"op":"declare","tenants":["north/alerts"],"class":"express","seconds":600,"reclaim":true}   <- {"ok":true,"number":..}
 //!                                       <- {"ok":false,"error":"..."}
 //! ```
 //!
@@ -15,6 +17,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use headgate_loans::desk::{DeskHandle, Input as DeskInput};
+use headgate_quota::Micros;
+use headgate_quota::loan::names::NotAName;
+use headgate_quota::loan::{District, Incident};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -37,6 +43,24 @@ pub enum Request {
     AuditIoctls {
         /// For how long.
         millis: u64,
+    },
+    /// How loans and peers stand.
+    Loans,
+    /// Raise tenants' classes in every district for a while.
+    Declare {
+        /// `DISTRICT/TENANT` of each.
+        tenants: Vec<String>,
+        /// The class they are raised to.
+        class: String,
+        /// For how long.
+        seconds: u64,
+        /// Whether what they have lent is called back at once.
+        reclaim: bool,
+    },
+    /// End what was declared, by its number.
+    End {
+        /// The number.
+        number: u64,
     },
     /// Move me into this tenant.
     Place {
@@ -153,6 +177,26 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
                 Ok(Err(error)) | Err(error) => failed(error),
             }
         }
+        Request::Loans => match desk(inputs).await {
+            Ok(desk) => match desk.show().await {
+                Some(view) => done(*view),
+                None => failed("the desk is closed; the daemon is shutting down"),
+            },
+            Err(error) => failed(error),
+        },
+        Request::Declare { tenants, class, seconds, reclaim } => {
+            match declare(inputs, &tenants, &class, seconds, reclaim).await {
+                Ok(number) => done(Declared { number }),
+                Err(error) => failed(error),
+            }
+        }
+        Request::End { number } => match desk(inputs).await {
+            Ok(desk) => {
+                desk.give(DeskInput::End(number)).await;
+                done(Declared { number })
+            }
+            Err(error) => failed(error),
+        },
         Request::Place { tenant } => {
             let caller = match peer::hold(stream.as_fd()) {
                 Ok(held) => held.process,
@@ -164,6 +208,42 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
             }
         }
     }
+}
+
+/// An incident, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Declared {
+    /// The number.
+    pub number: u64,
+}
+
+async fn desk(inputs: &Inputs) -> Result<DeskHandle, String> {
+    ask(inputs, Question::Desk)
+        .await?
+        .ok_or_else(|| "this node neither lends nor borrows; add spec.loans to its configuration".to_owned())
+}
+
+async fn declare(
+    inputs: &Inputs,
+    tenants: &[String],
+    class: &str,
+    seconds: u64,
+    reclaim: bool,
+) -> Result<u64, String> {
+    let desk = desk(inputs).await?;
+    let named: Result<Vec<_>, _> = tenants.iter().map(|text| text.parse()).collect();
+    let incident = Incident {
+        // The desk puts its own district and the next number in.
+        issuer: District::new("unknown").ok_or("no district")?,
+        number: 0,
+        tenants: named.map_err(|error: NotAName| error.to_string())?,
+        class: class.parse().map_err(|error: headgate_quota::tenant::UnknownWord| error.to_string())?,
+        duration: Micros::from_secs(seconds),
+        reclaim,
+    };
+    let (reply, answer) = oneshot::channel();
+    desk.give(DeskInput::Declare(incident, reply)).await;
+    answer.await.map_err(|_| "the desk is closed; the daemon is shutting down".to_owned())?
 }
 
 async fn ask<T>(inputs: &Inputs, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, String> {

@@ -21,6 +21,7 @@ use crate::gate::{GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
 use crate::identity::{peer, process};
 use crate::limits::AUDIT_GRACE;
+use crate::loans::Floor;
 use crate::node::{
     ConnectionId, Effect, Event, Process, RequestId, SeatRef, State, TenantLimits, TenantSlot,
 };
@@ -55,6 +56,8 @@ pub struct Hands {
     pub witness: Witness,
     /// Logs that tenants can trigger.
     pub logs: Arc<LogLimit>,
+    /// Where loans see the node.
+    floor: Arc<Floor>,
     state_dir: StateDir,
     epoch: u64,
     inputs: Inputs,
@@ -89,6 +92,8 @@ pub struct Tools {
     pub witness: Witness,
     /// Logs that tenants can trigger.
     pub logs: Arc<LogLimit>,
+    /// Where loans see the node.
+    pub floor: Arc<Floor>,
     /// What outlives a restart.
     pub state_dir: StateDir,
     /// Which run this is.
@@ -101,13 +106,14 @@ impl Hands {
     /// Hands that hold nothing yet.
     #[must_use]
     pub fn new(tools: Tools) -> Self {
-        let Tools { gates, cgroups, witness, logs, state_dir, epoch, inputs } = tools;
+        let Tools { gates, cgroups, witness, logs, floor, state_dir, epoch, inputs } = tools;
         Self {
             segments: HashMap::new(),
             gates,
             cgroups,
             witness,
             logs,
+            floor,
             state_dir,
             epoch,
             inputs,
@@ -187,6 +193,7 @@ impl Hands {
                     self.recounts.remove(&slot);
                     (regate, attribute) = (true, true);
                 }
+                Effect::Evict { slot, cgroup, processes } => self.evict(slot, cgroup.as_ref(), &processes),
                 Effect::Regate => regate = true,
                 Effect::Attribute => attribute = true,
                 Effect::Remember => remember = true,
@@ -355,11 +362,12 @@ impl Hands {
             let seats = tenant.seats.keys().filter_map(|&index| SeatIndex::new(u32::try_from(index).ok()?));
             let quota = std::array::from_fn(|row| {
                 let row = rows[row].as_ref()?;
-                tenant.policy.enforcement.then(|| tenant.policy.compute_on(row.uuid)).flatten()
+                tenant.policy.enforcement.then(|| state.compute_on(&tenant.policy, row.uuid)).flatten()
             });
             Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota })
         });
         let table = GateTable { tenants: tenants.collect() };
+        self.floor.show(state, &self.segments);
         let present: Vec<usize> =
             (0..rows.len()).filter(|&row| rows[row].as_ref().is_some_and(|row| row.present)).collect();
         if let Err(error) = self.gates.serve(&present) {
@@ -431,6 +439,25 @@ impl Hands {
             // The node may be gone already; then there is nobody to tell.
             let _gone = inputs.blocking_send(input);
         });
+    }
+
+    /// Stops a guest's processes, all of them at once where they have a cgroup.
+    fn evict(&self, slot: TenantSlot, cgroup: Option<&CgroupPath>, processes: &[Process]) {
+        let directory = cgroup.and_then(|cgroup| self.cgroups.directory(cgroup));
+        let all = directory.map(|directory| std::fs::write(directory.join("cgroup.kill"), "1"));
+        tracing::warn!(
+            ?slot,
+            processes = processes.len(),
+            "a guest keeps memory past its loans and is stopped"
+        );
+        if matches!(all, Some(Ok(()))) {
+            return;
+        }
+        for held in processes.iter().filter_map(|process| peer::open(*process).ok()) {
+            if let Err(error) = sys::pidfd_kill(held.pidfd.as_fd()) {
+                tracing::warn!(%error, "a guest's process cannot be stopped");
+            }
+        }
     }
 
     /// Answers a request to be placed.

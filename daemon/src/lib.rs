@@ -8,7 +8,7 @@
 //!
 //! Read in this order: [`config`] (what the operator says), [`node`] (all state, and the one function that changes
 //! it), [`run`] (the loop around it), [`effects`] (carrying decisions out), [`control`] and [`identity`] (who says
-//! hello), [`segments`] and [`gate`] (shared memory), [`view`] (what it looks like), [`cli`].
+//! hello), [`segments`] and [`gate`] (shared memory), [`loans`] (other nodes), [`view`] (what it looks like), [`cli`].
 
 pub mod limits;
 pub mod clock;
@@ -21,6 +21,7 @@ pub mod devices;
 pub mod probes;
 pub mod enforcement;
 pub mod effects;
+pub mod loans;
 pub mod view;
 pub mod control;
 pub mod admin;

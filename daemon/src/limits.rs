@@ -92,3 +92,12 @@ pub const LOG_PERIOD: Duration = Duration::from_secs(10);
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 const _: () = assert!(HELLO_WAIT.as_millis() <= headgate_abi::limits::SESSION_WAIT_MS_MAX as u128);
+
+/// Leads of other districts that one lead talks to: as many districts as a large city has.
+pub const PEER_LEADS_MAX: usize = 1_024;
+
+/// NATS servers one node is told of; a cluster names its other members itself.
+pub const STORE_URLS_MAX: usize = 16;
+
+/// Longest `host:port`: the longest DNS name and a port.
+pub const ADDRESS_BYTES_MAX: usize = 260;

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Release};
 use std::time::Duration;
 
 use headgate_exporter::Snapshot;
+use headgate_loans::desk::DeskHandle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,6 +33,7 @@ use crate::identity::process;
 use crate::limits::{
     AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
+use crate::loans::{self, Floor, Loans};
 use crate::node::{self, DeviceFacts, Event, Process, RequestId, State};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::segments::adopt;
@@ -55,6 +57,8 @@ pub enum Input {
     Opened(Opened, Event),
     /// A process was moved into a cgroup, or not.
     Placed(RequestId, Result<Placed, String>),
+    /// Limits changed because of loans; told when they hold.
+    Lent(Event, oneshot::Sender<()>),
     /// Somebody asks.
     Asked(Question),
 }
@@ -66,6 +70,8 @@ pub enum Question {
     Status(oneshot::Sender<Box<StatusDocument>>),
     /// The metrics snapshot, and its tenants' serials.
     Snapshot(oneshot::Sender<(Snapshot, Vec<u64>)>),
+    /// The way to the desk, where there is one.
+    Desk(oneshot::Sender<Option<DeskHandle>>),
     /// Why the node is not ready.
     Unready(oneshot::Sender<Vec<String>>),
     /// To watch the GPU driver's ioctls for a while.
@@ -95,6 +101,9 @@ pub enum RunError {
     /// The state directory cannot be used.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// Loans cannot be run as they are configured.
+    #[error("loans: {0}")]
+    Loans(#[from] headgate_loans::desk::DeskError),
     /// The HTTP address cannot be bound.
     #[error("http address {address}: {source}; change spec.http.listen, or free the port")]
     Http {
@@ -128,6 +137,7 @@ struct Daemon {
     tasks: tokio::task::JoinSet<()>,
     hook: Option<PathBuf>,
     trees: Trees,
+    loans: Loans,
 }
 
 /// Runs until SIGTERM, SIGINT or `stop`.
@@ -150,7 +160,9 @@ pub async fn run(
     let setup =
         Setup { probes: config.probes.clone(), state_dir: config.state_dir.clone(), hook: hook.clone() };
     let (witness, probes) = Witness::start(setup).map_err(kernel("starting the probes"))?;
+    let floor = Arc::new(Floor::new(inputs.clone()));
     let hands = Hands::new(Tools {
+        floor: Arc::clone(&floor),
         gates: Gates::start().map_err(kernel("starting the gate threads"))?,
         cgroups: Cgroups::find(config.cgroup_root.as_deref()),
         witness: witness.clone(),
@@ -171,6 +183,7 @@ pub async fn run(
         tasks: tokio::task::JoinSet::new(),
         hook,
         trees: Trees::default(),
+        loans: Loans::default(),
     };
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
     daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
@@ -193,6 +206,8 @@ pub async fn run(
         daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
     }
     daemon.hands.adoption_done(&daemon.state)?;
+    daemon.loans = Loans::open(&config, &floor).await?;
+    daemon.loans.tell(&daemon.state);
     let end_http = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
     tracing::info!(
         node = %config.node, tenants = config.tenants.len(), control = %config.sockets.control.display(),
@@ -276,18 +291,27 @@ impl Daemon {
                 self.take(event);
             }
             Input::Placed(request, outcome) => self.hands.placed(request, outcome),
+            Input::Lent(event, done) => {
+                self.take(event);
+                // The desk may have been closed meanwhile.
+                let _unheard = done.send(());
+            }
             Input::Asked(question) => self.answer(question),
         }
     }
 
     /// Takes an event in, and whatever follows from it.
     fn take(&mut self, event: Event) {
+        let changes = matches!(event, Event::Configured { .. } | Event::Devices(_));
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             tracing::trace!(?event, "event");
             let effects = node::step(&mut self.state, event);
             self.trees.store(!self.state.roots.is_empty(), Release);
             events.extend(self.hands.carry_out(&self.state, effects));
+        }
+        if changes {
+            self.loans.tell(&self.state);
         }
     }
 
@@ -308,6 +332,9 @@ impl Daemon {
             Question::Snapshot(reply) => {
                 let view = self.view("");
                 let _unheard = reply.send((view.snapshot(), view.serials()));
+            }
+            Question::Desk(reply) => {
+                let _unheard = reply.send(self.loans.handle());
             }
             Question::Unready(reply) => {
                 let _unheard = reply.send(self.view("").unready());
@@ -396,6 +423,10 @@ impl Daemon {
     async fn shut_down(mut self, stop: &watch::Sender<bool>, probes: std::thread::JoinHandle<()>) {
         tracing::info!("shutting down: gates open, running programs keep their memory");
         stop.send_replace(true);
+        // Before gates open for good: what is lent is in the ledger, and a later start takes it up.
+        if timeout(SHUTDOWN_WAIT, self.loans.close()).await.is_err() {
+            tracing::warn!("the loans' store or audit log is slow; leaving it to that");
+        }
         self.tasks.abort_all();
         self.hands.let_go();
         let joined = tokio::task::spawn_blocking(move || probes.join());
@@ -420,6 +451,7 @@ fn fixed_settings(before: &Config, now: &Config) -> Vec<String> {
         ("spec.stateDir", before.state_dir != now.state_dir),
         ("spec.cgroupRoot", before.cgroup_root != now.cgroup_root),
         ("spec.hookLibrary", before.hook_library != now.hook_library),
+        ("spec.loans", before.loans != now.loans),
     ];
     differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
 }
@@ -516,6 +548,8 @@ impl Source {
 impl headgate_exporter::Source for Source {
     async fn snapshot(&self) -> Option<Snapshot> {
         let (mut snapshot, serials) = self.ask(Question::Snapshot).await?;
+        let desk = self.ask(Question::Desk).await?;
+        snapshot.loans = loans::view(desk).await.map(|view| view::loans(&snapshot, &view));
         view::add_figures(&mut snapshot, &serials, self.witness.figures().await);
         Some(snapshot)
     }

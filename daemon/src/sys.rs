@@ -1,5 +1,5 @@
 //! The daemon's one unsafe room: system calls that no crate we use wraps safely.
-#![expect(unsafe_code, reason = "pidfd_open, futex and waiting on a pidfd have no safe wrapper")]
+#![expect(unsafe_code, reason = "pidfds, futex and waiting on a pidfd have no safe wrapper")]
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -19,6 +19,14 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor was just made and is owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Kills the process behind the descriptor, and no other that has its number by now.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    let (fd, none) = (std::os::fd::AsRawFd::as_raw_fd(&pidfd), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: the descriptor is borrowed for the call; a null siginfo asks for the one that kill(2) sends.
+    let outcome = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Wakes everyone who waits on the word, in whatever process. Nobody waiting is no error.

@@ -1,6 +1,6 @@
 //! What the node looks like from outside: the status document and the metrics snapshot.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 use headgate_abi::limits::DEVICES_MAX;
@@ -8,7 +8,10 @@ use headgate_abi::segment::SeatIndex;
 use headgate_abi::segment::layout::{BACKEND_MEMOPS, UNLIMITED};
 use headgate_ebpf::Witnessed;
 use headgate_exporter::kernel::Kernel;
+use headgate_exporter::loans::Loans;
 use headgate_exporter::snapshot::{self, Histogram, Snapshot};
+use headgate_loans::desk::DeskView;
+use headgate_quota::loan::What;
 use headgate_quota::{Bytes, Micros, Ppm, Status};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +59,7 @@ pub struct StatusDocument {
     #[serde(default)]
     pub parts: Vec<enforcement::PartState>,
     /// Hellos refused, by reason.
-    pub refused: std::collections::BTreeMap<String, u64>,
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// How the configuration stands.
@@ -475,6 +478,7 @@ impl View<'_> {
             refused: REASONS.iter().zip(self.state.refused).map(|((_, word), n)| (*word, n)).collect(),
             probes: Vec::new(),
             parts: Vec::new(),
+            loans: None,
             probe_events: Vec::new(),
         }
     }
@@ -625,4 +629,40 @@ fn peak(segments: Option<&TenantSegments>, row: usize) -> u64 {
 
 fn denied(segments: Option<&TenantSegments>, row: usize) -> u64 {
     segments.map_or(0, |s| s.ledger.segment().totals(row).denied.load(Relaxed))
+}
+
+/// What the desk says, in the page's terms.
+#[must_use]
+pub fn loans(snapshot: &Snapshot, view: &DeskView) -> Loans {
+    let part = |text: &str, index: usize| text.split('/').nth(index).unwrap_or_default().to_owned();
+    let mut lent: BTreeMap<(String, String, String), u64> = BTreeMap::new();
+    for line in view.lent.iter().filter(|line| matches!(line.phase.as_str(), "active" | "noticed")) {
+        let key = (line.owner.clone(), part(&line.place, 2), part(&line.guest, 0));
+        *lent.entry(key).or_default() += line.sm_ppm;
+    }
+    let mut borrowed: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for line in view.borrowed.iter().filter(|line| line.left_seconds.is_some()) {
+        *borrowed.entry((line.tenant.clone(), part(&line.place, 0))).or_default() += line.sm_ppm;
+    }
+    let mut peers: BTreeMap<String, u64> = BTreeMap::new();
+    for peer in &view.peers {
+        *peers.entry(peer.district.clone()).or_default() += u64::from(peer.heard_seconds.is_some());
+    }
+    let counts = &view.counts;
+    let decided = |what: &What| counts.decisions.get(what.word()).copied().unwrap_or(0);
+    let own = &snapshot.district;
+    Loans {
+        lent: lent.into_iter().map(|((t, gpu, peer), ppm)| (t, own.clone(), gpu, peer, ppm)).collect(),
+        borrowed: borrowed.into_iter().map(|((t, peer), ppm)| (t, own.clone(), peer, ppm)).collect(),
+        decisions: What::ALL.iter().map(|what| (what.word().to_owned(), decided(what))).collect(),
+        stale: vec![("message", counts.stale_messages), ("order", counts.stale_orders)],
+        refused: view.refused.clone(),
+        peers: peers.into_iter().collect(),
+        swaps: counts.swaps,
+        conflicts: counts.conflicts,
+        unanswered: counts.store_unanswered,
+        serving: view.places.iter().all(|place| place.state == "serving"),
+        audited: view.audit.0,
+        audit_failures: counts.audit_failures,
+    }
 }

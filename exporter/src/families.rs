@@ -6,6 +6,7 @@
 use headgate_quota::{Micros, Status};
 
 use crate::kernel;
+use crate::loans;
 use crate::snapshot::{Account, Histogram, Network, Snapshot, Tenant, seconds};
 
 /// What all names start with.
@@ -456,6 +457,102 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| {
             s.probe_events.iter().for_each(|(event, count)| sink(&[event], Value::Whole(*count)))
         },
+    },
+    Family {
+        name: "loans_lent",
+        kind: Kind::Gauge,
+        unit: Some("ratio"),
+        labels: &["tenant", "district", "gpu", "peer_district"],
+        help: "Part of the device that a tenant has lent to another district now.",
+        samples: loans::lent,
+    },
+    Family {
+        name: "loans_borrowed",
+        kind: Kind::Gauge,
+        unit: Some("ratio"),
+        labels: &["tenant", "district", "peer_district"],
+        help: "Part of a device that a tenant has borrowed from another district now, summed over devices.",
+        samples: loans::borrowed,
+    },
+    Family {
+        name: "loans_decisions",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["outcome"],
+        help: "Decisions about loans that were written into the audit log, by what was decided.",
+        samples: loans::decisions,
+    },
+    Family {
+        name: "loans_stale",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["part"],
+        help: "Messages and orders about loans that were put aside because newer ones had been applied.",
+        samples: loans::stale,
+    },
+    Family {
+        name: "loans_peers_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["reason"],
+        help: "Peers, or what they said, that were refused at the door.",
+        samples: loans::refused,
+    },
+    Family {
+        name: "loans_peers",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["peer_district"],
+        help: "Other nodes whose load summary is fresh.",
+        samples: loans::peers,
+    },
+    Family {
+        name: "loans_ledger_swaps",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Changes of this node's ledgers that the store confirmed.",
+        samples: |s, sink| loans::whole(s, sink, |loans| loans.swaps),
+    },
+    Family {
+        name: "loans_ledger_conflicts",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Changes that met a ledger somebody else had changed; more than a few mean two daemons on one device.",
+        samples: |s, sink| loans::whole(s, sink, |loans| loans.conflicts),
+    },
+    Family {
+        name: "loans_store_unanswered",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Store operations of which nobody knows whether they were carried out.",
+        samples: |s, sink| loans::whole(s, sink, |loans| loans.unanswered),
+    },
+    Family {
+        name: "loans_serving",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Whether the ledgers of all devices are read and no other daemon has taken one over.",
+        samples: |s, sink| loans::whole(s, sink, |loans| u64::from(loans.serving)),
+    },
+    Family {
+        name: "loans_audit_lines",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &[],
+        help: "Lines of the audit log.",
+        samples: |s, sink| loans::whole(s, sink, |loans| loans.audited),
+    },
+    Family {
+        name: "loans_audit_failures",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &[],
+        help: "Decisions that could not be written into the audit log, and so were not told.",
+        samples: |s, sink| loans::whole(s, sink, |loans| loans.audit_failures),
     },
 ];
 

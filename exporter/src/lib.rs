@@ -14,6 +14,7 @@
 
 pub mod snapshot;
 pub mod kernel;
+pub mod loans;
 pub mod families;
 pub mod page;
 pub mod http;

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub probes: Vec<Probe>,
     /// What else there is in the kernel: what witnesses, and what refuses.
     pub parts: Vec<Probe>,
+    /// Loans between nodes; `None` where nothing is lent or borrowed.
+    pub loans: Option<crate::loans::Loans>,
     /// What the kernel probes lost, or saw and did not keep, by kind.
     pub probe_events: Vec<(&'static str, u64)>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use headgate_exporter::document::document;
 use headgate_exporter::kernel::Kernel;
+use headgate_exporter::loans::Loans;
 use headgate_exporter::page;
 use headgate_exporter::snapshot::{
     Account, ConfigState, Device, Histogram, Network, Probe, Snapshot, Tenant,
@@ -82,6 +83,26 @@ fn snapshot() -> Snapshot {
             Probe { probe: "network_rtt".to_owned(), up: false },
         ],
         parts: vec![Probe { probe: "residency".to_owned(), up: true }],
+        loans: Some(Loans {
+            lent: vec![(
+                "cases".to_owned(),
+                "south".to_owned(),
+                "GPU-1".to_owned(),
+                "east".to_owned(),
+                250_000,
+            )],
+            borrowed: vec![("alerts".to_owned(), "north".to_owned(), "east".to_owned(), 400_000)],
+            decisions: vec![("granted".to_owned(), 3), ("refused".to_owned(), 0)],
+            stale: vec![("message", 1), ("order", 0)],
+            refused: vec![("expired".to_owned(), 2), ("replayed".to_owned(), 0)],
+            peers: vec![("east".to_owned(), 4)],
+            swaps: 17,
+            conflicts: 1,
+            unanswered: 2,
+            serving: true,
+            audited: 21,
+            audit_failures: 0,
+        }),
         probe_events: vec![("exit_lost", 0)],
     }
 }

@@ -64,8 +64,10 @@ struct Track {
     samples: VecDeque<(Micros, u64, u64)>,
     wanted_us: u64,
     told: Option<Amount>,
-    /// Wanted and charged over the span.
-    shares: (u64, u64),
+    /// Wanted over the span in which its class is looked at.
+    wanted: u64,
+    /// Wanted and not charged over the long span, whatever its class.
+    unmet: u64,
 }
 
 impl Track {
@@ -77,22 +79,34 @@ impl Track {
             self.wanted_us += if kept_waiting { span } else { newly.min(span) };
         }
         self.samples.push_back((now, self.wanted_us, look.charged.0));
-        let span = if look.class == Class::Express { EXPRESS_SPAN } else { SPAN };
-        let from = now.saturating_sub(span);
+        let from = now.saturating_sub(SPAN);
         while DEMAND_SAMPLES_MAX < self.samples.len()
             || (2 < self.samples.len() && self.samples.get(1).is_some_and(|(at, ..)| *at <= from))
         {
             self.samples.pop_front();
         }
-        let Some((since, wanted, charged)) = self.samples.front().copied() else { return };
-        let span = now.saturating_sub(since).0;
+        let span = if look.class == Class::Express { EXPRESS_SPAN } else { SPAN };
+        self.wanted = self.over(now, span).0;
+        let (wanted, charged) = self.over(now, SPAN);
+        self.unmet = wanted.saturating_sub(charged);
+    }
+
+    /// Wanted and charged over the last `span`, or since the sample before the last if looks are rarer.
+    fn over(&self, now: Micros, span: Micros) -> (u64, u64) {
+        let from = now.saturating_sub(span);
+        let mut earlier = self.samples.iter().rev().skip(1);
+        let since = earlier.find(|(at, ..)| *at <= from).or(self.samples.front());
+        let (Some((since, wanted, charged)), Some((_, _, last))) = (since, self.samples.back()) else {
+            return (0, 0);
+        };
+        let span = now.saturating_sub(*since).0;
         let share = |part: u64| (part.saturating_mul(1_000_000)).checked_div(span).unwrap_or(0);
-        self.shares = (share(self.wanted_us - wanted), share(look.charged.0.saturating_sub(charged)));
+        (share(self.wanted_us - wanted), share(last.saturating_sub(*charged)))
     }
 
     /// Its demand, in whole percents, rounded up.
     fn wants(&self, memory: Bytes) -> Amount {
-        let sm = self.shares.0.div_ceil(STEP) * STEP;
+        let sm = self.wanted.div_ceil(STEP) * STEP;
         Amount { sm: Share(sm.min(Share::WHOLE.0)), memory }
     }
 }
@@ -143,7 +157,7 @@ impl Demands {
     #[must_use]
     pub fn unmet(&self, tenant: &Tenant) -> Share {
         let of_tenant = self.0.iter().filter(|((_, name), _)| name == tenant);
-        let missing = of_tenant.map(|(_, track)| track.shares.0.saturating_sub(track.shares.1)).sum::<u64>();
+        let missing = of_tenant.map(|(_, track)| track.unmet).sum::<u64>();
         Share(missing / STEP * STEP)
     }
 }
@@ -203,6 +217,10 @@ mod tests {
         }
         let seen = look(vec![tenant("a", Class::Express, true, 0)], true);
         assert_eq!(demands.changed(&seen)[0].1.sm, Share::WHOLE);
+        for _ in 0..SPAN.0 / 1_000 {
+            demands.look(Micros(ms * 1_000), std::slice::from_ref(&seen));
+            ms += 1;
+        }
         assert_eq!(demands.unmet(&Tenant::new("a").unwrap()), Share::WHOLE);
     }
 

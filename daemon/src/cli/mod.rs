@@ -1,10 +1,13 @@
 //! The command line.
 
 pub mod audit;
+pub mod audit_log;
+pub mod certs;
 pub mod check;
 pub mod client;
 pub mod daemon;
 pub mod exec;
+pub mod loans;
 pub mod status;
 
 use std::path::PathBuf;
@@ -41,9 +44,20 @@ enum Command {
     /// Show tenants, their quotas and what they use.
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers")]
     Status(StatusArgs),
-    /// Watch something for a while that is too dear to watch always.
+    /// Watch something for a while that is too dear to watch always, or check what was written down.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Show what is lent and borrowed, or why.
+    #[command(
+        after_help = "Exit codes:\n  0  printed\n  1  nothing was decided about the tenant lately\n  3  no daemon \
+                            answers, or the node has no loans"
+    )]
+    Loans(LoansArgs),
+    /// Show the other nodes this one knows.
+    #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers, or the node has no loans")]
+    Peers(PeersArgs),
+    /// Make certificates for test and small installs.
+    Certs(CertsArgs),
     /// Check a configuration file without using it.
     #[command(
         after_help = "Exit codes:\n  0  the configuration is right\n  1  it is wrong; every problem is \
@@ -92,6 +106,9 @@ enum AuditCommand {
     /// nanoseconds more meanwhile.
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers, or the kernel refuses")]
     Ioctl(AuditArgs),
+    /// Follow the chain of a loans' audit log from the first line to the last.
+    #[command(after_help = "Exit codes:\n  0  the log is whole\n  1  it is not\n  2  it cannot be read")]
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +128,88 @@ struct CheckArgs {
     /// The configuration.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LoansArgs {
+    #[command(subcommand)]
+    command: Option<LoansCommand>,
+    /// Print everything as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print again every second.
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum LoansCommand {
+    /// The last decisions about a tenant, each with its reason.
+    Why {
+        /// The tenant: NAME of this node's district, or DISTRICT/NAME.
+        tenant: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct PeersArgs {
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+struct CertsArgs {
+    #[command(subcommand)]
+    command: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum CertsCommand {
+    /// Make a district's authority.
+    Init {
+        /// The district it may vouch for.
+        #[arg(long)]
+        district: String,
+        /// Where to write DISTRICT-ca.pem and DISTRICT-ca.key.
+        #[arg(long, default_value = ".", value_name = "DIRECTORY")]
+        dir: PathBuf,
+        /// For how long it is valid.
+        #[arg(long, default_value_t = 3650)]
+        days: u32,
+    },
+    /// Make a node's certificate.
+    Issue {
+        /// The node's district.
+        #[arg(long)]
+        district: String,
+        /// The node's name, as its configuration has it.
+        #[arg(long)]
+        node: String,
+        /// Where the authority is, and where to write DISTRICT.NODE.pem and DISTRICT.NODE.key.
+        #[arg(long, default_value = ".", value_name = "DIRECTORY")]
+        dir: PathBuf,
+        /// For how long it is valid.
+        #[arg(long, default_value_t = 90)]
+        days: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+struct VerifyArgs {
+    /// The log.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where the log must end, as noted elsewhere: SEQUENCE:DIGEST.
+    #[arg(long, value_name = "HEAD")]
+    head: Option<String>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// How to find the daemon.
@@ -141,6 +240,10 @@ pub fn main() -> ExitCode {
         Command::Run(args) => exec::main(&args),
         Command::Status(args) => status::main(&args),
         Command::Audit(AuditCommand::Ioctl(args)) => audit::main(&args),
+        Command::Loans(args) => loans::loans(&args),
+        Command::Peers(args) => loans::peers(&args),
+        Command::Certs(args) => certs::main(&args),
+        Command::Audit(AuditCommand::Verify(args)) => audit_log::main(&args),
         Command::CheckConfig(args) => check::main(&args.file),
     }
 }

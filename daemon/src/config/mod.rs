@@ -7,10 +7,11 @@
 //!
 //! A `Config` that exists is valid; there is no half-checked one. A reload builds another and swaps.
 //!
-//! Read in this order: [`model`], [`enforcement`], [`mod@read`], [`relations`], [`tree`], [`watch`].
+//! Read in this order: [`model`], [`enforcement`], [`loans`], [`mod@read`], [`relations`], [`tree`], [`watch`].
 
 pub mod enforcement;
 pub mod fields;
+pub mod loans;
 pub mod model;
 pub mod problem;
 pub mod quantity;

@@ -9,6 +9,7 @@ use headgate_ebpf::RuleMode;
 use headgate_quota::{Bytes, Class, ComputeQuota, MemoryQuota, Mode, Ppm};
 
 use super::enforcement::{District, Enforcement, Residency, Witness};
+use super::loans::{Borrow, Loans};
 use super::problem::Place;
 
 /// The one version this build reads.
@@ -63,6 +64,8 @@ pub struct Config {
     pub districts: Vec<District>,
     /// What happens to calls of the driver around the hook.
     pub witness: Witness,
+    /// Loans between nodes; `None` lends and borrows nothing.
+    pub loans: Option<Loans>,
     /// The tenants, in the order of the file.
     pub tenants: Vec<Tenant>,
 }
@@ -142,6 +145,8 @@ pub struct Tenant {
     pub residency: Residency,
     /// What happens to a process that opens a GPU without an attested hook.
     pub device_gate: RuleMode,
+    /// What it may borrow on other nodes; `None` is nothing.
+    pub borrow: Option<Borrow>,
     /// Where it stands in the file.
     pub place: Place,
 }
@@ -231,6 +236,26 @@ impl Name {
             && edge(bytes.last())
             && bytes.iter().all(|&byte| inner(byte));
         good.then(|| Self(text.to_owned()))
+    }
+
+    /// The name of a guest from another district. It has a dot, so it is no configured tenant's.
+    #[must_use]
+    pub fn guest(district: &str, tenant: &str) -> Option<Self> {
+        Some(Self(format!("{}.{}", Self::new(district)?, Self::new(tenant)?)))
+    }
+
+    /// A guest's name from its text.
+    #[must_use]
+    pub fn as_guest_text(text: &str) -> Option<Self> {
+        let (district, tenant) = text.split_once('.')?;
+        Self::guest(district, tenant)
+    }
+
+    /// Reads a guest's name: its district and its own.
+    #[must_use]
+    pub fn as_guest(&self) -> Option<(Self, Self)> {
+        let (district, tenant) = self.0.split_once('.')?;
+        Some((Self::new(district)?, Self::new(tenant)?))
     }
 
     /// The text.

@@ -10,6 +10,7 @@ use headgate_quota::{Bytes, Class, MemoryQuota, Mode, Ppm};
 
 use super::enforcement::{self, Residency};
 use super::fields::{Fields, nearest, shown};
+use super::loans;
 use super::model::{
     API_VERSION, CgroupPath, Config, DeviceKey, DeviceUuid, FailPolicy, Identity, KIND, Name, Probes, Quota,
     SmQuota, Sockets, Tenant, defaults,
@@ -65,17 +66,25 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
     let kernel = kernel_node.and_then(|node| enforcement::read::enforcement(node, report));
     let districts = fields.optional("districts").and_then(|node| enforcement::read::districts(node, report));
     let witness = fields.optional("witness").and_then(|node| enforcement::read::witness(node, report));
+    let loans_node = fields.optional("loans");
     let tenant_nodes = fields.required("tenants", report);
     fields.finish(report);
     // Relations are checked over whatever could be read, so that one wrong value hides no other.
     let nowhere = Name::new("unknown");
     let tenants = tenant_nodes.and_then(|node| tenants(node, district.as_ref().or(nowhere.as_ref()), report));
+    let node_name = own_node.as_ref().or(name.as_ref());
+    let loans = loans_node.and_then(|node| loans::read::loans(node, district.as_ref(), node_name, report));
     let identity = identity.unwrap_or_default();
     let overcommit_sm = overcommit_sm.unwrap_or(false);
     if let Some(tenants) = &tenants {
         let default = default_tenant.as_ref().zip(default_node).map(|(name, node)| (name, node.place));
         let devices = devices.as_deref();
         relations::check(&Relations { tenants, identity, default, devices, overcommit_sm }, report);
+        if loans_node.is_none() {
+            let borrowers = tenants.iter().map(|read| &read.tenant).filter(|tenant| tenant.borrow.is_some());
+            let borrowers: Vec<_> = borrowers.map(|tenant| (&tenant.name, tenant.place)).collect();
+            loans::read::relate(None, &borrowers, report);
+        }
         let known = districts.as_deref().unwrap_or_default();
         let read = tenants.iter().map(|read| &read.tenant);
         enforcement::relations::check(&kernel.clone().unwrap_or_default(), known, read, report);
@@ -102,6 +111,7 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         enforcement: kernel.or_else(|| asked.then(Default::default)),
         districts: districts.unwrap_or_default(),
         witness: witness.unwrap_or_default(),
+        loans,
         tenants,
     })
 }
@@ -236,6 +246,7 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
     let enforcement =
         fields.optional("enforcement").and_then(|node| on_off(node, "enforcement", report)).unwrap_or(true);
     let quota = fields.optional("quota").and_then(|node| quotas(node, report)).unwrap_or_default();
+    let borrow = fields.optional("borrow").and_then(|node| loans::read::borrow(node, report));
     let residency = fields.optional("residency").and_then(|node| enforcement::read::residency(node, report));
     let device_gate =
         fields.optional("deviceGate").and_then(|node| enforcement::read::device_gate(node, report));
@@ -251,6 +262,7 @@ fn tenant(node: &Node, district: Option<&Name>, report: &mut Report) -> Option<T
         quota,
         residency: residency.unwrap_or_else(Residency::default),
         device_gate: device_gate.unwrap_or_default(),
+        borrow,
         place: node.place,
     })
 }
@@ -381,7 +393,7 @@ fn limits(
     (sm, bytes)
 }
 
-fn share(node: &Node, key: &'static str, report: &mut Report) -> Option<Ppm> {
+pub(super) fn share(node: &Node, key: &'static str, report: &mut Report) -> Option<Ppm> {
     let text = scalar(node, key, report)?;
     let share = quantity::share(text);
     if share.is_none() {
@@ -462,7 +474,7 @@ fn boolean(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> 
     one_of(node, key, &[("true", true), ("false", false)], report)
 }
 
-fn on_off(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> {
+pub(super) fn on_off(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> {
     one_of(node, key, &[("on", true), ("off", false)], report)
 }
 

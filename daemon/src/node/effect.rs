@@ -88,6 +88,15 @@ pub enum Effect {
         /// Which tenant.
         slot: TenantSlot,
     },
+    /// Stop a guest's processes: it keeps what its loans no longer give.
+    Evict {
+        /// Whose.
+        slot: TenantSlot,
+        /// Its cgroup.
+        cgroup: Option<CgroupPath>,
+        /// Its seated processes.
+        processes: Vec<Process>,
+    },
     /// Tell the gate threads who contends now.
     Regate,
     /// Tell the kernel probes which cgroup is whose.
@@ -149,7 +158,7 @@ impl TenantLimits {
         let policy = &tenant.policy;
         let rows = std::array::from_fn(|index| {
             let row = state.rows[index].as_ref()?;
-            let quota = policy.quota_on(row.uuid);
+            let quota = state.quota_on(policy, row.uuid);
             let unlimited = RowLimits {
                 uuid: row.uuid,
                 memory_bytes_max: UNLIMITED,

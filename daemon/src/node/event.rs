@@ -8,7 +8,9 @@ use headgate_abi::wire::{Hello, RefusalReason};
 use headgate_quota::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::loans::DeviceLoans;
 use super::state::SeatRef;
+use crate::config::model::Name;
 use crate::config::{Config, model::DeviceUuid};
 
 /// A connection to the control socket, never reused.
@@ -171,6 +173,17 @@ pub enum Event {
         tenant: String,
         /// Why not.
         why: String,
+    },
+    /// A device's limits changed, because something of it was lent or came back.
+    Lent(DeviceLoans),
+    /// Incidents raise these tenants' classes, and nobody else's.
+    Raised(std::collections::BTreeMap<String, headgate_quota::Class>),
+    /// A guest keeps memory past its loans.
+    Overstays {
+        /// Its district.
+        district: Name,
+        /// Its own name.
+        tenant: Name,
     },
     /// A process-tree root ended.
     RootExited {

@@ -17,18 +17,22 @@
 //!                                 taken, unconnected: the process lives on with its ledger
 //! ```
 //!
-//! Read in this order: [`event`], [`state`], [`mod@step`], [`effect`].
+//! Read in this order: [`event`], [`state`], [`loans`], [`mod@step`], [`effect`].
 
 pub mod effect;
 pub mod event;
 pub mod identify;
+pub mod loans;
 pub mod state;
 pub mod step;
 
 pub use effect::{Effect, RowLimits, TenantLimits};
 pub use event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
+pub use loans::{DeviceLoans, GuestLimits};
 pub use state::{Row, SeatRef, State, TenantSlot};
 pub use step::step;
 
+#[cfg(test)]
+mod loan_tests;
 #[cfg(test)]
 mod tests;

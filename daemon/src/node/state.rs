@@ -10,6 +10,7 @@ use headgate_abi::wire::RefusalReason;
 use headgate_quota::Bytes;
 
 use super::event::{ConnectionId, Process};
+use super::loans::LoanState;
 use crate::config::model::{Config, DeviceUuid, Name, Tenant};
 
 /// Index of a tenant in the node's table. Reused once a removed tenant's last process is gone.
@@ -119,6 +120,7 @@ pub struct State {
     pub roots: HashMap<Process, String>,
     /// Hellos refused, in the order of [`REASONS`].
     pub refused: [u64; REASONS.len()],
+    pub(super) loans: LoanState,
     pub(super) connections: HashMap<ConnectionId, SeatRef>,
     pub(super) processes: HashMap<u32, SeatRef>,
     pub(super) next_generation: u64,
@@ -149,6 +151,7 @@ impl State {
             crowded_out: Vec::new(),
             roots: HashMap::new(),
             refused: [0; REASONS.len()],
+            loans: LoanState::default(),
             connections: HashMap::new(),
             processes: HashMap::new(),
             next_generation: first_generation,

@@ -9,6 +9,7 @@ use headgate_abi::wire::{Hello, RefusalReason, Welcome};
 use super::effect::{Effect, TenantLimits};
 use super::event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
 use super::identify::identify;
+use super::loans;
 use super::state::{Configured, REASONS, Row, SeatRef, Sitter, State, TenantSlot, TenantState};
 use crate::config::Config;
 use crate::config::model::{DeviceUuid, Identity, Tenant};
@@ -64,6 +65,9 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
                 .map_err(|full| format!("{why}; and as a process tree: {full}"));
             effects.push(Effect::Placed { request, outcome, note: Some(why) });
         }
+        Event::Lent(limits) => loans::lend(state, limits, &mut effects),
+        Event::Raised(raised) => loans::raise(state, raised, &mut effects),
+        Event::Overstays { district, tenant } => loans::evict(state, &district, &tenant, &mut effects),
         Event::RootExited { root } => {
             state.roots.remove(&root);
         }
@@ -76,6 +80,8 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
 fn configure(state: &mut State, config: &Arc<Config>, effects: &mut Vec<Effect>) {
     let kept: Vec<(TenantSlot, Option<Tenant>)> = state
         .tenants()
+        // Guests come and go with their loans, whatever the file says.
+        .filter(|(_, tenant)| tenant.policy.name.as_guest().is_none())
         .map(|(slot, tenant)| (slot, named(config, tenant.policy.name.as_str()).cloned()))
         .collect();
     for (slot, policy) in kept {
@@ -94,8 +100,12 @@ fn configure(state: &mut State, config: &Arc<Config>, effects: &mut Vec<Effect>)
             state.crowded_out.push(policy.name.clone());
         }
     }
-    let roots: Vec<Process> =
-        state.roots.iter().filter(|(_, name)| named(config, name).is_none()).map(|(root, _)| *root).collect();
+    let roots: Vec<Process> = state
+        .roots
+        .iter()
+        .filter(|(_, name)| named(config, name).is_none() && !name.contains('.'))
+        .map(|(root, _)| *root)
+        .collect();
     for root in roots {
         state.roots.remove(&root);
     }
@@ -106,7 +116,7 @@ fn named<'c>(config: &'c Config, name: &str) -> Option<&'c Tenant> {
     config.tenants.iter().find(|tenant| tenant.name.as_str() == name)
 }
 
-fn settle(state: &mut State, policy: Tenant, retired: bool) -> Option<TenantSlot> {
+pub(super) fn settle(state: &mut State, policy: Tenant, retired: bool) -> Option<TenantSlot> {
     let slot = state.free_slot()?;
     let serial = state.next_serial;
     state.next_serial += 1;
@@ -160,9 +170,9 @@ fn adopt(state: &mut State, name: &str, seats: Vec<AdoptedSeat>, effects: &mut V
         Some(slot) => slot,
         None => {
             // The tenant left the configuration while the daemon was away.
-            let Some(slot) = crate::config::model::Name::new(name)
-                .and_then(|name| settle(state, bare(state, name)?, true))
-            else {
+            let guest = || Some(loans::unknown_guest(&crate::config::model::Name::as_guest_text(name)?));
+            let known = crate::config::model::Name::new(name).and_then(|name| bare(state, name));
+            let Some(slot) = known.or_else(guest).and_then(|policy| settle(state, policy, true)) else {
                 return;
             };
             slot
@@ -208,6 +218,7 @@ fn bare(state: &State, name: crate::config::model::Name) -> Option<Tenant> {
         quota: std::collections::BTreeMap::new(),
         residency: crate::config::enforcement::Residency::default(),
         device_gate: headgate_ebpf::RuleMode::default(),
+        borrow: None,
         place: crate::config::Place { line: 1, column: 1 },
     })
 }
@@ -378,7 +389,7 @@ fn release(state: &mut State, seat: SeatRef, effects: &mut Vec<Effect>) {
     effects.push(Effect::Regate);
 }
 
-fn retire_if_empty(state: &mut State, slot: TenantSlot, effects: &mut Vec<Effect>) {
+pub(super) fn retire_if_empty(state: &mut State, slot: TenantSlot, effects: &mut Vec<Effect>) {
     if state.tenant(slot).is_some_and(|tenant| tenant.retired && tenant.seats.is_empty()) {
         state.tenants[slot.index()] = None;
         effects.push(Effect::Retire { slot });

@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::model::DeviceUuid;
 
-const GPU: DeviceUuid = DeviceUuid([7; 16]);
+pub(super) const GPU: DeviceUuid = DeviceUuid([7; 16]);
 
-fn config(tenants: &str) -> Event {
+pub(super) fn config(tenants: &str) -> Event {
     let text = format!(
         "apiVersion: headgate.dev/v1alpha1\nkind: NodeConfig\nmetadata: {{name: n}}\nspec:\n  district: north\n{tenants}"
     );
@@ -32,14 +32,14 @@ fn device() -> Event {
     Event::Devices(vec![DeviceFacts { uuid: GPU, name: "g".to_owned(), memory: Bytes(80 << 30) }])
 }
 
-fn node(tenants: &str) -> State {
+pub(super) fn node(tenants: &str) -> State {
     let mut state = State::new(100, &[]);
     step(&mut state, config(tenants));
     step(&mut state, device());
     state
 }
 
-fn peer(pid: u32, cgroup: &str) -> Peer {
+pub(super) fn peer(pid: u32, cgroup: &str) -> Peer {
     let process = Process { pid, start_ticks: u64::from(pid) };
     Peer { process, cgroup: Some(cgroup.to_owned()), ancestors: Vec::new() }
 }
@@ -54,11 +54,11 @@ fn hello(seat: Option<SeatRef>) -> Hello {
     }
 }
 
-fn greet(state: &mut State, connection: u64, peer: Peer, seat: Option<SeatRef>) -> Vec<Effect> {
+pub(super) fn greet(state: &mut State, connection: u64, peer: Peer, seat: Option<SeatRef>) -> Vec<Effect> {
     step(state, Event::Hello { connection: ConnectionId(connection), peer, hello: hello(seat) })
 }
 
-fn welcomed(effects: &[Effect]) -> (SeatRef, &headgate_abi::wire::Welcome, &TenantLimits) {
+pub(super) fn welcomed(effects: &[Effect]) -> (SeatRef, &headgate_abi::wire::Welcome, &TenantLimits) {
     effects
         .iter()
         .find_map(|effect| match effect {
@@ -68,7 +68,7 @@ fn welcomed(effects: &[Effect]) -> (SeatRef, &headgate_abi::wire::Welcome, &Tena
         .unwrap_or_else(|| panic!("no welcome in {effects:?}"))
 }
 
-fn refused(effects: &[Effect]) -> (RefusalReason, &str) {
+pub(super) fn refused(effects: &[Effect]) -> (RefusalReason, &str) {
     match effects {
         [Effect::Refuse { reason, text, .. }] => (*reason, text),
         other => panic!("no refusal: {other:?}"),

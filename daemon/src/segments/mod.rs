@@ -9,4 +9,4 @@ pub mod gate;
 pub mod record;
 pub mod tenant;
 
-pub use tenant::TenantSegments;
+pub use tenant::{RowAccount, TenantSegments};

@@ -36,6 +36,21 @@ pub enum What {
 }
 
 impl What {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Granted,
+        Self::Refused,
+        Self::Renewed,
+        Self::Noticed,
+        Self::Cut,
+        Self::Evicted,
+        Self::Closed,
+        Self::Asked,
+        Self::Borrowed,
+        Self::Draining,
+        Self::Stopped,
+    ];
+
     /// The word for it.
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -28,6 +28,14 @@ pub struct Nats {
     directory: TempDir,
 }
 
+/// A command in a network namespace. Unlike `ip netns exec` it leaves mounts alone, so that cgroups stay visible.
+#[must_use]
+pub fn inside(namespace: &str, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{namespace}")).arg("--").arg(program);
+    command
+}
+
 /// The server's binary, fetched if need be.
 ///
 /// # Errors
@@ -139,11 +147,7 @@ impl Nats {
     pub fn restart(&mut self) -> Result<()> {
         let log = std::fs::File::create(self.directory.path().join("server.log"))?;
         let mut command = match &self.inside {
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(&self.program);
-                command
-            }
+            Some(namespace) => inside(namespace, &self.program),
             None => Command::new(&self.program),
         };
         let (address, port) = self.listen;

@@ -87,6 +87,10 @@ pub struct NodeOptions {
     pub device_node: Option<PathBuf>,
     /// Further lines of `spec`, without their indentation.
     pub spec: Vec<String>,
+    /// The node's name and district; `test` in `north` if it does not matter.
+    pub identity: Option<(String, String)>,
+    /// The network namespace its daemon runs in.
+    pub namespace: Option<String>,
 }
 
 impl NodeOptions {
@@ -188,15 +192,19 @@ impl Node {
     /// When it does not come up.
     pub fn start_daemon(&mut self) -> Result<()> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?;
-        let mut command = Command::new(workspace::program("headgate")?);
+        let daemon = workspace::program("headgate")?;
+        let mut command = match &self.options.namespace {
+            Some(namespace) => crate::nats::inside(namespace, &daemon),
+            None => Command::new(daemon),
+        };
         command.args(["daemon", "--config"]).arg(self.config_file());
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         if let Some(device) = &self.device {
             device.add_to(&mut command);
         }
         let mut daemon = Program::start_as_is("the daemon", &mut command)?;
-        let ready = wait_for(START_PATIENCE, || match self.get("/readyz") {
-            Ok((200, _)) => Some(true),
+        let ready = wait_for(START_PATIENCE, || match self.readiness() {
+            Ok(true) => Some(true),
             _ if daemon.is_running() => None,
             _ => Some(false),
         });
@@ -205,6 +213,14 @@ impl Node {
         }
         self.daemon = Some(daemon);
         Ok(())
+    }
+
+    /// Whether the daemon is ready: by HTTP, or by the admin socket where HTTP is in another namespace.
+    fn readiness(&self) -> Result<bool> {
+        match self.options.namespace {
+            Some(_) => Ok(self.status()?["ready"] == true),
+            None => Ok(self.get("/readyz")?.0 == 200),
+        }
     }
 
     /// What the daemon has logged so far.
@@ -265,15 +281,23 @@ impl Node {
     /// # Errors
     /// When no daemon answers.
     pub fn status(&self) -> Result<Value> {
+        self.ask(&json!({"op": "status"}))
+    }
+
+    /// One request on the admin socket.
+    ///
+    /// # Errors
+    /// When no daemon answers, or it refuses.
+    pub fn ask(&self, request: &Value) -> Result<Value> {
         let mut stream =
             UnixStream::connect(self.path("admin.sock")).context("connecting to the admin socket")?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        stream.write_all(b"{\"op\":\"status\"}\n")?;
+        stream.write_all(format!("{request}\n").as_bytes())?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
         let answer: Value =
             serde_json::from_str(&line).with_context(|| format!("the admin socket answered {line:?}"))?;
-        ensure!(answer["ok"] == true, "the daemon refused its status: {}", answer["error"]);
+        ensure!(answer["ok"] == true, "the daemon refused {request}: {}", answer["error"]);
         Ok(answer)
     }
 
@@ -352,9 +376,13 @@ impl Node {
     }
 
     fn config(&self) -> Result<String> {
+        let (name, district) = match &self.options.identity {
+            Some((name, district)) => (name.as_str(), district.as_str()),
+            None => ("test", "north"),
+        };
         let mut text = format!(
-            "apiVersion: headgate.dev/v1alpha1\nkind: NodeConfig\nmetadata:\n  name: test\nspec:\n  \
-             district: north\n  sockets:\n    control: {}\n    admin: {}\n  http:\n    listen: 127.0.0.1:{}\n  \
+            "apiVersion: headgate.dev/v1alpha1\nkind: NodeConfig\nmetadata:\n  name: {name}\nspec:\n  \
+             district: {district}\n  sockets:\n    control: {}\n    admin: {}\n  http:\n    listen: 127.0.0.1:{}\n  \
              stateDir: {}\n",
             self.path("control.sock").display(),
             self.path("admin.sock").display(),

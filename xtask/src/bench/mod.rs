@@ -15,6 +15,7 @@ mod hook;
 mod starts;
 mod compute;
 mod memory;
+mod loans;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         "what memory isolation costs, and whether its books are right whatever programs do",
         memory::measure,
     ),
+    ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
 ];
 
 /// Options of the chore.

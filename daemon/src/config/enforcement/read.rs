@@ -168,7 +168,7 @@ fn launch_audit(node: &Node, report: &mut Report) -> Option<LaunchAudit> {
 }
 
 /// A span of time: a whole number and `ms`, `s`, `m`, `h` or `d`.
-fn span(node: &Node, key: &'static str, report: &mut Report) -> Option<Duration> {
+pub(in crate::config) fn span(node: &Node, key: &'static str, report: &mut Report) -> Option<Duration> {
     let text = scalar(node, key, report)?;
     let span = span_of(text);
     if span.is_none() {
