@@ -11,7 +11,7 @@
 //!
 //! Read in this order: [`probes`] and [`enforce`] (what the daemon holds), [`status`] (what it reports), [`figures`] (what it
 //! reads), [`cgroup`] (whom it counts for), [`attest`] (whether a process has the hook), [`error`]; then the engine:
-//! `library` (one driver library, attached), `ledger` (the second ledger and the witness), `ioctl` (an audit), `site` and `decode` (where in it, and why there), `multi` (all of its sites by
+//! `library` (one driver library, attached), `ledger` (the second ledger and the witness), `ioctl` (an audit), `site` and `decode` (where in it, and why there; `survey` tells of it without attaching), `multi` (all of its sites by
 //! one link), `object` (the committed programs), `rows` and `mapped` (the kernel's tables), `sys` (what of `bpf(2)` aya
 //! lacks), and `limits`.
 
@@ -28,6 +28,7 @@ mod library;
 mod ledger;
 mod ioctl;
 mod site;
+mod survey;
 mod decode;
 mod multi;
 mod object;
@@ -46,3 +47,4 @@ pub use ledger::{BypassCount, ProcessMemory, Witnessed};
 pub use library::{Attached, LibraryId};
 pub use probes::{AttachPreference, Config, Probes};
 pub use status::{Mode, Part, PartStatus, Probe, ProbeStatus, State};
+pub use survey::{Surveyed, survey};
