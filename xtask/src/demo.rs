@@ -21,5 +21,9 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("building what the demo runs (the first time takes a few minutes)");
     let _directory = workspace::built().context("building the demo")?;
-    headgate_harness::demo::run(DemoOptions { json: options.json, seconds: options.seconds })
+    headgate_harness::demo::run(DemoOptions {
+        json: options.json,
+        seconds: options.seconds,
+        ..DemoOptions::default()
+    })
 }

@@ -25,11 +25,13 @@ pub struct DemoOptions {
     pub json: bool,
     /// How long the loops are measured.
     pub seconds: u32,
+    /// On the simulated device, even where there is an NVIDIA driver.
+    pub simulated: bool,
 }
 
 impl Default for DemoOptions {
     fn default() -> Self {
-        Self { json: false, seconds: 10 }
+        Self { json: false, seconds: 10, simulated: !device::has_real_driver() }
     }
 }
 
@@ -45,7 +47,7 @@ const BUSY_MIN: f64 = 85.0;
 
 /// What the demo found, as `--json` prints it.
 #[derive(Debug, Serialize)]
-struct Summary {
+pub struct Summary {
     simulated: bool,
     device: String,
     seconds: f64,
@@ -66,25 +68,32 @@ struct TenantSummary {
     denied_allocations: u64,
 }
 
-/// Runs the demo; the exit code says whether shares and limits held.
+/// Runs the demo and prints what it found; the exit code says whether shares and limits held.
 ///
 /// # Errors
 /// When something could not be started or did not answer.
 pub fn run(options: DemoOptions) -> Result<ExitCode> {
-    let simulated = !device::has_real_driver();
-    let say = |text: std::fmt::Arguments<'_>| {
-        if !options.json {
-            println!("{text}");
-        }
-    };
-    say(format_args!(
-        "{}",
-        if simulated {
-            "No NVIDIA driver here: starting the SIMULATED device. Every figure below is simulated."
-        } else {
-            "Using this machine's NVIDIA driver."
-        }
-    ));
+    let summary = measure(options)?;
+    report(&summary, options)?;
+    Ok(if summary.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the demo. What did not hold is in the summary's problems.
+///
+/// # Errors
+/// When something could not be started or did not answer.
+pub fn measure(options: DemoOptions) -> Result<Summary> {
+    let simulated = options.simulated;
+    if !options.json {
+        println!(
+            "{}",
+            if simulated {
+                "No NVIDIA driver here: starting the SIMULATED device. Every figure below is simulated."
+            } else {
+                "Using this machine's NVIDIA driver."
+            }
+        );
+    }
     let node = Node::start(NodeOptions {
         device: simulated.then(|| json!({ "kernels": { "spin": { "base_ns": 50_000 } } })),
         tenants: tenants(),
@@ -147,8 +156,7 @@ pub fn run(options: DemoOptions) -> Result<ExitCode> {
     for program in loops {
         program.finish(Duration::from_secs(60))?.json().context("a launch loop")?;
     }
-    report(&summary, options)?;
-    Ok(if summary.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(summary)
 }
 
 /// The allocating program's own word is checked against its quota: what it got is what the device gave it.

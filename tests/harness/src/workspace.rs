@@ -26,6 +26,14 @@ pub fn root() -> &'static Path {
     })
 }
 
+static GIVEN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Takes built things from a folder that holds them all, instead of asking cargo: the kit runs where there is none. The
+/// first call decides.
+pub fn use_folder(folder: PathBuf) {
+    let _first_wins = GIVEN.set(folder);
+}
+
 /// Where built things lie, after making sure they are built.
 ///
 /// Cargo builds a package's shared libraries and binaries for that package's own tests only, so whoever needs
@@ -34,6 +42,9 @@ pub fn root() -> &'static Path {
 /// # Errors
 /// When the build fails; cargo's own output says why.
 pub fn built() -> Result<&'static Path> {
+    if let Some(folder) = GIVEN.get() {
+        return Ok(folder);
+    }
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     match BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))) {
         Ok(directory) => Ok(directory),
