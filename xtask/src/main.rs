@@ -8,6 +8,7 @@
 //! * `ebpf`: rebuilds the kernel programs' committed objects.
 //! * `loom`: the protocol of shared memory under a model checker.
 //! * `fuzz`: runs the fuzz targets for a while.
+//! * `gpu-kit`: the folder that proves Headgate on a real GPU, and a page of what it brought back.
 //! * `docs`: the API documentation, warnings being errors.
 //!
 //! Nothing here is shipped. A chore exits 0 when all is well and 1 when it found something; `bench`, `ebpf` and
@@ -22,6 +23,7 @@ mod demo;
 mod bench;
 mod ebpf;
 mod fuzz;
+mod gpu_kit;
 mod chores;
 
 use std::ffi::OsString;
@@ -57,6 +59,8 @@ enum Chore {
     Loom,
     /// Fuzzes what is read from strangers. Exit 1: an input that fails was found; 3: no C++ compiler.
     Fuzz(fuzz::Options),
+    /// Gathers the folder that proves Headgate on a real GPU, or makes a page of what it brought back.
+    GpuKit(gpu_kit::Options),
     /// The API documentation of every crate, warnings being errors.
     Docs {
         /// Opens it in a browser.
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         }
         Chore::Loom => chores::loom(),
         Chore::Fuzz(options) => fuzz::run(&options),
+        Chore::GpuKit(options) => gpu_kit::run(&options),
         Chore::Docs { open } => chores::docs(open),
     };
     outcome.unwrap_or_else(|error| {

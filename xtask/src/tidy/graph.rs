@@ -76,6 +76,8 @@ const RULES: &[Rule] = &[
     // It is compared with what Headgate says, so its programs link none of it; only its tests start nodes.
     Rule { package: "headgate-conformance", own: &["headgate-harness"], outside: Any },
     Rule { package: "headgate-gpu-kit", own: &["headgate-ebpf", "headgate-harness"], outside: Any },
+    // What it measures with: it is run natively too, and knows nothing of Headgate.
+    Rule { package: "headgate-gpu-kit-programs", own: &[], outside: Any },
     Rule {
         package: "xtask",
         own: &["headgate-abi", "headgate-harness", "headgate-compute-sim"],
