@@ -18,7 +18,7 @@ pub fn survey() -> Value {
     note("memfd_sealing", sealing());
     note("pidfd", pidfd());
     note("kernel_btf", readable("/sys/kernel/btf/vmlinux"));
-    note("nvidia_devices", readable("/dev/nvidiactl"));
+    note("nvidia_driver", opens("/dev/nvidiactl"));
     let text =
         |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
     found.insert("kernel".to_owned(), json!(text("/proc/sys/kernel/osrelease")));
@@ -32,6 +32,10 @@ pub fn survey() -> Value {
 
 fn readable(path: &str) -> Result<(), String> {
     std::fs::metadata(path).map(drop).map_err(|error| format!("{path}: {error}"))
+}
+
+fn opens(path: &str) -> Result<(), String> {
+    std::fs::File::open(path).map(drop).map_err(|error| format!("{path}: {error}"))
 }
 
 /// Whether a cgroup can be made, which is what telling tenants apart needs.

@@ -33,9 +33,16 @@ fn script(name: &str) -> PathBuf {
     workspace::root().join("tests/gpu-kit/python").join(name)
 }
 
+/// What starts Python. As root NVIDIA's libraries make `/dev/nvidiactl`, driver or not, and what they leave behind would look
+/// like a driver; so they may not.
+fn starter() -> &'static [&'static str] {
+    if is_root() { &["setpriv", "--bounding-set=-mknod", "python3"] } else { &["python3"] }
+}
+
 /// Python with a genuine driver library, natively.
 fn python(driver: &Path, name: &str, arguments: &[&Path]) -> Command {
-    let mut command = Command::new("python3");
+    let mut command = Command::new(starter()[0]);
+    command.args(&starter()[1..]);
     command.arg(script(name)).args(arguments);
     command.env("LD_LIBRARY_PATH", driver).env("PYTHONPATH", fetched().join("python"));
     command
@@ -172,9 +179,10 @@ fn count_waits(test: &str, driver: &Path) {
     let code = format!(
         "import ctypes; c = ctypes.CDLL('libcuda.so.1'); c.cuInit(0); [c.cuCtxSynchronize() for _ in range({CALLS})]"
     );
-    let plain = node.command("alerts", Path::new("python3")).unwrap();
+    let mut plain = node.command("alerts", Path::new("env")).unwrap();
+    plain.args(starter());
     let mut unhooked = node.command("alerts", Path::new("env")).unwrap();
-    unhooked.args(["-u", "LD_PRELOAD", "python3"]);
+    unhooked.args(["-u", "LD_PRELOAD"]).args(starter());
     // In the tenant's cgroup and without the hook, the kernel sees it all the same.
     for (calls, mut command) in [(CALLS, plain), (2 * CALLS, unhooked)] {
         command.args(["-c", &code]).env("LD_LIBRARY_PATH", driver);

@@ -86,10 +86,11 @@ impl Device {
     }
 }
 
-/// Whether this machine has an NVIDIA driver of its own.
+/// Whether this machine has an NVIDIA driver of its own. The device file alone does not say so: NVIDIA's libraries make it
+/// when root runs them, driver or not; only a driver lets it be opened.
 #[must_use]
 pub fn has_real_driver() -> bool {
-    Path::new("/dev/nvidiactl").exists()
+    std::fs::File::open("/dev/nvidiactl").is_ok()
 }
 
 fn joined_library_path(first: &Path) -> std::ffi::OsString {
