@@ -118,16 +118,9 @@ def compile():
 def triton():
     import torch
     import triton
-    import triton.language as tl
 
-    # A kernel needs a source file; this one is it.
-    @triton.jit
-    def add(x, y, out, n, block: tl.constexpr):
-        offsets = tl.program_id(0) * block + tl.arange(0, block)
-        mask = offsets < n
-        tl.store(out + offsets, tl.load(x + offsets, mask=mask) + tl.load(y + offsets, mask=mask), mask=mask)
+    from triton_add import add
 
-    globals()["tl"] = tl
     x = torch.arange(10_000, device="cuda", dtype=torch.float32)
     out = torch.empty_like(x)
     add[(triton.cdiv(10_000, 1024),)](x, x, out, 10_000, block=1024)

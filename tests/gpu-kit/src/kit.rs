@@ -65,7 +65,7 @@ impl Kit {
                 "nothing": { "base_ns": 2_000, "execute": false },
             } })
         });
-        Node::start(NodeOptions { device, tenants, default_tenant: None })
+        Node::start(NodeOptions { device, ..NodeOptions::simulated(tenants) })
     }
 
     /// The kit's measuring program.

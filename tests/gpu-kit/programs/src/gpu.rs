@@ -2,7 +2,6 @@
 #![expect(unsafe_code, reason = "calls the driver API")]
 
 use std::ffi::{CStr, c_void};
-use std::path::PathBuf;
 use std::ptr::null_mut;
 
 use anyhow::{Context as _, Result, bail};
@@ -43,8 +42,15 @@ impl Gpu {
         cu!(cuDeviceGet(&raw mut device, 0))?;
         cu!(cuDevicePrimaryCtxRetain(&raw mut context, device))?;
         cu!(cuCtxSetCurrent(context))?;
-        let image = image(device)?;
-        cu!(cuModuleLoadData(&raw mut module, image.as_ptr().cast())).context("loading the kit's kernels")?;
+        let made = cubin(device)?.is_some_and(|image| {
+            // One that this driver does not take is no loss: the PTX is the same kernels.
+            cu!(cuModuleLoadData(&raw mut module, image.as_ptr().cast())).is_ok()
+        });
+        if !made {
+            let ptx = concat!(include_str!("../../kernels/ptx/kit.ptx"), "\0");
+            cu!(cuModuleLoadData(&raw mut module, ptx.as_ptr().cast()))
+                .context("loading the kit's kernels")?;
+        }
         Ok(Self { device, module })
     }
 
@@ -176,22 +182,16 @@ fn attribute(device: i32, which: sys::CUdevice_attribute) -> Result<i32> {
     Ok(value)
 }
 
-/// The kernels for this device: a cubin of the kit's, if one was made for its architecture, else the PTX that the driver
-/// compiles.
-fn image(device: i32) -> Result<Vec<u8>> {
+/// The kernels compiled for this device's architecture, if the kit has them.
+fn cubin(device: i32) -> Result<Option<Vec<u8>>> {
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
     };
     let (major, minor) = (attribute(device, MAJOR)?, attribute(device, MINOR)?);
-    let beside = std::env::current_exe()?;
-    let folder = beside.ancestors().nth(2).map_or_else(PathBuf::new, |kit| kit.join("kernels"));
-    if let Ok(cubin) = std::fs::read(folder.join(format!("kit.sm_{major}{minor}.cubin"))) {
-        return Ok(cubin);
-    }
-    let mut ptx = include_bytes!("../../kernels/ptx/kit.ptx").to_vec();
-    ptx.push(0);
-    Ok(ptx)
+    let program = std::env::current_exe()?;
+    let folder = program.ancestors().nth(2).map(|kit| kit.join("kernels"));
+    Ok(folder.and_then(|folder| std::fs::read(folder.join(format!("kit.sm_{major}{minor}.cubin"))).ok()))
 }
 
 /// A launch of the `work` kernel: so many steps in so many blocks.
