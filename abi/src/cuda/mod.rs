@@ -5,6 +5,7 @@ pub mod descriptors;
 mod table;
 pub mod symbols;
 pub mod coverage;
+pub mod remote;
 
 pub use symbols::{Disposition, Family, OnFailure, Symbol, ThreadMode, by_elf_name, select};
 pub use types::CUresult;

@@ -15,6 +15,8 @@ pub mod node;
 pub mod nats;
 pub mod process;
 pub mod prometheus;
+pub mod remote;
+pub mod relay;
 pub mod demo;
 
 use std::fmt::Debug;

@@ -7,13 +7,15 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 
 /// Packages whose binaries and libraries tests start.
-const PACKAGES: [&str; 6] = [
+const PACKAGES: [&str; 8] = [
     "headgate",
     "headgate-hook",
     "headgate-simgpu",
     "headgate-simgpu-libcuda",
     "headgate-simgpu-libnvml",
     "headgate-apps",
+    "headgate-remote",
+    "headgate-remote-libcuda",
 ];
 
 /// The root of the checkout.
@@ -103,13 +105,23 @@ pub fn hook() -> Result<PathBuf> {
 /// # Errors
 /// When the build failed or the directory cannot be made.
 pub fn driver_directory() -> Result<PathBuf> {
+    let nvml = ("libheadgate_simnvml.so", ["libnvidia-ml.so.1", "libnvidia-ml.so"]);
+    directory_of("simulated-driver", &[("libheadgate_simcuda.so", ["libcuda.so.1", "libcuda.so"]), nvml])
+}
+
+/// A directory that holds the remote client under the names programs look for.
+///
+/// # Errors
+/// As [`driver_directory`].
+pub fn remote_directory() -> Result<PathBuf> {
+    directory_of("remote-driver", &[("libheadgate_remote.so", ["libcuda.so.1", "libcuda.so"])])
+}
+
+fn directory_of(name: &str, libraries: &[(&str, [&str; 2])]) -> Result<PathBuf> {
     let built = built()?;
-    let directory = built.join("simulated-driver");
+    let directory = built.join(name);
     std::fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    for (library, names) in [
-        ("libheadgate_simcuda.so", ["libcuda.so.1", "libcuda.so"]),
-        ("libheadgate_simnvml.so", ["libnvidia-ml.so.1", "libnvidia-ml.so"]),
-    ] {
+    for &(library, names) in libraries {
         for name in names {
             link(&built.join(library), &directory.join(name))?;
         }

@@ -16,6 +16,7 @@ mod starts;
 mod compute;
 mod memory;
 mod loans;
+mod remote;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,11 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         memory::measure,
     ),
     ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
+    (
+        "remote",
+        "what a borrowed GPU costs a program, natively and remotely in turn, on the simulated device",
+        remote::measure,
+    ),
 ];
 
 /// Options of the chore.

@@ -48,6 +48,17 @@ const RULES: &[Rule] = &[
     },
     Rule { package: "headgate-loans", own: &["headgate-quota"], outside: Any },
     Rule {
+        package: "headgate-remote",
+        own: &["headgate-quota", "headgate-abi"],
+        outside: Only(&["libc", "sha2", "thiserror"]),
+    },
+    // What programs load in the place of a driver: exports, and nothing of its own.
+    Rule {
+        package: "headgate-remote-libcuda",
+        own: &["headgate-abi", "headgate-remote"],
+        outside: Only(&[]),
+    },
+    Rule {
         package: "headgate",
         own: &["headgate-quota", "headgate-abi", "headgate-ebpf", "headgate-exporter", "headgate-loans"],
         outside: Any,

@@ -1,0 +1,210 @@
+//! Contexts: the worker has them, the client says which is current where.
+
+use core::ffi::{c_int, c_uint};
+use std::sync::Arc;
+
+use headgate_abi::cuda::remote::Kind;
+use headgate_abi::cuda::symbols::Symbol;
+use headgate_abi::cuda::types::{CUcontext, CUdevice, CUresult};
+
+use super::{device, stream};
+use crate::client::objects::{Context, lock};
+use crate::client::state::{Client, Primary, client};
+use crate::client::{Answer, current, raw};
+use crate::wire::operation::{Argument, Arguments, Operation};
+use crate::word::Word as _;
+
+/// The version of the context interface, as drivers tell it.
+const API_VERSION: c_uint = 3_020;
+
+/// Asks for a call outside any context.
+fn ask(client: &Client, symbol: Symbol, arguments: &[Argument<'_>]) -> Answer {
+    let mut list = Arguments::new();
+    arguments.iter().for_each(|argument| list.push(*argument));
+    match client.session.ask(0, &Operation::Call(symbol, list))?.status {
+        CUresult::SUCCESS => Ok(()),
+        status => Err(status),
+    }
+}
+
+fn primary(client: &Client, device: CUdevice) -> Result<(usize, &Primary), CUresult> {
+    let index = device::index(client, device)?;
+    Ok((index, &client.primaries[index]))
+}
+
+pub fn cuDevicePrimaryCtxRetain(ctx: *mut CUcontext, dev: CUdevice) -> Answer {
+    let client = client()?;
+    let (index, primary) = primary(client, dev)?;
+    if ctx.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let mut state = lock(&primary.state);
+    let arguments = [Argument::New(Kind::Context, primary.id), Argument::Word(dev.to_word())];
+    ask(client, Symbol::cuDevicePrimaryCtxRetain, &arguments)?;
+    if client.contexts.get(primary.id).is_none() {
+        client.contexts.insert(primary.id, Arc::new(Context::new(primary.id, index, state.1, true)));
+    }
+    state.0 += 1;
+    raw::store(ctx, CUcontext::from_addr(client.arena.handle(Kind::Context, primary.id)))
+}
+
+pub fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> Answer {
+    let client = client()?;
+    let (_, primary) = primary(client, dev)?;
+    let mut state = lock(&primary.state);
+    let left = state.0.checked_sub(1).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    ask(client, Symbol::cuDevicePrimaryCtxRelease_v2, &[Argument::Word(dev.to_word())])?;
+    state.0 = left;
+    if left == 0
+        && let Some(context) = client.contexts.get(primary.id)
+    {
+        client.end_context(&context);
+    }
+    Ok(())
+}
+
+pub fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> Answer {
+    cuDevicePrimaryCtxRelease_v2(dev)
+}
+
+pub fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> Answer {
+    let client = client()?;
+    let (_, primary) = primary(client, dev)?;
+    let mut state = lock(&primary.state);
+    ask(client, Symbol::cuDevicePrimaryCtxReset_v2, &[Argument::Word(dev.to_word())])?;
+    state.0 = 0;
+    if let Some(context) = client.contexts.get(primary.id) {
+        client.end_context(&context);
+    }
+    Ok(())
+}
+
+pub fn cuDevicePrimaryCtxReset(dev: CUdevice) -> Answer {
+    cuDevicePrimaryCtxReset_v2(dev)
+}
+
+pub fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int) -> Answer {
+    let client = client()?;
+    let (_, primary) = primary(client, dev)?;
+    raw::store(flags, lock(&primary.state).1)?;
+    raw::store(active, client.contexts.get(primary.id).is_some().into())
+}
+
+pub fn cuDevicePrimaryCtxSetFlags_v2(dev: CUdevice, flags: c_uint) -> Answer {
+    let client = client()?;
+    let (_, primary) = primary(client, dev)?;
+    let mut state = lock(&primary.state);
+    let arguments = [Argument::Word(dev.to_word()), Argument::Word(flags.into())];
+    ask(client, Symbol::cuDevicePrimaryCtxSetFlags_v2, &arguments)?;
+    state.1 = flags;
+    Ok(())
+}
+
+pub fn cuDevicePrimaryCtxSetFlags(dev: CUdevice, flags: c_uint) -> Answer {
+    cuDevicePrimaryCtxSetFlags_v2(dev, flags)
+}
+
+pub fn cuCtxCreate_v2(ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> Answer {
+    let client = client()?;
+    let index = device::index(client, dev)?;
+    if ctx.is_null() {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let id = client.contexts.number();
+    let arguments =
+        [Argument::New(Kind::Context, id), Argument::Word(flags.into()), Argument::Word(dev.to_word())];
+    ask(client, Symbol::cuCtxCreate_v2, &arguments)?;
+    client.contexts.insert(id, Arc::new(Context::new(id, index, flags, false)));
+    let handle = client.arena.handle(Kind::Context, id);
+    current::push(handle);
+    raw::store(ctx, CUcontext::from_addr(handle))
+}
+
+pub fn cuCtxDestroy_v2(ctx: CUcontext) -> Answer {
+    let client = client()?;
+    let context = current::resolve(client, ctx.addr())?;
+    if context.is_primary {
+        return Err(CUresult::ERROR_INVALID_CONTEXT);
+    }
+    if current::handle() == Some(ctx.addr()) {
+        current::pop();
+    }
+    client.end_context(&context);
+    ask(client, Symbol::cuCtxDestroy_v2, &[Argument::End(Kind::Context, context.id)])
+}
+
+/// A primary context's handle is accepted even while it is inactive.
+fn check_handle(client: &Client, ctx: CUcontext) -> Answer {
+    let id = client.arena.id(Kind::Context, ctx.addr()).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    let known = client.contexts.get(id).is_some() || client.primaries.iter().any(|primary| primary.id == id);
+    if known { Ok(()) } else { Err(CUresult::ERROR_INVALID_CONTEXT) }
+}
+
+pub fn cuCtxPushCurrent_v2(ctx: CUcontext) -> Answer {
+    check_handle(client()?, ctx)?;
+    current::push(ctx.addr());
+    Ok(())
+}
+
+pub fn cuCtxPopCurrent_v2(ctx: *mut CUcontext) -> Answer {
+    client()?;
+    let popped = current::pop().ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    raw::store_if(ctx, CUcontext::from_addr(popped));
+    Ok(())
+}
+
+pub fn cuCtxSetCurrent(ctx: CUcontext) -> Answer {
+    let client = client()?;
+    if ctx.is_null() {
+        current::replace(None);
+        return Ok(());
+    }
+    check_handle(client, ctx)?;
+    current::replace(Some(ctx.addr()));
+    Ok(())
+}
+
+pub fn cuCtxGetCurrent(ctx: *mut CUcontext) -> Answer {
+    client()?;
+    raw::store(ctx, current::handle().map_or(CUcontext::NULL, CUcontext::from_addr))
+}
+
+pub fn cuCtxGetDevice(dev: *mut CUdevice) -> Answer {
+    cuCtxGetDevice_v2(dev, CUcontext::NULL)
+}
+
+pub fn cuCtxGetDevice_v2(dev: *mut CUdevice, ctx: CUcontext) -> Answer {
+    let client = client()?;
+    let handle = if ctx.is_null() { current::handle() } else { Some(ctx.addr()) };
+    let handle = handle.ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    let id = client.arena.id(Kind::Context, handle);
+    let index = match client.primaries.iter().position(|primary| Some(primary.id) == id) {
+        Some(index) => index,
+        None => current::resolve(client, handle)?.device,
+    };
+    raw::store(dev, CUdevice::try_from(index).unwrap_or(CUdevice::MAX))
+}
+
+pub fn cuCtxGetFlags(flags: *mut c_uint) -> Answer {
+    raw::store(flags, current::any(client()?)?.flags)
+}
+
+/// The context of a handle, or the current one for null.
+fn given_or_current(client: &Client, ctx: CUcontext) -> Result<Arc<Context>, CUresult> {
+    if ctx.is_null() { current::any(client) } else { current::resolve(client, ctx.addr()) }
+}
+
+pub fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) -> Answer {
+    given_or_current(client()?, ctx)?;
+    raw::store(version, API_VERSION)
+}
+
+pub fn cuCtxSynchronize() -> Answer {
+    let client = client()?;
+    stream::synchronise_context(client, &current::any(client)?)
+}
+
+pub fn cuCtxSynchronize_v2(ctx: CUcontext) -> Answer {
+    let client = client()?;
+    stream::synchronise_context(client, &given_or_current(client, ctx)?)
+}

@@ -1,0 +1,440 @@
+//! The client's end of a session: sending, waiting, and what comes unasked.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use headgate_abi::cuda::types::CUresult;
+
+use super::objects::{Context, Event, Reached, Registry, lock};
+use super::raw;
+use crate::limits::{HELLO_WITHIN, RECONNECT_PAUSE, RESUME_WITHIN};
+use crate::link::{Address, Batch, Inlet, Outbox, ReadError, Stream};
+use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
+use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
+use crate::wire::{Malformed, Reader};
+
+/// Answers that nobody has fetched yet. A worker that sends more talks to itself.
+const REPLIES_MAX: usize = 4096;
+/// Launches with more bytes of parameters are not remembered.
+const REMEMBERED_BYTES: usize = 512;
+
+/// What is kept in step with the order of operations.
+#[derive(Debug)]
+pub(super) struct InOrder {
+    /// The context that the last operation was in.
+    context: u32,
+    /// Launches that the worker remembers.
+    remembered: Vec<Option<Remembered>>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    shape: Shape,
+    parameters: Vec<u8>,
+}
+
+impl InOrder {
+    fn new() -> Self {
+        Self { context: 0, remembered: std::iter::repeat_with(|| None).take(TEMPLATES).collect() }
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: CUresult,
+    pub(super) results: Vec<u8>,
+}
+
+/// Something the worker will tell of.
+#[derive(Debug)]
+pub(super) struct Expected {
+    /// What streams have reached then.
+    pub(super) reached: Vec<Reached>,
+    /// The event that is complete then, and the number of its recording.
+    pub(super) event: Option<(Arc<Event>, u64)>,
+    /// Host memory that is filled before: address and bytes.
+    pub(super) memory: Option<(usize, u64)>,
+    /// The context, to take note of what went wrong.
+    pub(super) context: Arc<Context>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    replies: HashMap<u64, Reply>,
+    expected: HashMap<u64, Expected>,
+    /// Status of expected things that came with one, by token, where somebody waits for it.
+    failed: HashMap<u64, u32>,
+}
+
+impl Inbox {
+    fn awaits(&self, address: usize, bytes: usize) -> bool {
+        self.expected.values().filter_map(|expected| expected.memory).any(|(begin, length)| {
+            let length = usize::try_from(length).unwrap_or(usize::MAX);
+            begin < address.saturating_add(bytes) && address < begin.saturating_add(length)
+        })
+    }
+}
+
+/// A session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) welcome: Welcome,
+    address: Address,
+    out: Outbox<InOrder>,
+    inbox: Mutex<Inbox>,
+    arrival: Condvar,
+    lost: AtomicBool,
+    ended: AtomicBool,
+    tokens: AtomicU64,
+    descriptor: AtomicI32,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoSession {
+    /// The worker cannot be reached.
+    #[error("{address}: {error}")]
+    Unreachable {
+        /// Where it should be.
+        address: Address,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// It answers something else.
+    #[error("{address} does not speak this protocol: {error}")]
+    Stranger {
+        /// Where it is.
+        address: Address,
+        /// What was wrong.
+        error: ReadError,
+    },
+    /// It does not want this client.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// The system starts no thread.
+    #[error("no thread: {0}")]
+    NoThread(std::io::Error),
+}
+
+/// Says hello over a new connection and reads the answer: welcome, and what the worker has received.
+fn greet(
+    address: &Address,
+    ticket: Ticket,
+    received: u64,
+) -> Result<(Arc<Stream>, Inlet, Welcome, u64), NoSession> {
+    let unreachable = |error| NoSession::Unreachable { address: address.clone(), error };
+    let stranger = |error: ReadError| NoSession::Stranger { address: address.clone(), error };
+    let stream = Arc::new(address.connect().map_err(unreachable)?);
+    let payload = Hello { ticket }.encode();
+    let header =
+        Header { kind: Kind::Hello, bytes: payload.len(), operations: 0, number: 0, acknowledged: received };
+    stream.write_both(&header.encode(), &payload).map_err(unreachable)?;
+    stream.set_patience(Some(HELLO_WITHIN + RESUME_WITHIN)).map_err(unreachable)?;
+    let mut inlet = Inlet::new(Arc::clone(&stream), received);
+    let frame = inlet.frame().map_err(stranger)?;
+    let acknowledged = frame.header.acknowledged;
+    let welcome = match frame.header.kind {
+        Kind::Welcome => Welcome::decode(frame.payload).map_err(|malformed| stranger(malformed.into()))?,
+        Kind::Refused => return Err(NoSession::Refused(String::from_utf8_lossy(frame.payload).into_owned())),
+        _ => return Err(stranger(Malformed::Misplaced("no answer to a greeting").into())),
+    };
+    stream.set_patience(None).map_err(unreachable)?;
+    Ok((stream, inlet, welcome, acknowledged))
+}
+
+impl Session {
+    /// Connects, and starts the two threads that send and receive.
+    pub(super) fn open(address: Address, contexts: &Arc<Registry<Context>>) -> Result<Arc<Self>, NoSession> {
+        let (stream, inlet, welcome, _) = greet(&address, Ticket::default(), 0)?;
+        let session = Arc::new(Self {
+            welcome,
+            out: Outbox::new(Arc::clone(&stream), address.may_break(), InOrder::new()),
+            address,
+            inbox: Mutex::default(),
+            arrival: Condvar::new(),
+            lost: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            tokens: AtomicU64::new(1),
+            descriptor: AtomicI32::new(stream.descriptor()),
+        });
+        let (sender, receiver) = (Arc::clone(&session), Arc::clone(&session));
+        let contexts = Arc::clone(contexts);
+        let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let thread = thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || {
+                raw::block_signals();
+                body();
+            })
+        };
+        start("headgate-send", Box::new(move || sender.out.run())).map_err(NoSession::NoThread)?;
+        let receive = move || receiver.receive(inlet, &contexts);
+        start("headgate-receive", Box::new(receive)).map_err(NoSession::NoThread)?;
+        Ok(session)
+    }
+
+    /// The connection's descriptor, for a forked child to close.
+    pub(super) fn descriptor(&self) -> i32 {
+        self.descriptor.load(Ordering::Acquire)
+    }
+
+    fn gone(&self) -> CUresult {
+        match self.ended.load(Ordering::Acquire) {
+            true => CUresult::ERROR_DEINITIALIZED,
+            false => CUresult::ERROR_DEVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Whether the session still is.
+    pub(super) fn check(&self) -> Result<(), CUresult> {
+        if self.lost.load(Ordering::Acquire) { Err(self.gone()) } else { Ok(()) }
+    }
+
+    fn place(batch: &mut Batch<InOrder>, context: u32, operation: &Operation<'_>) -> u64 {
+        if batch.state.context != context {
+            batch.state.context = context;
+            batch.push(|bytes| Operation::Context(context).encode(bytes));
+        }
+        batch.push(|bytes| operation.encode(bytes))
+    }
+
+    /// Adds an operation that nobody waits for.
+    pub(super) fn tell(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
+        let told = self.out.add(|batch| Self::place(batch, context, operation));
+        told.map(|_| ()).map_err(|_| self.gone())
+    }
+
+    /// Adds a launch: in full the first time, then by what has changed.
+    pub(super) fn launch(
+        &self,
+        context: u32,
+        shape: &Shape,
+        stream: u32,
+        parameters: &[u8],
+    ) -> Result<(), CUresult> {
+        if parameters.len() > REMEMBERED_BYTES {
+            return self
+                .tell(context, &Operation::Launch { shape: *shape, stream, attributes: &[], parameters });
+        }
+        let slot = slot(shape);
+        let added = self.out.add(|batch| {
+            let mut changed = 0u64;
+            let mut words = [0u8; REMEMBERED_BYTES + 8];
+            let mut used = 0;
+            match &mut batch.state.remembered[usize::from(slot)] {
+                Some(known) if known.shape == *shape && known.parameters.len() == parameters.len() => {
+                    let pairs = known.parameters.chunks_mut(8).zip(parameters.chunks(8));
+                    for (index, (old, new)) in pairs.enumerate().filter(|(_, (old, new))| *old != *new) {
+                        old.copy_from_slice(new);
+                        changed |= 1 << index;
+                        words[used..used + new.len()].copy_from_slice(new);
+                        used += 8;
+                    }
+                }
+                place => {
+                    *place = Some(Remembered { shape: *shape, parameters: parameters.to_vec() });
+                    let template = Operation::Template { slot, shape: *shape, parameters };
+                    batch.push(|bytes| template.encode(bytes));
+                }
+            }
+            let again = Operation::Again { slot, stream, changed, words: &words[..used] };
+            Self::place(batch, context, &again)
+        });
+        added.map(|_| ()).map_err(|_| self.gone())
+    }
+
+    /// Adds an operation and waits for its answer.
+    pub(super) fn ask(&self, context: u32, operation: &Operation<'_>) -> Result<Reply, CUresult> {
+        let asked = self.out.add_and_flush(|batch| Self::place(batch, context, operation));
+        let number = asked.map_err(|_| self.gone())?;
+        self.wait(|inbox| inbox.replies.remove(&number))
+    }
+
+    /// Says what the worker will tell of, and gives the token to ask it with.
+    pub(super) fn expect(&self, expected: Expected) -> u64 {
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        lock(&self.inbox).expected.insert(token, expected);
+        token
+    }
+
+    /// Waits until the worker has told of something expected; its status.
+    pub(super) fn wait_for(&self, token: u64) -> Result<CUresult, CUresult> {
+        self.out.flush();
+        self.wait(|inbox| {
+            let told = !inbox.expected.contains_key(&token);
+            told.then(|| CUresult(inbox.failed.remove(&token).unwrap_or(0)))
+        })
+    }
+
+    /// Waits until something holds that becomes true by what the worker tells.
+    pub(super) fn wait_until(&self, holds: impl Fn() -> bool) -> Result<(), CUresult> {
+        self.out.flush();
+        self.wait(|_| holds().then_some(()))
+    }
+
+    fn wait<T>(&self, mut look: impl FnMut(&mut Inbox) -> Option<T>) -> Result<T, CUresult> {
+        let mut inbox = lock(&self.inbox);
+        loop {
+            if let Some(found) = look(&mut inbox) {
+                return Ok(found);
+            }
+            self.check()?;
+            inbox = self.arrival.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether host memory is still to be filled by an earlier copy.
+    pub(super) fn awaits_memory(&self, address: usize, bytes: usize) -> bool {
+        lock(&self.inbox).awaits(address, bytes)
+    }
+
+    /// Waits until it is filled.
+    pub(super) fn wait_for_memory(&self, address: usize, bytes: usize) -> Result<(), CUresult> {
+        self.out.flush();
+        self.wait(|inbox| (!inbox.awaits(address, bytes)).then_some(()))
+    }
+
+    /// Ends the session in good order.
+    pub(super) fn end(&self) {
+        if self.ended.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Nothing is to be told to a session that is over already.
+        let _closed = self.out.add_and_flush(|batch| batch.push(|bytes| Operation::Goodbye.encode(bytes)));
+        self.lose();
+    }
+
+    fn lose(&self) {
+        self.lost.store(true, Ordering::Release);
+        self.out.close();
+        let inbox = lock(&self.inbox);
+        self.arrival.notify_all();
+        drop(inbox);
+    }
+
+    /// The receiving thread.
+    fn receive(&self, mut inlet: Inlet, contexts: &Registry<Context>) {
+        loop {
+            let outcome = match inlet.frame() {
+                Ok(frame) if frame.header.kind == Kind::Operations => {
+                    let taken = self.take(frame.header.operations, frame.payload, contexts);
+                    self.out.received(&frame.header);
+                    taken.map_err(ReadError::Malformed)
+                }
+                Ok(frame) => {
+                    self.out.received(&frame.header);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => {}
+                Err(ReadError::Gone(_)) if self.address.may_break() => match self.reconnect(inlet.received())
+                {
+                    Some(next) => inlet = next,
+                    None => return self.lose(),
+                },
+                Err(_) => return self.lose(),
+            }
+        }
+    }
+
+    /// Comes back over a new connection within the time that the worker waits.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "how long to try is a matter of time; the thread is the client's own"
+    )]
+    fn reconnect(&self, received: u64) -> Option<Inlet> {
+        let since = Instant::now();
+        while since.elapsed() < RESUME_WITHIN && !self.ended.load(Ordering::Acquire) {
+            match greet(&self.address, self.welcome.ticket, received) {
+                Ok((stream, inlet, _, acknowledged)) => {
+                    self.descriptor.store(stream.descriptor(), Ordering::Release);
+                    self.out.resume(stream, acknowledged);
+                    return Some(inlet);
+                }
+                Err(NoSession::Refused(_)) => return None,
+                Err(_) => thread::sleep(RECONNECT_PAUSE.min(Duration::from_secs(1))),
+            }
+        }
+        None
+    }
+
+    /// Takes the notices of a frame.
+    fn take(&self, notices: u32, payload: &[u8], contexts: &Registry<Context>) -> Result<(), Malformed> {
+        let mut reader = Reader::new(payload);
+        for _ in 0..notices {
+            match Notice::decode(&mut reader)? {
+                Notice::Reply { operation, status, results } => {
+                    let reply = Reply { status: CUresult(status), results: results.to_vec() };
+                    let mut inbox = lock(&self.inbox);
+                    inbox.replies.insert(operation, reply);
+                    if inbox.replies.len() > REPLIES_MAX {
+                        return Err(Malformed::Misplaced("answers to no question"));
+                    }
+                }
+                Notice::Fault { context, status, .. } => {
+                    if let Some(context) = contexts.get(context) {
+                        context.note(status);
+                    }
+                }
+                Notice::Done { token, status } => self.done(token, status),
+                Notice::Data { token, offset, bytes } => self.land(token, offset, bytes)?,
+            }
+        }
+        if !reader.is_empty() {
+            return Err(Malformed::Misplaced("bytes behind the last notice"));
+        }
+        let inbox = lock(&self.inbox);
+        self.arrival.notify_all();
+        drop(inbox);
+        Ok(())
+    }
+
+    fn done(&self, token: u64, status: u32) {
+        let mut inbox = lock(&self.inbox);
+        let Some(expected) = inbox.expected.remove(&token) else { return };
+        if status != 0 {
+            expected.context.note(status);
+            if expected.memory.is_some() {
+                inbox.failed.insert(token, status);
+            }
+        }
+        for reached in &expected.reached {
+            reached.complete();
+        }
+        if let Some((event, number)) = &expected.event {
+            event.completed.fetch_max(*number, Ordering::AcqRel);
+        }
+    }
+
+    /// Puts read bytes where the program wants them.
+    fn land(&self, token: u64, offset: u64, bytes: &[u8]) -> Result<(), Malformed> {
+        // The lock is held meanwhile: whoever frees the memory first waits until it is no longer expected.
+        let inbox = lock(&self.inbox);
+        let Some((address, length)) = inbox.expected.get(&token).and_then(|expected| expected.memory) else {
+            return Err(Malformed::Misplaced("bytes that nobody asked for"));
+        };
+        let end = offset.checked_add(bytes.len() as u64);
+        if end.is_none_or(|end| end > length) {
+            return Err(Malformed::Misplaced("more bytes than were asked for"));
+        }
+        let offset = usize::try_from(offset).map_err(|_| Malformed::Overlong)?;
+        raw::put(std::ptr::with_exposed_provenance_mut(address + offset), bytes);
+        drop(inbox);
+        Ok(())
+    }
+}
+
+/// Where a launch is remembered.
+fn slot(shape: &Shape) -> u8 {
+    let sides =
+        shape.grid.into_iter().chain(shape.block).chain([shape.shared_bytes, shape.cooperative.into()]);
+    let mixed =
+        sides.fold(shape.function, |mixed, side| mixed.rotate_left(5).wrapping_mul(0x9e37_79b1) ^ side);
+    let mixed = mixed.wrapping_mul(0x85eb_ca6b) >> 26;
+    u8::try_from(mixed).unwrap_or(0) % u8::try_from(TEMPLATES).unwrap_or(1)
+}

@@ -1,0 +1,182 @@
+//! The process's state.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use headgate_abi::cuda::types::CUresult;
+
+use super::handles::Arena;
+use super::objects::{
+    Allocation, Context, Event, Function, HostRange, Library, Module, Registry, Stream, lock,
+};
+use super::session::Session;
+use super::{ADDRESS_ENV, Answer, LOG_ENV, raw};
+use crate::link::Address;
+use crate::wire::operation::Digest;
+
+/// The newest CUDA version whose rules this client knows.
+const VERSION_MAX: u32 = 13_000;
+/// The version told when there is no worker to ask.
+const VERSION_ALONE: u32 = VERSION_MAX;
+
+static CLIENT: OnceLock<Result<Client, CUresult>> = OnceLock::new();
+static INITIALISED: AtomicBool = AtomicBool::new(false);
+/// This is the child of a process that had a session. The session is the parent's; as the CUDA documentation says, the
+/// driver cannot be used here.
+static FORKED: AtomicBool = AtomicBool::new(false);
+/// The connection's descriptor, for the child to close.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+
+/// A device's primary context.
+#[derive(Debug)]
+pub(super) struct Primary {
+    /// Its number, which it keeps while it is inactive.
+    pub(super) id: u32,
+    /// How often it is retained, and its flags.
+    pub(super) state: Mutex<(u32, u32)>,
+}
+
+/// Everything a process with a session has.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) session: Arc<Session>,
+    pub(super) arena: Arena,
+    pub(super) contexts: Arc<Registry<Context>>,
+    pub(super) streams: Registry<Stream>,
+    pub(super) events: Registry<Event>,
+    pub(super) modules: Registry<Module>,
+    pub(super) functions: Registry<Function>,
+    pub(super) libraries: Registry<Library>,
+    /// Pools have no state here; the registry only gives them numbers.
+    pub(super) pools: Registry<()>,
+    pub(super) primaries: Vec<Primary>,
+    /// Numbers of the default pools and of those in their place, by device.
+    pub(super) default_pools: Mutex<HashMap<usize, u32>>,
+    pub(super) current_pools: Mutex<HashMap<usize, u32>>,
+    pub(super) allocations: Mutex<BTreeMap<u64, Allocation>>,
+    pub(super) host: Mutex<BTreeMap<usize, HostRange>>,
+    /// Images the worker has.
+    pub(super) sent: Mutex<HashSet<Digest>>,
+}
+
+extern "C" fn in_forked_child() {
+    let descriptor = DESCRIPTOR.swap(-1, Ordering::AcqRel);
+    if descriptor >= 0 {
+        FORKED.store(true, Ordering::Release);
+        raw::close(descriptor);
+    }
+}
+
+extern "C" fn at_exit() {
+    // A forked child that ends must not end its parent's session.
+    if !FORKED.load(Ordering::Acquire)
+        && let Some(Ok(client)) = CLIENT.get()
+    {
+        client.session.end();
+    }
+}
+
+fn hint(why: &dyn std::fmt::Display) {
+    if std::env::var_os(LOG_ENV).is_some() {
+        // A closed stderr is no reason to fail.
+        drop(writeln!(std::io::stderr(), "headgate remote: {why}"));
+    }
+}
+
+fn connect() -> Result<Client, CUresult> {
+    let no_device = |why: &dyn std::fmt::Display| {
+        hint(&format_args!("no device: {why}"));
+        CUresult::ERROR_NO_DEVICE
+    };
+    let text =
+        std::env::var(ADDRESS_ENV).map_err(|error| no_device(&format_args!("{ADDRESS_ENV}: {error}")))?;
+    let address: Address = text.parse().map_err(|error| no_device(&error))?;
+    let arena = Arena::reserve().ok_or_else(|| no_device(&"no addresses left for handles"))?;
+    let contexts = Arc::new(Registry::new());
+    let session = Session::open(address, &contexts).map_err(|error| no_device(&error))?;
+    DESCRIPTOR.store(session.descriptor(), Ordering::Release);
+    raw::at_fork(in_forked_child);
+    raw::at_exit(at_exit);
+    let primary = |_: &_| Primary { id: contexts.number(), state: Mutex::new((0, 0)) };
+    let primaries = session.welcome.devices.iter().map(primary).collect();
+    Ok(Client {
+        session,
+        arena,
+        contexts,
+        streams: Registry::new(),
+        events: Registry::new(),
+        modules: Registry::new(),
+        functions: Registry::new(),
+        libraries: Registry::new(),
+        pools: Registry::new(),
+        primaries,
+        default_pools: Mutex::default(),
+        current_pools: Mutex::default(),
+        allocations: Mutex::default(),
+        host: Mutex::default(),
+        sent: Mutex::default(),
+    })
+}
+
+fn connected() -> Result<&'static Client, CUresult> {
+    CLIENT.get_or_init(connect).as_ref().map_err(|&status| status)
+}
+
+/// Whether this is a forked child of a process with a session.
+pub(super) fn is_forked() -> bool {
+    FORKED.load(Ordering::Acquire)
+}
+
+/// Starts the driver. Again and again is fine.
+pub(super) fn initialise() -> Answer {
+    if connected()?.session.welcome.devices.is_empty() {
+        return Err(CUresult::ERROR_NO_DEVICE);
+    }
+    INITIALISED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// CUDA version; may be asked before the driver is started.
+pub(super) fn version() -> u32 {
+    connected().map_or(VERSION_ALONE, |client| client.session.welcome.driver_version.min(VERSION_MAX))
+}
+
+/// The started driver.
+pub(super) fn client() -> Result<&'static Client, CUresult> {
+    if !INITIALISED.load(Ordering::Acquire) {
+        return Err(CUresult::ERROR_NOT_INITIALIZED);
+    }
+    connected()
+}
+
+impl Client {
+    /// Forgets what ends with a context.
+    pub(super) fn end_context(&self, context: &Context) {
+        context.alive.store(false, Ordering::Release);
+        self.contexts.remove(context.id);
+        self.streams.retain(|stream| stream.context != context.id);
+        self.events.retain(|event| event.context != context.id);
+        self.modules.retain(|module| module.context != context.id);
+        self.functions.retain(|function| function.of_library || function.context != context.id);
+        lock(&self.allocations).retain(|_, allocation| allocation.context != context.id);
+        for library in self.libraries.all() {
+            lock(&library.modules).remove(&context.id);
+        }
+    }
+
+    /// The allocation an address is in: its first address, and what it is.
+    pub(super) fn allocation(&self, address: u64) -> Option<(u64, Allocation)> {
+        let allocations = lock(&self.allocations);
+        let (&base, &found) = allocations.range(..=address).next_back()?;
+        (address - base < found.bytes).then_some((base, found))
+    }
+
+    /// The pinned range that holds so many bytes from an address on.
+    pub(super) fn pinned(&self, address: usize, bytes: usize) -> Option<(usize, HostRange)> {
+        let host = lock(&self.host);
+        let (&base, &found) = host.range(..=address).next_back()?;
+        (address - base + bytes <= found.bytes).then_some((base, found))
+    }
+}

@@ -1,0 +1,54 @@
+//! Bounds of everything that grows, each with its reason.
+
+use std::time::Duration;
+
+/// Most bytes of a frame's payload. A reader allocates no more than this for one.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// Encoded operations that wait for the sender before whoever adds more has to wait.
+pub const PENDING_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one piece of a copy or an image. Two fit into what may be pending.
+pub const PIECE_BYTES_MAX: usize = 256 << 10;
+/// Sent and not yet acknowledged. It is what a resumed session sends again, and what a sender may be ahead.
+pub const JOURNAL_BYTES_MAX: usize = 32 << 20;
+/// Operations sent and not yet executed: how far a program runs ahead of its device. Drivers allow about a thousand
+/// launches; a link needs as many more as are on their way.
+pub const AHEAD_OPERATIONS_MAX: u64 = 8192;
+/// Operations that wait for the sender before whoever adds more has to wait.
+pub const PENDING_OPERATIONS_MAX: u32 = 2048;
+/// Received operations after which an acknowledgement is sent on its own.
+pub const ACK_OPERATIONS: u64 = 512;
+/// Received bytes after which an acknowledgement is sent on its own.
+pub const ACK_BYTES: usize = 512 << 10;
+/// Received frames after which an acknowledgement is sent on its own.
+pub const ACK_FRAMES: u32 = 32;
+/// How long a session outlives its connection.
+pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
+/// Pause between two attempts to connect again.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a new connection may take to say who it is.
+pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// Live handles of one kind. A program with more has lost count of them.
+pub const HANDLES_MAX: usize = 1 << 20;
+/// Bytes of a module's image.
+pub const IMAGE_BYTES_MAX: usize = 512 << 20;
+/// Images kept by a worker, in bytes. The oldest go first; a client sends them again.
+pub const IMAGES_KEPT_BYTES: usize = 1 << 30;
+/// Kernels whose attributes come with the load's reply. Libraries with more tell them when asked.
+pub const KERNELS_TOLD_MAX: usize = 256;
+/// Bytes of a kernel's parameters (CUDA 12.1 and later).
+pub const PARAMETER_BYTES_MAX: usize = 32_764;
+/// Launch attributes of one launch.
+pub const LAUNCH_ATTRIBUTES_MAX: usize = 16;
+/// Bytes of a name or path.
+pub const NAME_BYTES_MAX: usize = 64 << 10;
+/// Devices of a session.
+pub const DEVICES_MAX: usize = 64;
+/// Pinned bytes in which a worker holds copies that are under way.
+pub const STAGING_BYTES_MAX: usize = 256 << 20;
+/// Bytes one copy may hold of them.
+pub const STAGING_PIECE_BYTES: usize = 256 << 10;
+
+const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
+const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(ACK_OPERATIONS * 4 <= AHEAD_OPERATIONS_MAX);
+const _: () = assert!(ACK_BYTES * 4 <= JOURNAL_BYTES_MAX);

@@ -1,0 +1,17 @@
+//! One session's connection: frames in order, each exactly once, whatever happens to the transport beneath.
+//!
+//! Every frame of operations has a number. The sender keeps it until it is acknowledged; after a break both ends say
+//! how far they have received, and the sender sends the rest again. The receiver drops what it has had. So nothing is
+//! executed twice and nothing is lost as long as both processes live and meet again within
+//! [`RESUME_WITHIN`](crate::limits::RESUME_WITHIN).
+//!
+//! Reading threads never write: two ends that both wait for the other to read would wait for ever. What a reader has to
+//! say it leaves in the [`Outbox`], whose own thread sends it.
+
+mod address;
+mod inlet;
+mod outbox;
+
+pub use address::{Address, Listener, Stream};
+pub use inlet::{Frame, Inlet, ReadError};
+pub use outbox::{Batch, Closed, Outbox};

@@ -1,0 +1,657 @@
+//! What a session's two ends say to each other.
+//!
+//! The client's operations are numbered from 1 by counting; the number is never sent. The worker's notices name it.
+
+use headgate_abi::cuda::remote::{Kind, Line, Rule};
+use headgate_abi::cuda::symbols::{COUNT, SYMBOLS, Symbol};
+
+use super::codec::{Malformed, Put, Reader};
+use crate::limits::{
+    FRAME_BYTES_MAX, IMAGE_BYTES_MAX, KERNELS_TOLD_MAX, LAUNCH_ATTRIBUTES_MAX, NAME_BYTES_MAX,
+    PARAMETER_BYTES_MAX, PIECE_BYTES_MAX,
+};
+
+/// Most arguments of any call that travels by rule.
+pub const ARGUMENTS_MAX: usize = 8;
+/// Bytes of `CUlaunchAttribute`.
+pub const LAUNCH_ATTRIBUTE_BYTES: usize = 72;
+/// What an image is known by: its SHA-256.
+pub type Digest = [u8; 32];
+
+/// An argument on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Argument<'a> {
+    /// By value.
+    Word(u64),
+    /// A handle by its number, 0 for null.
+    Handle(Kind, u32),
+    /// The number of a handle to be made.
+    New(Kind, u32),
+    /// The number of a handle that ends.
+    End(Kind, u32),
+    /// Whether a result is wanted.
+    Out(bool),
+    /// Bytes read by the call.
+    In(&'a [u8]),
+    /// A text read by the call.
+    Text(&'a str),
+}
+
+/// The arguments of a call, as many as its row has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arguments<'a> {
+    list: [Argument<'a>; ARGUMENTS_MAX],
+    count: usize,
+}
+
+impl<'a> Arguments<'a> {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { list: [Argument::Word(0); ARGUMENTS_MAX], count: 0 }
+    }
+
+    /// Adds one. More than any row has are dropped; the table's tests keep rows within the bound.
+    pub fn push(&mut self, argument: Argument<'a>) {
+        if let Some(place) = self.list.get_mut(self.count) {
+            *place = argument;
+            self.count += 1;
+        }
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Argument<'a>] {
+        &self.list[..self.count]
+    }
+
+    /// The arguments as words, where those that are not numbers count as 0: what [`Len::of`] looks at.
+    ///
+    /// [`Len::of`]: headgate_abi::cuda::remote::Len::of
+    #[must_use]
+    pub fn words(&self) -> [u64; ARGUMENTS_MAX] {
+        self.list.map(|argument| match argument {
+            Argument::Word(word) => word,
+            _ => 0,
+        })
+    }
+
+    fn encode(&self, to: &mut Vec<u8>) {
+        for argument in self.all() {
+            match *argument {
+                Argument::Word(word) => to.varint(word),
+                Argument::Handle(_, id) | Argument::New(_, id) | Argument::End(_, id) => to.varint(id.into()),
+                Argument::Out(wanted) => to.push(wanted.into()),
+                Argument::In(bytes) => to.run(bytes),
+                Argument::Text(text) => to.run(text.as_bytes()),
+            }
+        }
+    }
+
+    fn decode(rules: &[Rule], from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let mut arguments = Self::new();
+        for rule in rules {
+            arguments.push(match *rule {
+                Rule::Word => Argument::Word(from.varint()?),
+                Rule::Handle(kind) => Argument::Handle(kind, from.varint32()?),
+                Rule::New(kind) => Argument::New(kind, from.varint32()?),
+                Rule::End(kind) => Argument::End(kind, from.varint32()?),
+                Rule::Out(_) | Rule::OutMaybe(_) => match from.byte()? {
+                    0 => Argument::Out(false),
+                    1 => Argument::Out(true),
+                    other => return Err(Malformed::Unknown { what: "a wish", value: other.into() }),
+                },
+                Rule::In(_) => Argument::In(from.run(PIECE_BYTES_MAX)?),
+                Rule::Text => Argument::Text(from.text(NAME_BYTES_MAX)?),
+            });
+        }
+        // What lengths depend on may stand behind the bytes themselves.
+        let words = arguments.words();
+        for (rule, argument) in rules.iter().zip(arguments.all()) {
+            if let (Rule::In(length), Argument::In(bytes)) = (rule, argument)
+                && length.of(&words) != Some(bytes.len())
+            {
+                return Err(Malformed::Misplaced("bytes that are not as many as their call says"));
+            }
+        }
+        Ok(arguments)
+    }
+}
+
+impl Default for Arguments<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A launch, without its parameters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Shape {
+    /// The kernel, by its number.
+    pub function: u32,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Whether its blocks run all at once.
+    pub cooperative: bool,
+}
+
+/// What the client tells the worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operation<'a> {
+    /// A call that travels by rule.
+    Call(Symbol, Arguments<'a>),
+    /// The context of what follows.
+    Context(u32),
+    /// Starts a kernel.
+    Launch {
+        /// What, and how much of it.
+        shape: Shape,
+        /// Where.
+        stream: u32,
+        /// Launch attributes, as `cuda.h` lays them out.
+        attributes: &'a [u8],
+        /// The parameter block.
+        parameters: &'a [u8],
+    },
+    /// Remembers a launch's shape under a number, replacing what was there.
+    Template {
+        /// The number, below [`TEMPLATES`].
+        slot: u8,
+        /// What to remember.
+        shape: Shape,
+        /// The parameter block it starts from.
+        parameters: &'a [u8],
+    },
+    /// Launches a remembered shape, with some 8-byte words of its parameters replaced for good.
+    Again {
+        /// Which shape.
+        slot: u8,
+        /// Where.
+        stream: u32,
+        /// Bit n: word n of the parameters has changed and stands in `words`.
+        changed: u64,
+        /// The changed words, in order.
+        words: &'a [u8],
+    },
+    /// Host bytes to device memory, in stream order.
+    Write {
+        /// In which stream.
+        stream: u32,
+        /// Device address.
+        to: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// Device memory to the host, in stream order.
+    Read {
+        /// In which stream.
+        stream: u32,
+        /// Device address.
+        from: u64,
+        /// How many bytes.
+        bytes: u64,
+        /// What the client knows it by.
+        token: u64,
+    },
+    /// Tell me when a stream has come here.
+    Fence {
+        /// Which stream.
+        stream: u32,
+        /// What the client knows it by.
+        token: u64,
+    },
+    /// Records an event, and tells when it is complete.
+    Record {
+        /// Which event.
+        event: u32,
+        /// In which stream.
+        stream: u32,
+        /// `cuEventRecordWithFlags`.
+        flags: u32,
+        /// What the client knows it by.
+        token: u64,
+    },
+    /// A piece of an image.
+    Image {
+        /// Of which image.
+        digest: Digest,
+        /// All of its bytes.
+        total: u64,
+        /// Where the piece begins.
+        offset: u64,
+        /// The piece.
+        bytes: &'a [u8],
+    },
+    /// Loads an image that was sent, into the current context.
+    Load {
+        /// The module's number.
+        module: u32,
+        /// The image.
+        digest: Digest,
+        /// Bits of `CUjit_option`s to pass on: identifier and value, four bytes each.
+        options: &'a [u8],
+        /// Names of kernels whose attributes the reply shall tell.
+        kernels: Names<'a>,
+    },
+    /// Loads an image that was sent as a library.
+    LoadLibrary {
+        /// The library's number.
+        library: u32,
+        /// The image.
+        digest: Digest,
+        /// As in `Load`; told by a later question.
+        options: &'a [u8],
+    },
+    /// Attributes of kernels of a library, in the current context.
+    Describe {
+        /// The kernel.
+        function: u32,
+    },
+    /// The default pool of a device, under a number.
+    DefaultPool {
+        /// Which device.
+        device: u32,
+        /// The pool's number.
+        pool: u32,
+    },
+    /// The session is over; nothing is to be kept for it.
+    Goodbye,
+}
+
+/// Shapes a session may have remembered at a time.
+pub const TEMPLATES: usize = 64;
+
+/// A list of names, not yet taken apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Names<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Names<'a> {
+    /// Names in the form they travel in.
+    #[must_use]
+    pub fn encode<'n>(names: impl Iterator<Item = &'n str>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in names {
+            bytes.run(name.as_bytes());
+        }
+        bytes
+    }
+
+    /// From that form.
+    #[must_use]
+    pub fn of(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Result<&'a str, Malformed>> + use<'a> {
+        let mut reader = Reader::new(self.bytes);
+        let mut count = 0;
+        std::iter::from_fn(move || {
+            if reader.is_empty() {
+                return None;
+            }
+            count += 1;
+            if count > KERNELS_TOLD_MAX {
+                return Some(Err(Malformed::Misplaced("more names than are told")));
+            }
+            Some(reader.text(NAME_BYTES_MAX))
+        })
+    }
+}
+
+mod code {
+    pub(super) const CALL: u8 = 1;
+    pub(super) const CONTEXT: u8 = 2;
+    pub(super) const LAUNCH: u8 = 3;
+    pub(super) const TEMPLATE: u8 = 4;
+    pub(super) const AGAIN: u8 = 5;
+    pub(super) const WRITE: u8 = 6;
+    pub(super) const READ: u8 = 7;
+    pub(super) const FENCE: u8 = 8;
+    pub(super) const RECORD: u8 = 9;
+    pub(super) const IMAGE: u8 = 10;
+    pub(super) const LOAD: u8 = 11;
+    pub(super) const LOAD_LIBRARY: u8 = 12;
+    pub(super) const DESCRIBE: u8 = 13;
+    pub(super) const DEFAULT_POOL: u8 = 14;
+    pub(super) const GOODBYE: u8 = 15;
+}
+
+fn put_shape(to: &mut Vec<u8>, shape: &Shape) {
+    to.varint(shape.function.into());
+    for side in shape.grid.into_iter().chain(shape.block) {
+        to.varint(side.into());
+    }
+    to.varint(shape.shared_bytes.into());
+    to.push(shape.cooperative.into());
+}
+
+fn take_shape(from: &mut Reader<'_>) -> Result<Shape, Malformed> {
+    let function = from.varint32()?;
+    let mut sides = [0; 6];
+    for side in &mut sides {
+        *side = from.varint32()?;
+    }
+    let [gx, gy, gz, bx, by, bz] = sides;
+    let shared_bytes = from.varint32()?;
+    let cooperative = match from.byte()? {
+        0 => false,
+        1 => true,
+        other => return Err(Malformed::Unknown { what: "a launch", value: other.into() }),
+    };
+    Ok(Shape { function, grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes, cooperative })
+}
+
+fn take_digest(from: &mut Reader<'_>) -> Result<Digest, Malformed> {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(from.exact(32)?);
+    Ok(digest)
+}
+
+fn take_slot(from: &mut Reader<'_>) -> Result<u8, Malformed> {
+    match from.byte()? {
+        slot if usize::from(slot) < TEMPLATES => Ok(slot),
+        other => Err(Malformed::Unknown { what: "a remembered launch", value: other.into() }),
+    }
+}
+
+impl<'a> Operation<'a> {
+    /// Adds the operation to a payload.
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Call(symbol, arguments) => {
+                to.push(code::CALL);
+                to.varint(symbol.index() as u64);
+                arguments.encode(to);
+            }
+            Self::Context(id) => {
+                to.push(code::CONTEXT);
+                to.varint((*id).into());
+            }
+            Self::Launch { shape, stream, attributes, parameters } => {
+                to.push(code::LAUNCH);
+                put_shape(to, shape);
+                to.varint((*stream).into());
+                to.run(attributes);
+                to.run(parameters);
+            }
+            Self::Template { slot, shape, parameters } => {
+                to.push(code::TEMPLATE);
+                to.push(*slot);
+                put_shape(to, shape);
+                to.run(parameters);
+            }
+            Self::Again { slot, stream, changed, words } => {
+                to.push(code::AGAIN);
+                to.push(*slot);
+                to.varint((*stream).into());
+                to.varint(*changed);
+                to.extend_from_slice(words);
+            }
+            Self::Write { stream, to: address, bytes } => {
+                to.push(code::WRITE);
+                to.varint((*stream).into());
+                to.varint(*address);
+                to.run(bytes);
+            }
+            Self::Read { stream, from, bytes, token } => {
+                to.push(code::READ);
+                to.varint((*stream).into());
+                to.varint(*from);
+                to.varint(*bytes);
+                to.varint(*token);
+            }
+            Self::Fence { stream, token } => {
+                to.push(code::FENCE);
+                to.varint((*stream).into());
+                to.varint(*token);
+            }
+            Self::Record { event, stream, flags, token } => {
+                to.push(code::RECORD);
+                to.varint((*event).into());
+                to.varint((*stream).into());
+                to.varint((*flags).into());
+                to.varint(*token);
+            }
+            _ => self.encode_rare(to),
+        }
+    }
+
+    fn encode_rare(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Image { digest, total, offset, bytes } => {
+                to.push(code::IMAGE);
+                to.extend_from_slice(digest);
+                to.varint(*total);
+                to.varint(*offset);
+                to.run(bytes);
+            }
+            Self::Load { module, digest, options, kernels } => {
+                to.push(code::LOAD);
+                to.varint((*module).into());
+                to.extend_from_slice(digest);
+                to.run(options);
+                to.run(kernels.bytes);
+            }
+            Self::LoadLibrary { library, digest, options } => {
+                to.push(code::LOAD_LIBRARY);
+                to.varint((*library).into());
+                to.extend_from_slice(digest);
+                to.run(options);
+            }
+            Self::Describe { function } => {
+                to.push(code::DESCRIBE);
+                to.varint((*function).into());
+            }
+            Self::DefaultPool { device, pool } => {
+                to.push(code::DEFAULT_POOL);
+                to.varint((*device).into());
+                to.varint((*pool).into());
+            }
+            _ => to.push(code::GOODBYE),
+        }
+    }
+
+    /// Takes the next operation.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn decode(from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match from.byte()? {
+            code::CALL => {
+                let index = from.varint()?;
+                let (symbol, line) = travelling(index)?;
+                Self::Call(symbol, Arguments::decode(line.args, from)?)
+            }
+            code::CONTEXT => Self::Context(from.varint32()?),
+            code::LAUNCH => Self::Launch {
+                shape: take_shape(from)?,
+                stream: from.varint32()?,
+                attributes: whole(
+                    from.run(LAUNCH_ATTRIBUTES_MAX * LAUNCH_ATTRIBUTE_BYTES)?,
+                    LAUNCH_ATTRIBUTE_BYTES,
+                )?,
+                parameters: from.run(PARAMETER_BYTES_MAX)?,
+            },
+            code::TEMPLATE => Self::Template {
+                slot: take_slot(from)?,
+                shape: take_shape(from)?,
+                parameters: from.run(PARAMETER_BYTES_MAX)?,
+            },
+            code::AGAIN => {
+                let (slot, stream, changed) = (take_slot(from)?, from.varint32()?, from.varint()?);
+                Self::Again { slot, stream, changed, words: from.exact(8 * changed.count_ones() as usize)? }
+            }
+            code::WRITE => Self::Write {
+                stream: from.varint32()?,
+                to: from.varint()?,
+                bytes: from.run(PIECE_BYTES_MAX)?,
+            },
+            code::READ => Self::Read {
+                stream: from.varint32()?,
+                from: from.varint()?,
+                bytes: from.varint()?,
+                token: from.varint()?,
+            },
+            code::FENCE => Self::Fence { stream: from.varint32()?, token: from.varint()? },
+            code::RECORD => Self::Record {
+                event: from.varint32()?,
+                stream: from.varint32()?,
+                flags: from.varint32()?,
+                token: from.varint()?,
+            },
+            rare => return Self::decode_rare(rare, from),
+        })
+    }
+
+    fn decode_rare(code: u8, from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match code {
+            code::IMAGE => {
+                let (digest, total, offset) = (take_digest(from)?, from.varint()?, from.varint()?);
+                let bytes = from.run(PIECE_BYTES_MAX)?;
+                let end = offset.checked_add(bytes.len() as u64);
+                if total > IMAGE_BYTES_MAX as u64 || end.is_none_or(|end| end > total) {
+                    return Err(Malformed::TooLong { length: total, most: IMAGE_BYTES_MAX });
+                }
+                Self::Image { digest, total, offset, bytes }
+            }
+            code::LOAD => Self::Load {
+                module: from.varint32()?,
+                digest: take_digest(from)?,
+                options: whole(from.run(NAME_BYTES_MAX)?, 8)?,
+                kernels: Names::of(from.run(FRAME_BYTES_MAX)?),
+            },
+            code::LOAD_LIBRARY => Self::LoadLibrary {
+                library: from.varint32()?,
+                digest: take_digest(from)?,
+                options: whole(from.run(NAME_BYTES_MAX)?, 8)?,
+            },
+            code::DESCRIBE => Self::Describe { function: from.varint32()? },
+            code::DEFAULT_POOL => Self::DefaultPool { device: from.varint32()?, pool: from.varint32()? },
+            code::GOODBYE => Self::Goodbye,
+            other => return Err(Malformed::Unknown { what: "an operation", value: other.into() }),
+        })
+    }
+}
+
+/// Bytes that are a whole number of records.
+fn whole(bytes: &[u8], record: usize) -> Result<&[u8], Malformed> {
+    match bytes.len() % record {
+        0 => Ok(bytes),
+        _ => Err(Malformed::Misplaced("part of a record")),
+    }
+}
+
+/// The row of a number, if it travels by rule.
+fn travelling(index: u64) -> Result<(Symbol, &'static Line), Malformed> {
+    let unknown = Malformed::Unknown { what: "a call", value: index };
+    let symbol = *usize::try_from(index)
+        .ok()
+        .filter(|&index| index < COUNT)
+        .and_then(|index| SYMBOLS.get(index))
+        .ok_or(unknown)?;
+    match symbol.line() {
+        Some(line) if !line.args.is_empty() => Ok((symbol, line)),
+        _ => Err(unknown),
+    }
+}
+
+/// What the worker tells the client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice<'a> {
+    /// The answer to an operation.
+    Reply {
+        /// Its number.
+        operation: u64,
+        /// `CUresult`.
+        status: u32,
+        /// Results, in the order of the arguments that ask for them.
+        results: &'a [u8],
+    },
+    /// An operation failed whose client has long returned.
+    Fault {
+        /// Its number.
+        operation: u64,
+        /// The context it was in.
+        context: u32,
+        /// `CUresult`.
+        status: u32,
+    },
+    /// A fence was reached, an event is complete, a read is over.
+    Done {
+        /// Whose.
+        token: u64,
+        /// `CUresult`: what stuck to the context meanwhile.
+        status: u32,
+    },
+    /// Bytes of a read.
+    Data {
+        /// Of which.
+        token: u64,
+        /// Where they belong.
+        offset: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+}
+
+impl<'a> Notice<'a> {
+    /// Adds the notice to a payload.
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Reply { operation, status, results } => {
+                to.push(1);
+                to.varint(*operation);
+                to.varint((*status).into());
+                to.run(results);
+            }
+            Self::Fault { operation, context, status } => {
+                to.push(2);
+                to.varint(*operation);
+                to.varint((*context).into());
+                to.varint((*status).into());
+            }
+            Self::Done { token, status } => {
+                to.push(3);
+                to.varint(*token);
+                to.varint((*status).into());
+            }
+            Self::Data { token, offset, bytes } => {
+                to.push(4);
+                to.varint(*token);
+                to.varint(*offset);
+                to.run(bytes);
+            }
+        }
+    }
+
+    /// Takes the next notice.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn decode(from: &mut Reader<'a>) -> Result<Self, Malformed> {
+        Ok(match from.byte()? {
+            1 => Self::Reply {
+                operation: from.varint()?,
+                status: from.varint32()?,
+                results: from.run(PIECE_BYTES_MAX)?,
+            },
+            2 => {
+                Self::Fault { operation: from.varint()?, context: from.varint32()?, status: from.varint32()? }
+            }
+            3 => Self::Done { token: from.varint()?, status: from.varint32()? },
+            4 => Self::Data {
+                token: from.varint()?,
+                offset: from.varint()?,
+                bytes: from.run(PIECE_BYTES_MAX)?,
+            },
+            other => return Err(Malformed::Unknown { what: "a notice", value: other.into() }),
+        })
+    }
+}

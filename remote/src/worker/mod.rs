@@ -1,0 +1,276 @@
+//! The worker: one process, one session, on the lender's node.
+//!
+//! It is an ordinary CUDA program and an ordinary tenant: it finds the driver as any program does, so the hook stands in
+//! front of it and the lender's quota holds for it. What a client sends is hostile input: every number is bounded before
+//! anything is allocated, every handle must be of the right kind and still live, and what breaks the protocol ends the
+//! session and nothing else.
+//!
+//! ```text
+//!              accept ──hello──> dispatcher ──operations──> driver
+//!                │                  │ events                  │
+//!            (again, after a break) └──────> watch <──looks───┘
+//!                                              └──notices──> outbox ──> client
+//! ```
+
+mod driver;
+mod handles;
+mod staging;
+mod images;
+mod watch;
+mod call;
+mod launch;
+mod load;
+mod session;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use headgate_abi::cuda::symbols::Symbol;
+use thiserror::Error;
+
+use driver::Driver;
+pub use driver::NoDriver;
+use session::{End, Session};
+use staging::Staging;
+use watch::Watch;
+
+pub(crate) use launch::travels as launch_attribute_travels;
+pub(crate) use load::travels as compiler_option_travels;
+
+use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN};
+use crate::link::{Inlet, Listener, Outbox, ReadError, Stream};
+use crate::wire::frame::{ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, Welcome};
+
+/// Why a worker ended otherwise than by its client's goodbye.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// There is no driver to work with.
+    #[error(transparent)]
+    NoDriver(#[from] NoDriver),
+    /// The operating system refused something.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+    /// The client broke the protocol.
+    #[error("the client broke the protocol: {0}")]
+    Client(#[from] crate::wire::Malformed),
+    /// The client is gone and has not come back in time.
+    #[error("the client has gone without a word and did not come back within {} s", RESUME_WITHIN.as_secs())]
+    Abandoned,
+}
+
+/// A connection that has said hello.
+struct Greeted {
+    stream: Arc<Stream>,
+    inlet: Inlet,
+    /// What the client has received.
+    acknowledged: u64,
+}
+
+/// Serves one session on a listening socket.
+///
+/// # Errors
+/// When there is no driver, or the session ends otherwise than by the client's goodbye.
+pub fn serve(listener: Listener) -> Result<(), WorkerError> {
+    let system = |what| move |error| WorkerError::System { what, error };
+    let driver = Arc::new(Driver::load()?);
+    let may_break = listener.address().map_err(system("asking where it listens"))?.may_break();
+    let welcome = Welcome { ticket: ticket()?, driver_version: version(&driver), devices: devices(&driver) };
+    let (first, ticket) = (first_client(&listener, &welcome), welcome.ticket);
+    let out = Arc::new(Outbox::new(Arc::clone(&first.stream), may_break, ()));
+    let (sender, again) = sync_channel(1);
+    if may_break {
+        let current = Arc::clone(&first.stream);
+        let greeter = move || greet_again(&listener, ticket, current, &sender);
+        thread::Builder::new()
+            .name("greeter".to_owned())
+            .spawn(greeter)
+            .map_err(system("starting a thread"))?;
+    }
+    let staging = Arc::new(Staging::default());
+    let watch = Arc::new(Watch::new(Arc::clone(&driver), Arc::clone(&staging), Arc::clone(&out)));
+    for (name, body) in [("sender", true), ("watch", false)] {
+        let (out, watch) = (Arc::clone(&out), Arc::clone(&watch));
+        let work = move || if body { out.run() } else { watch.run() };
+        thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))?;
+    }
+    let mut session = Session::new(driver, staging, watch, Arc::clone(&out));
+    let outcome = dispatch(&mut session, first.inlet, &out, ticket, may_break.then_some(&again));
+    session.finish();
+    outcome
+}
+
+/// Executes frame after frame, over one connection after the other.
+fn dispatch(
+    session: &mut Session,
+    mut inlet: Inlet,
+    out: &Outbox<()>,
+    ticket: Ticket,
+    again: Option<&Receiver<Greeted>>,
+) -> Result<(), WorkerError> {
+    loop {
+        match one_frame(session, &mut inlet, out) {
+            Ok(()) => {}
+            Err(Stop::Session(End::Goodbye)) => return Ok(()),
+            Err(Stop::Session(End::Malformed(malformed)) | Stop::Read(ReadError::Malformed(malformed))) => {
+                return Err(malformed.into());
+            }
+            Err(Stop::Session(End::Closed)) => return Err(WorkerError::Abandoned),
+            Err(Stop::Read(ReadError::Gone(_))) => {
+                let next = again.and_then(|again| again.recv_timeout(RESUME_WITHIN).ok());
+                let Some(greeted) = next else { return Err(WorkerError::Abandoned) };
+                // Only here is it settled what has been executed, so only here may it be told.
+                let received = inlet.received();
+                let answer = Welcome { ticket, ..Welcome::default() };
+                inlet = greeted.inlet.behind(received);
+                if answer_hello(&greeted.stream, &answer, received).is_ok() {
+                    out.resume(greeted.stream, greeted.acknowledged);
+                }
+            }
+        }
+    }
+}
+
+enum Stop {
+    Session(End),
+    Read(ReadError),
+}
+
+fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Result<(), Stop> {
+    let frame = inlet.frame().map_err(Stop::Read)?;
+    if frame.header.kind == Kind::Operations {
+        session.execute(frame.header.operations, frame.payload).map_err(Stop::Session)?;
+    }
+    out.received(&frame.header);
+    Ok(())
+}
+
+/// Waits for the client. Whoever does not greet properly, or in time, is not it.
+fn first_client(listener: &Listener, welcome: &Welcome) -> Greeted {
+    loop {
+        let Ok(stream) = listener.accept() else { continue };
+        let greeted = greet(stream, |claimed| claimed.session == 0);
+        if let Some(greeted) = greeted.filter(|greeted| answer_hello(&greeted.stream, welcome, 0).is_ok()) {
+            return greeted;
+        }
+    }
+}
+
+/// Lets the client come back after a break. Ends with the process.
+fn greet_again(listener: &Listener, ticket: Ticket, mut current: Arc<Stream>, sender: &SyncSender<Greeted>) {
+    loop {
+        let Ok(stream) = listener.accept() else { continue };
+        // Known to whoever was given the first welcome, and nobody else.
+        let Some(greeted) = greet(stream, |claimed| *claimed == ticket) else { continue };
+        // The old connection may still look alive here; its reader must let go first.
+        current.shut();
+        current = Arc::clone(&greeted.stream);
+        if sender.send(greeted).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the first frame of a connection.
+fn hello(stream: Stream) -> Option<(Hello, Header, Arc<Stream>, Inlet)> {
+    let stream = Arc::new(stream);
+    stream.set_patience(Some(HELLO_WITHIN)).ok()?;
+    let mut inlet = Inlet::new(Arc::clone(&stream), 0);
+    let frame = inlet.frame().ok()?;
+    let (header, hello) = (frame.header, Hello::decode(frame.payload).ok()?);
+    stream.set_patience(None).ok()?;
+    (header.kind == Kind::Hello).then_some((hello, header, stream, inlet))
+}
+
+fn greet(stream: Stream, accept: impl Fn(&Ticket) -> bool) -> Option<Greeted> {
+    let (hello, header, stream, inlet) = hello(stream)?;
+    if !accept(&hello.ticket) {
+        refuse(&stream, "this worker has no such session");
+        return None;
+    }
+    Some(Greeted { stream, inlet, acknowledged: header.acknowledged })
+}
+
+fn answer_hello(stream: &Stream, welcome: &Welcome, received: u64) -> io::Result<()> {
+    let payload = welcome.encode();
+    let header = Header {
+        kind: Kind::Welcome,
+        bytes: payload.len(),
+        operations: 0,
+        number: 0,
+        acknowledged: received,
+    };
+    stream.write_both(&header.encode(), &payload)
+}
+
+fn refuse(stream: &Stream, why: &str) {
+    let header = Header { kind: Kind::Refused, bytes: why.len(), operations: 0, number: 0, acknowledged: 0 };
+    // Whoever is refused may be gone already.
+    let _gone = stream.write_both(&header.encode(), why.as_bytes());
+}
+
+/// A session's name and secret.
+fn ticket() -> Result<Ticket, WorkerError> {
+    use std::io::Read as _;
+    let mut bytes = [0; 24];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    read.map_err(|error| WorkerError::System { what: "reading random bytes", error })?;
+    let (name, secret) = bytes.split_at(8);
+    let session = u64::from_le_bytes(name.try_into().unwrap_or_default()).max(1);
+    Ok(Ticket { session, secret: secret.try_into().unwrap_or_default() })
+}
+
+fn version(driver: &Driver) -> u32 {
+    let mut version = 0u32;
+    let place = (&raw mut version).expose_provenance() as u64;
+    let _status = driver.call(Symbol::cuDriverGetVersion, &[place]);
+    version
+}
+
+/// Everything about the devices that does not change.
+fn devices(driver: &Driver) -> Vec<DeviceSnapshot> {
+    let mut count = 0u32;
+    let place = (&raw mut count).expose_provenance() as u64;
+    let _status = driver.call(Symbol::cuDeviceGetCount, &[place]);
+    (0..u64::from(count).min(DEVICES_MAX as u64)).map(|ordinal| device(driver, ordinal)).collect()
+}
+
+fn device(driver: &Driver, ordinal: u64) -> DeviceSnapshot {
+    const TEXT_BYTES: usize = 256;
+    let mut device = 0u32;
+    let _status = driver.call(Symbol::cuDeviceGet, &[(&raw mut device).expose_provenance() as u64, ordinal]);
+    let device = u64::from(device);
+    let text = |symbol| {
+        let mut text = [0u8; TEXT_BYTES];
+        let place = text.as_mut_ptr().expose_provenance() as u64;
+        let _status = driver.call(symbol, &[place, TEXT_BYTES as u64, device]);
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(0);
+        String::from_utf8_lossy(&text[..end]).into_owned()
+    };
+    let (mut uuid, mut memory_bytes) = ([0u8; 16], 0u64);
+    let _status =
+        driver.call(Symbol::cuDeviceGetUuid_v2, &[uuid.as_mut_ptr().expose_provenance() as u64, device]);
+    let place = (&raw mut memory_bytes).expose_provenance() as u64;
+    let _status = driver.call(Symbol::cuDeviceTotalMem_v2, &[place, device]);
+    let attribute = |number: u32| {
+        let mut value = 0i32;
+        let place = (&raw mut value).expose_provenance() as u64;
+        driver
+            .call(Symbol::cuDeviceGetAttribute, &[place, number.into(), device])
+            .is_success()
+            .then_some(value)
+    };
+    DeviceSnapshot {
+        name: text(Symbol::cuDeviceGetName),
+        uuid,
+        pci: text(Symbol::cuDeviceGetPCIBusId),
+        memory_bytes,
+        attributes: (0..ATTRIBUTES).map(attribute).collect(),
+    }
+}

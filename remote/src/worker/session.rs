@@ -1,0 +1,411 @@
+//! The dispatcher: takes operations in the session's one order and hands them to the driver.
+//!
+//! It waits for nothing on the device: a fence is an event and somebody else's business ([`super::watch`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use headgate_abi::cuda::remote::{Class, Kind};
+use headgate_abi::cuda::symbols::Symbol;
+use headgate_abi::cuda::types::CUresult;
+
+use super::driver::Driver;
+use super::handles::{Entry, Handles};
+use super::images::Images;
+use super::staging::Staging;
+use super::watch::{Mark, Then, Watch};
+use crate::limits::STAGING_PIECE_BYTES;
+use crate::link::{Closed, Outbox};
+use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
+use crate::wire::{Malformed, Put as _, Reader};
+
+/// Copies to the device up to this size go straight from the frame: the driver stages them itself before it returns.
+const DIRECT_BYTES: usize = 16 << 10;
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: u64 = 2;
+
+/// Why a session ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The client said goodbye.
+    Goodbye,
+    /// The client broke the protocol.
+    Malformed(Malformed),
+    /// Nobody listens any more.
+    Closed,
+}
+
+impl From<Malformed> for End {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+impl From<Closed> for End {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// A remembered launch.
+#[derive(Clone, Debug)]
+struct Template {
+    shape: Shape,
+    parameters: Vec<u8>,
+}
+
+/// What the dispatcher knows.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) driver: Arc<Driver>,
+    pub(super) handles: Handles,
+    /// The client's number of the current context, 0 for none.
+    pub(super) current: u32,
+    /// Numbers of primary contexts by device.
+    pub(super) primaries: HashMap<u64, u32>,
+    pub(super) images: Images,
+    pub(super) watch: Arc<Watch>,
+    templates: Vec<Option<Template>>,
+    staging: Arc<Staging>,
+    out: Arc<Outbox<()>>,
+    /// Number of the operation that is being executed.
+    operation: u64,
+    must_flush: bool,
+}
+
+impl Session {
+    pub(super) fn new(
+        driver: Arc<Driver>,
+        staging: Arc<Staging>,
+        watch: Arc<Watch>,
+        out: Arc<Outbox<()>>,
+    ) -> Self {
+        Self {
+            driver,
+            handles: Handles::default(),
+            current: 0,
+            primaries: HashMap::new(),
+            images: Images::default(),
+            watch,
+            templates: vec![None; TEMPLATES],
+            staging,
+            out,
+            operation: 0,
+            must_flush: false,
+        }
+    }
+
+    /// Executes the operations of a frame.
+    pub(super) fn execute(&mut self, operations: u32, payload: &[u8]) -> Result<(), End> {
+        let mut reader = Reader::new(payload);
+        for _ in 0..operations {
+            let operation = Operation::decode(&mut reader)?;
+            self.operation += 1;
+            self.step(&operation)?;
+        }
+        if !reader.is_empty() {
+            return Err(Malformed::Misplaced("bytes behind the last operation").into());
+        }
+        if std::mem::take(&mut self.must_flush) {
+            self.out.flush();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, operation: &Operation<'_>) -> Result<(), End> {
+        match *operation {
+            Operation::Call(symbol, ref arguments) => {
+                let Some(line) = symbol.line() else { return Ok(()) };
+                let (status, results) = self.call(symbol, line, arguments);
+                match line.class {
+                    Class::Reply | Class::Sync => self.reply(status, &results),
+                    _ => self.settle(symbol, status),
+                }
+            }
+            Operation::Context(id) => {
+                let status = self.enter(id);
+                self.fault(status)
+            }
+            Operation::Launch { ref shape, stream, attributes, parameters } => {
+                let status = self.launch(shape, stream, attributes, parameters);
+                self.fault(status)
+            }
+            Operation::Template { slot, shape, parameters } => {
+                self.templates[usize::from(slot)] = Some(Template { shape, parameters: parameters.to_vec() });
+                Ok(())
+            }
+            Operation::Again { slot, stream, changed, words } => {
+                let status = self.again(slot, stream, changed, words)?;
+                self.fault(status)
+            }
+            Operation::Write { stream, to, bytes } => {
+                let status = self.write(stream, to, bytes);
+                self.fault(status)
+            }
+            Operation::Read { stream, from, bytes, token } => self.read(stream, from, bytes, token),
+            Operation::Fence { stream, token } => {
+                self.mark(stream, Then::Tell(token));
+                Ok(())
+            }
+            Operation::Record { event, stream, flags, token } => {
+                let status = self.record(event, stream, flags);
+                self.mark_or(stream, status, Then::Tell(token));
+                self.fault(status)
+            }
+            Operation::Goodbye => Err(End::Goodbye),
+            ref rare => self.step_rare(rare),
+        }
+    }
+
+    fn step_rare(&mut self, operation: &Operation<'_>) -> Result<(), End> {
+        match *operation {
+            Operation::Image { digest, total, offset, bytes } => {
+                let fits = |value: u64| usize::try_from(value).map_err(|_| Malformed::Overlong);
+                self.images.piece(digest, fits(total)?, fits(offset)?, bytes)?;
+                Ok(())
+            }
+            Operation::Load { module, ref digest, options, kernels } => {
+                let (status, results) = self.load(module, digest, options, kernels)?;
+                self.reply(status, &results)
+            }
+            Operation::LoadLibrary { library, ref digest, options } => {
+                let (status, results) = self.load_library(library, digest, options);
+                self.reply(status, &results)
+            }
+            Operation::Describe { function } => {
+                let mut results = Vec::new();
+                let status = match self.describe(function) {
+                    Ok(described) => {
+                        described.encode(&mut results);
+                        CUresult::SUCCESS
+                    }
+                    Err(status) => status,
+                };
+                self.reply(status, &results)
+            }
+            Operation::DefaultPool { device, pool } => {
+                let status = self.default_pool(device, pool);
+                self.reply(status, &[])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a context current for what follows.
+    pub(super) fn enter(&mut self, id: u32) -> CUresult {
+        match self.handles.real(Kind::Context, id) {
+            Ok(real) => {
+                self.current = id;
+                self.driver.call(Symbol::cuCtxSetCurrent, &[real])
+            }
+            Err(status) => {
+                // What follows must not land in the context of before.
+                self.current = 0;
+                let _status = self.driver.call(Symbol::cuCtxSetCurrent, &[0]);
+                status
+            }
+        }
+    }
+
+    fn reply(&mut self, status: CUresult, results: &[u8]) -> Result<(), End> {
+        let notice = Notice::Reply { operation: self.operation, status: status.0, results };
+        self.must_flush = true;
+        self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)))?;
+        Ok(())
+    }
+
+    /// Tells of a failure that the client does not wait for.
+    fn fault(&mut self, status: CUresult) -> Result<(), End> {
+        if status.is_success() {
+            return Ok(());
+        }
+        let notice = Notice::Fault { operation: self.operation, context: self.current, status: status.0 };
+        self.must_flush = true;
+        self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)))?;
+        Ok(())
+    }
+
+    /// What comes of a call whose client has returned. A kernel that is not there is noticed by whoever uses it, and
+    /// what a stream still does when it is destroyed is nobody's failure.
+    fn settle(&mut self, symbol: Symbol, status: CUresult) -> Result<(), End> {
+        match symbol {
+            Symbol::cuModuleGetFunction | Symbol::cuLibraryGetKernel => Ok(()),
+            _ => self.fault(status),
+        }
+    }
+
+    fn launch(&self, shape: &Shape, stream: u32, attributes: &[u8], parameters: &[u8]) -> CUresult {
+        let function = match self.handles.real(Kind::Function, shape.function) {
+            Ok(real) if real != 0 => real,
+            _ => return CUresult::ERROR_INVALID_HANDLE,
+        };
+        let stream = match self.handles.real(Kind::Stream, stream) {
+            Ok(real) => real,
+            Err(status) => return status,
+        };
+        super::launch::launch(&self.driver, function, shape, stream, attributes, parameters)
+    }
+
+    fn again(&mut self, slot: u8, stream: u32, changed: u64, words: &[u8]) -> Result<CUresult, End> {
+        let Some(mut template) = self.templates[usize::from(slot)].take() else {
+            return Err(Malformed::Misplaced("a launch that was not remembered").into());
+        };
+        let mut words = words.chunks_exact(8);
+        for index in (0..64).filter(|index| changed >> index & 1 == 1) {
+            let word = words.next().unwrap_or_default();
+            let rest = template.parameters.get_mut(8 * index..);
+            let Some(place) = rest.filter(|rest| !rest.is_empty()) else {
+                return Err(Malformed::Misplaced("parameters beyond a launch's").into());
+            };
+            let length = place.len().min(word.len());
+            place[..length].copy_from_slice(&word[..length]);
+        }
+        let status = self.launch(&template.shape, stream, &[], &template.parameters);
+        self.templates[usize::from(slot)] = Some(template);
+        Ok(status)
+    }
+
+    fn write(&mut self, stream: u32, to: u64, bytes: &[u8]) -> CUresult {
+        let real = match self.handles.real(Kind::Stream, stream) {
+            Ok(real) => real,
+            Err(status) => return status,
+        };
+        let copy =
+            |from: u64| self.driver.call(Symbol::cuMemcpyHtoDAsync_v2, &[to, from, bytes.len() as u64, real]);
+        let direct = || copy(bytes.as_ptr().expose_provenance() as u64);
+        if bytes.len() <= DIRECT_BYTES {
+            return direct();
+        }
+        match self.staging.take(&self.driver) {
+            Some(mut piece) => {
+                piece.fill(bytes);
+                let status = copy(piece.address());
+                self.mark(stream, Then::Release(piece));
+                status
+            }
+            None => direct(),
+        }
+    }
+
+    fn read(&mut self, stream: u32, from: u64, bytes: u64, token: u64) -> Result<(), End> {
+        let real = match self.handles.real(Kind::Stream, stream) {
+            Ok(real) => real,
+            Err(status) => {
+                self.mark_or(stream, status, Then::Tell(token));
+                return Ok(());
+            }
+        };
+        let mut offset = 0;
+        while offset < bytes {
+            let length = usize::try_from(bytes - offset)
+                .map_or(STAGING_PIECE_BYTES, |left| left.min(STAGING_PIECE_BYTES));
+            let address = from.wrapping_add(offset);
+            let last = offset + length as u64 == bytes;
+            if let Some(piece) = self.staging.take(&self.driver) {
+                let words = [piece.address(), address, length as u64, real];
+                let status = self.driver.call(Symbol::cuMemcpyDtoHAsync_v2, &words);
+                self.mark_or(
+                    stream,
+                    status,
+                    Then::Send { token, offset, piece, length, last: last || !status.is_success() },
+                );
+                if !status.is_success() {
+                    return Ok(());
+                }
+            } else {
+                // As natively: without pinned memory to land in, the copy is waited for.
+                self.out.wait_for_room();
+                let mut landing = vec![0u8; length];
+                let words = [landing.as_mut_ptr().expose_provenance() as u64, address, length as u64, real];
+                let mut status = self.driver.call(Symbol::cuMemcpyDtoHAsync_v2, &words);
+                if status.is_success() {
+                    status = self.driver.call(Symbol::cuStreamSynchronize, &[real]);
+                }
+                if status.is_success() {
+                    let notice = Notice::Data { token, offset, bytes: &landing };
+                    self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)))?;
+                }
+                if last || !status.is_success() {
+                    self.mark_or(stream, status, Then::Tell(token));
+                    return Ok(());
+                }
+            }
+            offset += length as u64;
+        }
+        if bytes == 0 {
+            self.mark(stream, Then::Tell(token));
+        }
+        Ok(())
+    }
+
+    fn record(&self, event: u32, stream: u32, flags: u32) -> CUresult {
+        let real = |kind, id| self.handles.real(kind, id);
+        match (real(Kind::Event, event), real(Kind::Stream, stream)) {
+            (Ok(event), Ok(stream)) if flags == 0 => {
+                self.driver.call(Symbol::cuEventRecord, &[event, stream])
+            }
+            (Ok(event), Ok(stream)) => {
+                self.driver.call(Symbol::cuEventRecordWithFlags, &[event, stream, flags.into()])
+            }
+            (Err(status), _) | (_, Err(status)) => status,
+        }
+    }
+
+    /// Has something done when a stream has come here.
+    fn mark(&mut self, stream: u32, then: Then) {
+        self.mark_or(stream, CUresult::SUCCESS, then);
+    }
+
+    /// The same, if all went well so far; otherwise in its turn among what the stream was told before.
+    fn mark_or(&mut self, stream: u32, status: CUresult, then: Then) {
+        let event = match status {
+            CUresult::SUCCESS => self.event_behind(stream),
+            status => Err(status),
+        };
+        let context = self.handles.real(Kind::Context, self.current).unwrap_or(0);
+        self.watch.add(Mark { lane: (self.current, stream), context, event, then });
+    }
+
+    fn event_behind(&self, stream: u32) -> Result<u64, CUresult> {
+        let stream = self.handles.real(Kind::Stream, stream)?;
+        let event = match self.watch.event(self.current) {
+            Some(event) => event,
+            None => {
+                let mut event = 0u64;
+                let place = (&raw mut event).expose_provenance() as u64;
+                match self.driver.call(Symbol::cuEventCreate, &[place, DISABLE_TIMING]) {
+                    CUresult::SUCCESS => event,
+                    status => return Err(status),
+                }
+            }
+        };
+        match self.driver.call(Symbol::cuEventRecord, &[event, stream]) {
+            CUresult::SUCCESS => Ok(event),
+            status => Err(status),
+        }
+    }
+
+    fn default_pool(&mut self, device: u32, pool: u32) -> CUresult {
+        if let Err(status) = self.handles.check_new(Kind::Pool, pool) {
+            return status;
+        }
+        let mut real = 0u64;
+        let place = (&raw mut real).expose_provenance() as u64;
+        let status = self.driver.call(Symbol::cuDeviceGetDefaultMemPool, &[place, device.into()]);
+        if status.is_success() {
+            self.handles.insert(Kind::Pool, pool, Entry { real, context: 0, parent: 0, of_library: false });
+        }
+        status
+    }
+
+    /// Ends what the session had.
+    pub(super) fn finish(&mut self) {
+        self.watch.close();
+        self.out.close();
+    }
+
+    /// Adds a text to results, cut to what a name may have.
+    pub(super) fn put_log(results: &mut Vec<u8>, log: &str) {
+        results.run(log.as_bytes());
+    }
+}

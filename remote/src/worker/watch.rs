@@ -1,0 +1,213 @@
+//! Completions: one thread looks at what streams have reached and tells the client, unasked.
+//!
+//! The dispatcher puts an event of its own behind whatever the client wants to hear of and hands it over here. Within a
+//! stream things are told in order, so a read's bytes are on their way before the fence behind it. While nothing is
+//! under way the thread sleeps; while something is, it looks again after a sixteenth of the time it has waited so far,
+//! within bounds, so that what it adds to a wait is a few percent of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use headgate_abi::cuda::symbols::Symbol;
+use headgate_abi::cuda::types::CUresult;
+
+use super::driver::Driver;
+use super::staging::{Piece, Staging};
+use crate::link::Outbox;
+use crate::wire::operation::Notice;
+
+/// Looks in a row before the thread begins to pause.
+const LOOKS_AT_ONCE: u32 = 64;
+/// Shortest and longest pause between two looks.
+const PAUSE_MIN: Duration = Duration::from_micros(2);
+const PAUSE_MAX: Duration = Duration::from_micros(100);
+
+/// What becomes of a completion.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The client hears of it.
+    Tell(u64),
+    /// The client gets bytes, and hears of the end after the last of them.
+    Send {
+        /// Of which read.
+        token: u64,
+        /// Where they belong.
+        offset: u64,
+        /// The bytes.
+        piece: Piece,
+        /// How many.
+        length: usize,
+        /// Whether they are the last.
+        last: bool,
+    },
+    /// A copy has been read.
+    Release(Piece),
+}
+
+/// What a stream is to reach.
+#[derive(Debug)]
+pub(super) struct Mark {
+    /// The context and the client's number of the stream.
+    pub(super) lane: (u32, u32),
+    /// The driver's context.
+    pub(super) context: u64,
+    /// The event behind it, or what went wrong before there was one.
+    pub(super) event: Result<u64, CUresult>,
+    /// What then.
+    pub(super) then: Then,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    arrived: Vec<Mark>,
+    /// Marks not yet told, by context.
+    open: HashMap<u32, usize>,
+    /// Events to be used again, by context.
+    events: HashMap<u32, Vec<u64>>,
+    closed: bool,
+}
+
+/// What is under way.
+#[derive(Debug)]
+pub(super) struct Watch {
+    driver: Arc<Driver>,
+    staging: Arc<Staging>,
+    out: Arc<Outbox<()>>,
+    state: Mutex<State>,
+    arrival: Condvar,
+    told: Condvar,
+}
+
+impl Watch {
+    pub(super) fn new(driver: Arc<Driver>, staging: Arc<Staging>, out: Arc<Outbox<()>>) -> Self {
+        let (state, arrival, told) = (Mutex::default(), Condvar::new(), Condvar::new());
+        Self { driver, staging, out, state, arrival, told }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event that was used before in a context.
+    pub(super) fn event(&self, context: u32) -> Option<u64> {
+        self.lock().events.get_mut(&context)?.pop()
+    }
+
+    /// Looks out for a mark.
+    pub(super) fn add(&self, mark: Mark) {
+        let mut state = self.lock();
+        *state.open.entry(mark.lane.0).or_default() += 1;
+        let sleeping = state.arrived.is_empty();
+        state.arrived.push(mark);
+        drop(state);
+        if sleeping {
+            self.arrival.notify_one();
+        }
+    }
+
+    /// Waits until everything of a context has been told, and forgets its events: it is about to end.
+    pub(super) fn drain(&self, context: u32) {
+        let mut state = self.lock();
+        while state.open.get(&context).is_some_and(|open| *open > 0) && !state.closed {
+            state = self.told.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.open.remove(&context);
+        state.events.remove(&context);
+    }
+
+    /// Ends the thread.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.arrival.notify_all();
+        self.told.notify_all();
+    }
+
+    /// The thread's body.
+    #[expect(clippy::disallowed_methods, reason = "how long it has waited decides when it looks again")]
+    pub(super) fn run(&self) {
+        let mut lanes: HashMap<(u32, u32), VecDeque<Mark>> = HashMap::new();
+        let mut current = 0;
+        let (mut looks, mut since) = (0u32, Instant::now());
+        loop {
+            let mut state = self.lock();
+            while lanes.is_empty() && state.arrived.is_empty() && !state.closed {
+                state = self.arrival.wait(state).unwrap_or_else(PoisonError::into_inner);
+                (looks, since) = (0, Instant::now());
+            }
+            if lanes.values().len() > 0 && state.arrived.is_empty() && looks > LOOKS_AT_ONCE {
+                let pause = (since.elapsed() / 16).clamp(PAUSE_MIN, PAUSE_MAX);
+                (state, _) = self.arrival.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.closed {
+                return;
+            }
+            for mark in state.arrived.drain(..) {
+                lanes.entry(mark.lane).or_default().push_back(mark);
+            }
+            drop(state);
+            let mut any = false;
+            for lane in lanes.values_mut() {
+                while let Some(status) = lane.front().and_then(|mark| self.look(mark, &mut current)) {
+                    let Some(mark) = lane.pop_front() else { break };
+                    self.tell(mark, status);
+                    any = true;
+                }
+            }
+            lanes.retain(|_, lane| !lane.is_empty());
+            if any {
+                self.out.flush();
+                (looks, since) = (0, Instant::now());
+            } else {
+                looks = looks.saturating_add(1);
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// What has come of a mark; `None` while it is not reached.
+    fn look(&self, mark: &Mark, current: &mut u64) -> Option<CUresult> {
+        let event = match mark.event {
+            Ok(event) => event,
+            Err(status) => return Some(status),
+        };
+        if *current != mark.context {
+            let _status = self.driver.call(Symbol::cuCtxSetCurrent, &[mark.context]);
+            *current = mark.context;
+        }
+        match self.driver.call(Symbol::cuEventQuery, &[event]) {
+            CUresult::ERROR_NOT_READY => None,
+            status => Some(status),
+        }
+    }
+
+    fn tell(&self, mark: Mark, status: CUresult) {
+        // A session that is over has nobody to tell; the memory is given back all the same.
+        let say = |notice: Notice<'_>| {
+            let _closed = self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)));
+        };
+        match mark.then {
+            Then::Tell(token) => say(Notice::Done { token, status: status.0 }),
+            Then::Send { token, offset, piece, length, last } => {
+                if status.is_success() {
+                    self.out.wait_for_room();
+                    say(Notice::Data { token, offset, bytes: piece.bytes(length) });
+                }
+                if last {
+                    say(Notice::Done { token, status: status.0 });
+                }
+                self.staging.give(piece);
+            }
+            Then::Release(piece) => self.staging.give(piece),
+        }
+        let mut state = self.lock();
+        if let Ok(event) = mark.event {
+            state.events.entry(mark.lane.0).or_default().push(event);
+        }
+        if let Some(open) = state.open.get_mut(&mark.lane.0) {
+            *open = open.saturating_sub(1);
+        }
+        drop(state);
+        self.told.notify_all();
+    }
+}

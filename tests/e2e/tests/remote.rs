@@ -1,0 +1,137 @@
+//! Unmodified CUDA programs on a borrowed GPU give what they give on their own.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use headgate_harness::relay::{Relay, Wire};
+use headgate_harness::remote::{self, Transport, Worker};
+use headgate_harness::{Node, Program, TenantSpec, eventually, workspace};
+use serde_json::Value;
+use support::{MIB, SOON, eventually_used, node, used_bytes};
+
+/// How long a sample program may take on a busy two-core machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn tenant() -> TenantSpec {
+    TenantSpec::new("guest").sm(80).memory("1Gi")
+}
+
+#[track_caller]
+fn run(name: &str, mut command: Command, arguments: &[&str]) -> Value {
+    let program = Program::start(name, command.args(arguments)).unwrap();
+    program.finish(PATIENCE).unwrap().json().unwrap_or_else(|error| panic!("{name}: {error:#}"))
+}
+
+/// Runs a program natively and on a worker's device.
+#[track_caller]
+fn natively_and_remotely(node: &Node, worker: &Worker, app: &str, arguments: &[&str]) -> (Value, Value) {
+    let path = workspace::program(app).unwrap();
+    let native = run(app, node.native_command(&path), arguments);
+    (native, run(app, worker.command(&path).unwrap(), arguments))
+}
+
+#[test]
+fn computations_are_the_same_bit_for_bit() {
+    let node = node(vec![tenant()]);
+    for transport in [Transport::Unix, Transport::Tcp] {
+        for app in ["app-saxpy", "app-matmul", "app-reduction"] {
+            let worker = Worker::in_tenant(&node, "guest", transport).unwrap();
+            let (native, remote) = natively_and_remotely(&node, &worker, app, &[]);
+            assert_eq!(native, remote, "{app} over {transport:?}");
+        }
+    }
+}
+
+#[test]
+fn every_launch_arrives_once() {
+    let node = node(vec![tenant()]);
+    for sync_every in ["0", "7"] {
+        let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+        let path = workspace::program("app-loop").unwrap();
+        let counted =
+            run("app-loop", worker.command(&path).unwrap(), &["--seconds", "1", "--sync-every", sync_every]);
+        assert_eq!(
+            counted["launches"], counted["counted"],
+            "the program would have failed by itself: {counted}"
+        );
+    }
+}
+
+#[test]
+fn the_lenders_quota_is_the_borrowers_device() {
+    let node = node(vec![tenant()]);
+    let worker = Worker::in_tenant(&node, "guest", Transport::Unix).unwrap();
+    let hog = workspace::program("app-hog").unwrap();
+    let found = run("app-hog", worker.command(&hog).unwrap(), &["--chunk", "100Mi"]);
+    assert_eq!(found["allocated_bytes"], 1000 * MIB, "{found}");
+    assert_eq!(found["refused_with"], "CUDA_ERROR_OUT_OF_MEMORY", "{found}");
+    assert_eq!(found["total_bytes"], 1024 * MIB, "{found}");
+    drop(worker);
+    eventually_used(&node, "guest", 0, SOON);
+}
+
+#[test]
+fn a_worker_ends_with_its_program_and_gives_everything_back() {
+    let node = node(vec![tenant()]);
+    let mut worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let path = workspace::program("app-saxpy").unwrap();
+    run("app-saxpy", worker.command(&path).unwrap(), &[]);
+    let well = eventually("the worker ends", SOON, || worker.ended().unwrap());
+    assert!(well, "a goodbye is a good end");
+    eventually("its memory is back", SOON, || (used_bytes(&node, "guest") == 0).then_some(()));
+}
+
+#[test]
+fn a_dead_worker_is_a_lost_device_and_no_hang() {
+    let node = node(vec![tenant()]);
+    let mut worker = Worker::in_tenant(&node, "guest", Transport::Unix).unwrap();
+    let path = workspace::program("app-loop").unwrap();
+    let mut command = worker.command(&path).unwrap();
+    let program = Program::start("app-loop", command.args(["--seconds", "0", "--sync-every", "5"])).unwrap();
+    eventually("it works on the device", SOON, || (used_bytes(&node, "guest") > 0).then_some(()));
+    worker.kill().unwrap();
+    let outcome = program.finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_broken_wire_is_a_stall_and_nothing_runs_twice() {
+    let node = node(vec![tenant()]);
+    let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let relay = Relay::to(worker.address(), Wire::default()).unwrap();
+    let path = workspace::program("app-loop").unwrap();
+    let mut command = remote::command(&path, relay.address()).unwrap();
+    let program = Program::start("app-loop", command.args(["--seconds", "4", "--sync-every", "50"])).unwrap();
+    for cut in 0..5 {
+        let before = relay.carried();
+        eventually(&format!("it works before cut {cut}"), SOON, || {
+            (relay.carried() > before + 50_000).then_some(())
+        });
+        relay.cut();
+        relay.mend();
+    }
+    // The program compares its launches with what the kernel counted: one lost or done twice, and it fails.
+    let counted = program.finish(PATIENCE).unwrap().json().unwrap();
+    assert_eq!(counted["launches"], counted["counted"], "{counted}");
+}
+
+#[test]
+fn a_wire_that_stays_broken_is_a_lost_device() {
+    let node = node(vec![tenant()]);
+    let mut worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let relay = Relay::to(worker.address(), Wire::default()).unwrap();
+    let path = workspace::program("app-loop").unwrap();
+    let mut command = remote::command(&path, relay.address()).unwrap();
+    let program = Program::start("app-loop", command.args(["--seconds", "0", "--sync-every", "5"])).unwrap();
+    eventually("it works on the device", SOON, || (relay.carried() > 50_000).then_some(()));
+    relay.cut();
+    worker.kill().unwrap();
+    relay.mend();
+    let outcome = program.finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
+}
