@@ -23,6 +23,8 @@ pub const ACK_BYTES: usize = 512 << 10;
 pub const ACK_FRAMES: u32 = 32;
 /// How long a session outlives its connection.
 pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
+/// How long a program that ends waits to say so.
+pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Pause between two attempts to connect again.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a new connection may take to say who it is.

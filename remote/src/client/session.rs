@@ -66,16 +66,20 @@ pub(super) struct Expected {
 struct Inbox {
     replies: HashMap<u64, Reply>,
     expected: HashMap<u64, Expected>,
+    /// How many of the expected fill host memory.
+    filling: usize,
     /// Status of expected things that came with one, by token, where somebody waits for it.
     failed: HashMap<u64, u32>,
 }
 
 impl Inbox {
     fn awaits(&self, address: usize, bytes: usize) -> bool {
-        self.expected.values().filter_map(|expected| expected.memory).any(|(begin, length)| {
-            let length = usize::try_from(length).unwrap_or(usize::MAX);
-            begin < address.saturating_add(bytes) && address < begin.saturating_add(length)
-        })
+        // Mostly nothing does, and every copy to the device asks.
+        self.filling > 0
+            && self.expected.values().filter_map(|expected| expected.memory).any(|(begin, length)| {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                begin < address.saturating_add(bytes) && address < begin.saturating_add(length)
+            })
     }
 }
 
@@ -256,7 +260,9 @@ impl Session {
     /// Says what the worker will tell of, and gives the token to ask it with.
     pub(super) fn expect(&self, expected: Expected) -> u64 {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
-        lock(&self.inbox).expected.insert(token, expected);
+        let mut inbox = lock(&self.inbox);
+        inbox.filling += usize::from(expected.memory.is_some());
+        inbox.expected.insert(token, expected);
         token
     }
 
@@ -302,8 +308,7 @@ impl Session {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Nothing is to be told to a session that is over already.
-        let _closed = self.out.add_and_flush(|batch| batch.push(|bytes| Operation::Goodbye.encode(bytes)));
+        self.out.end(|bytes| Operation::Goodbye.encode(bytes));
         self.lose();
     }
 
@@ -397,6 +402,7 @@ impl Session {
     fn done(&self, token: u64, status: u32) {
         let mut inbox = lock(&self.inbox);
         let Some(expected) = inbox.expected.remove(&token) else { return };
+        inbox.filling -= usize::from(expected.memory.is_some());
         if status != 0 {
             expected.context.note(status);
             if expected.memory.is_some() {

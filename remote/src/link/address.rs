@@ -1,12 +1,15 @@
 //! Where a worker listens, and connections of either kind.
 
 use std::fmt;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use super::send::send;
 
 /// Where a worker listens: `unix:PATH` or `tcp:HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,6 +126,13 @@ pub enum Stream {
 }
 
 impl Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tcp(stream) => stream.as_fd(),
+        }
+    }
+
     /// Ends both directions, so that a thread that reads sees the end.
     pub fn shut(&self) {
         // A connection that is gone already cannot be shut, which is as well.
@@ -136,10 +146,7 @@ impl Stream {
     #[must_use]
     pub fn descriptor(&self) -> i32 {
         use std::os::fd::AsRawFd as _;
-        match self {
-            Self::Unix(stream) => stream.as_raw_fd(),
-            Self::Tcp(stream) => stream.as_raw_fd(),
-        }
+        self.as_fd().as_raw_fd()
     }
 
     /// Bounds how long a read may wait; `None` for as long as it takes.
@@ -150,6 +157,17 @@ impl Stream {
         match self {
             Self::Unix(stream) => stream.set_read_timeout(patience),
             Self::Tcp(stream) => stream.set_read_timeout(patience),
+        }
+    }
+
+    /// Bounds how long a write may wait.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_write_timeout(Some(patience)),
+            Self::Tcp(stream) => stream.set_write_timeout(Some(patience)),
         }
     }
 
@@ -170,11 +188,7 @@ impl Stream {
     /// The system's own; part may have been written.
     pub fn write_both(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
         while !first.is_empty() || !second.is_empty() {
-            let runs = [IoSlice::new(first), IoSlice::new(second)];
-            let outcome = match self {
-                Self::Unix(stream) => (&*stream).write_vectored(&runs),
-                Self::Tcp(stream) => (&*stream).write_vectored(&runs),
-            };
+            let outcome = send(self.as_fd(), first, second);
             match outcome {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {

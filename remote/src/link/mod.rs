@@ -9,6 +9,7 @@
 //! say it leaves in the [`Outbox`], whose own thread sends it.
 
 mod address;
+mod send;
 mod inlet;
 mod outbox;
 

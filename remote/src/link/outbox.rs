@@ -12,11 +12,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::Stream;
 use crate::limits::{
-    ACK_BYTES, ACK_FRAMES, ACK_OPERATIONS, AHEAD_OPERATIONS_MAX, JOURNAL_BYTES_MAX, PENDING_BYTES_MAX,
-    PENDING_OPERATIONS_MAX,
+    ACK_BYTES, ACK_FRAMES, ACK_OPERATIONS, AHEAD_OPERATIONS_MAX, GOODBYE_WITHIN, JOURNAL_BYTES_MAX,
+    PENDING_BYTES_MAX, PENDING_OPERATIONS_MAX,
 };
 use crate::wire::frame::{Header, Kind};
 
@@ -95,6 +96,8 @@ pub struct Outbox<S> {
     room: Condvar,
     /// The connection, `None` while there is none. Locked while a frame is written, so that frames keep their order.
     wire: Mutex<Option<Arc<Stream>>>,
+    /// The same connection, to be shut while somebody waits in a write.
+    open: Mutex<Arc<Stream>>,
     /// Number of the last frame received in the other direction.
     received: AtomicU64,
     unacknowledged_bytes: AtomicU64,
@@ -129,6 +132,7 @@ impl<S> Outbox<S> {
             pending: Mutex::new(pending),
             work: Condvar::new(),
             room: Condvar::new(),
+            open: Mutex::new(Arc::clone(&stream)),
             wire: Mutex::new(Some(stream)),
             received: AtomicU64::new(0),
             unacknowledged_bytes: AtomicU64::new(0),
@@ -303,6 +307,7 @@ impl<S> Outbox<S> {
 
     /// Goes on over a new connection: what the other side has not received is sent again.
     pub fn resume(&self, stream: Arc<Stream>, acknowledged: u64) {
+        *lock(&self.open) = Arc::clone(&stream);
         let mut wire = lock(&self.wire);
         let mut pending = lock(&self.pending);
         let _any = drop_acknowledged(&mut pending, acknowledged);
@@ -328,9 +333,29 @@ impl<S> Outbox<S> {
         self.work.notify_all();
         self.room.notify_all();
         drop(pending);
-        if let Some(stream) = lock(&self.wire).take() {
-            stream.shut();
+        // Whoever waits in a write is let go by this.
+        lock(&self.open).shut();
+    }
+
+    /// Sends a last operation, if that is possible within [`GOODBYE_WITHIN`], and ends the session.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a program that ends waits a bounded time for another thread's write"
+    )]
+    pub fn end(&self, last: impl FnOnce(&mut Vec<u8>)) {
+        let _closed = self.add_now(|batch| batch.push(last));
+        // Without a bound on writes, an end that nobody listens to would never come.
+        let bounded = lock(&self.open).set_write_patience(GOODBYE_WITHIN / 2).is_ok();
+        let since = Instant::now();
+        while bounded && since.elapsed() < GOODBYE_WITHIN / 2 {
+            if let Ok(wire) = self.wire.try_lock() {
+                drop(wire);
+                self.flush();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
+        self.close();
     }
 
     /// Waits while so much is pending that more would only gather.
