@@ -161,6 +161,10 @@ pub(crate) fn invalidate() {
 
 /// The session, asking the daemon for a seat if there is none. `Err` is the status for the call.
 pub(crate) fn require() -> Result<&'static Session, CUresult> {
+    require_when(driver::initialised)
+}
+
+fn require_when(started: fn() -> bool) -> Result<&'static Session, CUresult> {
     if let Some(session) = seated() {
         if session.stale() {
             return Ok(renew(session));
@@ -168,7 +172,7 @@ pub(crate) fn require() -> Result<&'static Session, CUresult> {
         return Ok(session);
     }
     match REFUSED.load(Acquire) {
-        0 => attach(None, SESSION_WAIT_MS_MAX),
+        0 => attach(None, SESSION_WAIT_MS_MAX, started),
         status => Err(CUresult(status)),
     }
 }
@@ -176,7 +180,7 @@ pub(crate) fn require() -> Result<&'static Session, CUresult> {
 /// As [`require`], but asks again after a refusal: the program is starting CUDA anew.
 pub(crate) fn require_anew() -> Result<&'static Session, CUresult> {
     REFUSED.store(0, Release);
-    require()
+    require_when(|| true)
 }
 
 /// Tries to find a new daemon behind the socket, at a bounded rate; keeps the old session otherwise.
@@ -189,11 +193,16 @@ fn renew(old: &'static Session) -> &'static Session {
     {
         return old;
     }
-    attach(Some(old), RECONNECT_WAIT_MS).unwrap_or(old)
+    attach(Some(old), RECONNECT_WAIT_MS, driver::initialised).unwrap_or(old)
 }
 
+/// `started`: whether the program has started CUDA, or is about to.
 #[cold]
-fn attach(old: Option<&'static Session>, wait_ms: u64) -> Result<&'static Session, CUresult> {
+fn attach(
+    old: Option<&'static Session>,
+    wait_ms: u64,
+    started: fn() -> bool,
+) -> Result<&'static Session, CUresult> {
     crate::boundary::quiet_panics();
     // The driver is asked before anything is claimed: nothing of ours is held across a driver call.
     let devices: Vec<[u8; 16]> = (0..driver::device_count())
@@ -211,7 +220,7 @@ fn attach(old: Option<&'static Session>, wait_ms: u64) -> Result<&'static Sessio
     };
     ATTACHING.store(false, Release);
     outcome.map_err(|refusal| {
-        if !driver::initialised() {
+        if !started() {
             // A program that has not started CUDA has nothing to be refused yet, and hears what the driver says to that.
             return CUresult::ERROR_NOT_INITIALIZED;
         }

@@ -7,13 +7,15 @@ use crate::ledger::overhead;
 use crate::verdict::{Denial, NoSettlement, Verdict};
 use crate::{driver, lanes, ledger, pace, session};
 
-/// `cuInit`: a seat first, then the driver. Without a seat CUDA does not start; and the daemon has told the kernel of
-/// this process by the time the driver opens the device.
-pub(crate) fn init() -> Verdict<NoSettlement> {
-    match session::require_anew() {
-        Ok(_) => Verdict::Forward,
-        Err(status) => Verdict::Deny(status, Denial::NoSeat),
-    }
+/// `cuInit`: a seat first, then the driver, so that the daemon has told the kernel of this process by the time the driver
+/// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
+/// a GPU, is heard: a program that can do without must see what it would see without us.
+pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    let refusal = session::require_anew().err();
+    Verdict::ForwardThen(move |status: CUresult| match refusal {
+        Some(refusal) if status.is_success() => refusal,
+        _ => status,
+    })
 }
 
 /// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. What it takes is measured later.
