@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use anyhow::{Context, Result, ensure};
 
@@ -129,12 +130,37 @@ fn directory_of(name: &str, libraries: &[(&str, [&str; 2])]) -> Result<PathBuf> 
     Ok(directory)
 }
 
-/// Makes `link` point at `library`, replacing what was there in one step: other tests may be loading it.
+/// Makes `link` point at `library`, replacing what was there in one step: other tests may be loading it. They run in
+/// other processes and in other threads of this one, and each has a name of its own for the step.
 fn link(library: &Path, link: &Path) -> Result<()> {
+    static STEPS: AtomicU32 = AtomicU32::new(0);
     if std::fs::read_link(link).is_ok_and(|target| target == library) {
         return Ok(());
     }
-    let fresh = link.with_extension(format!("{}.tmp", std::process::id()));
+    let step = STEPS.fetch_add(1, Relaxed);
+    let fresh = link.with_extension(format!("{}-{step}.tmp", std::process::id()));
     std::os::unix::fs::symlink(library, &fresh).with_context(|| format!("linking {}", fresh.display()))?;
     std::fs::rename(&fresh, link).with_context(|| format!("linking {}", link.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_link_at_once_do_not_meet() {
+        let directory = tempfile::tempdir().unwrap();
+        let (library, name) = (directory.path().join("library"), directory.path().join("lib.so.1"));
+        for _ in 0..50 {
+            std::thread::scope(|scope| {
+                let racers = [(); 8].map(|()| scope.spawn(|| link(&library, &name)));
+                for racer in racers {
+                    racer.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(std::fs::read_link(&name).unwrap(), library);
+            std::fs::remove_file(&name).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing is left of the steps");
+    }
 }
