@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use aya::{Ebpf, maps::MapError, programs::RawTracePoint};
+use aya::{
+    Ebpf,
+    maps::MapError,
+    programs::{RawTracePoint, raw_trace_point::RawTracePointLinkId},
+};
 use headgate_ebpf_records::{
     histogram::Histogram,
     ioctl::{NUMBERS, Numbers},
@@ -16,6 +20,7 @@ use crate::{
     probes::{load_object, program, remove_row, set_row},
     rows,
     status::Part,
+    sys,
 };
 
 /// How one ioctl number of the GPU driver fared, whoever called it.
@@ -39,6 +44,8 @@ pub struct IoctlReport {
 /// An audit under way. Dropping it ends it.
 pub(crate) struct IoctlAudit {
     pub(crate) ebpf: Ebpf,
+    /// Each program with where it hangs.
+    links: Vec<(&'static str, RawTracePointLinkId)>,
 }
 
 impl std::fmt::Debug for IoctlAudit {
@@ -54,13 +61,30 @@ impl IoctlAudit {
         for (cgroup_id, slot) in named {
             set_row(&mut ebpf, *cgroup_id, *slot).map_err(|error| chain(&error))?;
         }
+        let mut links = Vec::new();
         // Returns first: a start that is seen can also end.
         for (name, tracepoint) in [(maps::IOCTL_LEAVE, "sys_exit"), (maps::IOCTL_ENTER, "sys_enter")] {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
             program.load().map_err(|error| chain(&error))?;
-            program.attach(tracepoint).map_err(|error| chain(&error))?;
+            let link = program.attach(tracepoint).map_err(|error| chain(&error))?;
+            links.push((name, link));
         }
-        Ok(Self { ebpf })
+        Ok(Self { ebpf, links })
+    }
+
+    /// Ends it and says what it saw. First off, then read: the tables are read one after the other, and a call that returned
+    /// in between would be in one of them only.
+    pub(crate) fn end(mut self, tenants: u32) -> Result<IoctlReport, Error> {
+        for (name, link) in std::mem::take(&mut self.links) {
+            let program: &mut RawTracePoint = program(&mut self.ebpf, name)
+                .map_err(|reason| Error::part(Part::IoctlAudit, "ending it", reason))?;
+            program
+                .detach(link)
+                .map_err(|error| Error::part(Part::IoctlAudit, "ending it", chain(&error)))?;
+        }
+        sys::wait_for_programs()
+            .map_err(|error| Error::part(Part::IoctlAudit, "ending it", chain(&error)))?;
+        self.report(tenants)
     }
 
     pub(crate) fn set(&mut self, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
@@ -71,6 +95,7 @@ impl IoctlAudit {
         remove_row(&mut self.ebpf, cgroup_id).map_err(refused)
     }
 
+    /// What it has seen so far. Calls go on returning while the tables are read, so they need not agree to the last one.
     pub(crate) fn report(&self, tenants: u32) -> Result<IoctlReport, Error> {
         let mut report = IoctlReport::default();
         let slots = std::iter::once(Slot::UNKNOWN).chain((0..tenants).filter_map(Slot::of_tenant));

@@ -480,7 +480,8 @@ impl Probes {
         Ok(())
     }
 
-    /// What the ioctl audit under way has seen so far; `None` if there is none.
+    /// What the ioctl audit under way has seen so far; `None` if there is none. Its durations and its numbers are read one after
+    /// the other, while calls go on; [`Probes::end_ioctl_audit`] answers figures that agree.
     ///
     /// # Errors
     /// [`Error::Part`] if the kernel refuses.
@@ -493,7 +494,7 @@ impl Probes {
     /// # Errors
     /// [`Error::Part`] if the kernel refuses to tell; it is ended all the same.
     pub fn end_ioctl_audit(&mut self) -> Result<Option<IoctlReport>, Error> {
-        self.ioctls.take().map(|audit| audit.report(self.tenants)).transpose()
+        self.ioctls.take().map(|audit| audit.end(self.tenants)).transpose()
     }
 
     /// Removes entries of ended processes from the second ledger's table, a bounded number at a time; answers how many. Call it

@@ -199,8 +199,15 @@ fn an_ioctl_audit_tells_whose_they_were_and_ends() {
     let seen = audit.take().unwrap().finish(SOON).unwrap().json().unwrap();
     let calls = seen["tenants"]["clinic"]["calls"].as_u64().unwrap();
     assert!(0 < calls && calls <= called, "{seen}");
-    assert_eq!(seen["numbers"]["0x2b"]["calls"], calls);
-    assert_eq!(seen["numbers"]["0x2b"]["failed"], calls, "a pipe refuses them all");
+    // The two tables agree to the last call, although calls went on while the audit ended. Whatever else on this machine calls
+    // a driver of that kind is nobody's we know, and in both.
+    let sum = |table: &str| -> u64 {
+        let rows = seen[table].as_object().unwrap().values();
+        rows.map(|row| row["calls"].as_u64().unwrap()).sum()
+    };
+    assert_eq!(sum("tenants"), sum("numbers"), "{seen}");
+    let number = &seen["numbers"]["0x2b"];
+    assert!(calls <= number["failed"].as_u64().unwrap(), "a pipe refuses them all: {seen}");
     let parts = node.status().unwrap()["parts"].clone();
     let ioctl = parts.as_array().unwrap().iter().find(|part| part["name"] == "ioctl_audit").unwrap();
     assert_eq!(ioctl["up"], false, "it costs nothing any more");
