@@ -78,14 +78,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     for (index, part) in chosen.iter().enumerate() {
         let share = share(deadline, &chosen[index..]);
         eprintln!("== {}: {} (up to {:.0} s)", part.name, part.about, share.as_secs_f64());
-        let result = if share < part.least && options.only.is_empty() {
-            let mut result = PartResult::begun(part.name, kit.simulated);
-            result.status = Status::Skipped;
-            result.why =
-                format!("{:.0} s are left; it needs {} s", share.as_secs_f64(), part.least.as_secs());
-            result
-        } else {
-            run_part(&kit, part, share, &out)?
+        // The driver comes first: without one, more time would not help.
+        let obstacle = part.missing_driver(&kit).or_else(|| {
+            (share < part.least && options.only.is_empty()).then(|| {
+                format!("{:.0} s are left; it needs {} s", share.as_secs_f64(), part.least.as_secs())
+            })
+        });
+        let result = match obstacle {
+            Some(why) => {
+                let mut result = PartResult::begun(part.name, kit.simulated);
+                result.status = Status::Skipped;
+                result.why = why;
+                result
+            }
+            None => run_part(&kit, part, share, &out)?,
         };
         eprintln!("   {} after {:.1} s {}", result.status.word(), result.seconds, result.why);
         for problem in &result.problems {

@@ -42,6 +42,17 @@ pub struct Part {
     work: Work,
 }
 
+impl Part {
+    /// Why it cannot run on this machine, if it needs a driver that is not here.
+    pub(crate) fn missing_driver(&self, kit: &Kit) -> Option<String> {
+        let needed = !self.hidden && !kit.simulated;
+        (needed && !headgate_harness::device::has_real_driver()).then(|| {
+            "there is no NVIDIA driver here (/dev/nvidiactl); --simulated runs on the simulated device"
+                .to_owned()
+        })
+    }
+}
+
 const fn part(name: &'static str, about: &'static str, weight: u32, least_s: u64, work: Work) -> Part {
     Part { name, about, weight, least: Duration::from_secs(least_s), hidden: false, work }
 }
@@ -89,18 +100,12 @@ pub fn run(kit: &Kit, name: &str, file: &Path, time: Duration) -> Result<ExitCod
         anyhow::bail!("there is no part {name}")
     };
     let mut recorder = Recorder::begin(name, kit.simulated, file, time)?;
-    let outcome = match missing_driver(kit) {
-        Some(why) if !part.hidden => Ok(Some(why)),
-        _ => (part.work)(kit, &mut recorder),
+    let outcome = match part.missing_driver(kit) {
+        Some(why) => Ok(Some(why)),
+        None => (part.work)(kit, &mut recorder),
     };
     let status = recorder.end(outcome)?;
     Ok(if status == Status::Failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-fn missing_driver(kit: &Kit) -> Option<String> {
-    (!kit.simulated && !headgate_harness::device::has_real_driver()).then(|| {
-        "there is no NVIDIA driver here (/dev/nvidiactl); --simulated runs on the simulated device".to_owned()
-    })
 }
 
 /// Why what needs the CUDA runtime cannot run on the simulated device.
