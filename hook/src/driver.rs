@@ -83,12 +83,12 @@ impl<T: Copy> Out<T> {
     }
 }
 
-/// Whether `cuInit` has succeeded in this process, as far as the driver can tell.
+/// Whether `cuInit` has succeeded in this process. After one that failed, the driver repeats its failure here.
 pub(crate) fn initialised() -> bool {
     let mut count = 0;
     // SAFETY: the output is valid for writing.
     let status = unsafe { cuda::cuDeviceGetCount(&raw mut count) };
-    status != CUresult::ERROR_NOT_INITIALIZED
+    status.is_success()
 }
 
 /// Number of devices this process sees; zero when the driver cannot tell.

@@ -161,26 +161,28 @@ pub(crate) fn invalidate() {
 
 /// The session, asking the daemon for a seat if there is none. `Err` is the status for the call.
 pub(crate) fn require() -> Result<&'static Session, CUresult> {
-    require_when(driver::initialised)
-}
-
-fn require_when(started: fn() -> bool) -> Result<&'static Session, CUresult> {
-    if let Some(session) = seated() {
-        if session.stale() {
-            return Ok(renew(session));
-        }
-        return Ok(session);
-    }
-    match REFUSED.load(Acquire) {
-        0 => attach(None, SESSION_WAIT_MS_MAX, started),
-        status => Err(CUresult(status)),
+    match (seated(), REFUSED.load(Acquire)) {
+        (None, 0) => attach(None, SESSION_WAIT_MS_MAX).map_err(|unseated| {
+            // A program that has not started CUDA has nothing to be refused yet, and hears what the driver says to that.
+            if driver::initialised() { unseated.stand() } else { CUresult::ERROR_NOT_INITIALIZED }
+        }),
+        (None, status) => Err(CUresult(status)),
+        (Some(session), _) => Ok(current(session)),
     }
 }
 
-/// As [`require`], but asks again after a refusal: the program is starting CUDA anew.
-pub(crate) fn require_anew() -> Result<&'static Session, CUresult> {
+/// As [`require`], for a program that is starting CUDA: asks again after a refusal, and leaves it to the caller whether a
+/// new one stands.
+pub(crate) fn seek() -> Result<&'static Session, Unseated> {
     REFUSED.store(0, Release);
-    require_when(|| true)
+    match seated() {
+        Some(session) => Ok(current(session)),
+        None => attach(None, SESSION_WAIT_MS_MAX),
+    }
+}
+
+fn current(session: &'static Session) -> &'static Session {
+    if session.stale() { renew(session) } else { session }
 }
 
 /// Tries to find a new daemon behind the socket, at a bounded rate; keeps the old session otherwise.
@@ -193,16 +195,11 @@ fn renew(old: &'static Session) -> &'static Session {
     {
         return old;
     }
-    attach(Some(old), RECONNECT_WAIT_MS, driver::initialised).unwrap_or(old)
+    attach(Some(old), RECONNECT_WAIT_MS).unwrap_or(old)
 }
 
-/// `started`: whether the program has started CUDA, or is about to.
 #[cold]
-fn attach(
-    old: Option<&'static Session>,
-    wait_ms: u64,
-    started: fn() -> bool,
-) -> Result<&'static Session, CUresult> {
+fn attach(old: Option<&'static Session>, wait_ms: u64) -> Result<&'static Session, Unseated> {
     crate::boundary::quiet_panics();
     // The driver is asked before anything is claimed: nothing of ours is held across a driver call.
     let devices: Vec<[u8; 16]> = (0..driver::device_count())
@@ -219,21 +216,11 @@ fn attach(
         ask(old, devices, driver_version, wait_ms)
     };
     ATTACHING.store(false, Release);
-    outcome.map_err(|refusal| {
-        if !started() {
-            // A program that has not started CUDA has nothing to be refused yet, and hears what the driver says to that.
-            return CUresult::ERROR_NOT_INITIALIZED;
-        }
-        if old.is_none() {
-            REFUSED.store(refusal.status().0, Release);
-            log::notice(format_args!("{refusal}"));
-        }
-        refusal.status()
-    })
+    outcome.map_err(|why| Unseated { status: why.status(), why: Some(why) })
 }
 
 /// Another thread is asking: its answer is ours.
-fn wait_for_other_thread(wait_ms: u64) -> Result<&'static Session, CUresult> {
+fn wait_for_other_thread(wait_ms: u64) -> Result<&'static Session, Unseated> {
     const STEP_US: u64 = 200;
     for _ in 0..(wait_ms * 1_000 / STEP_US) {
         if let Some(session) = seated() {
@@ -244,10 +231,33 @@ fn wait_for_other_thread(wait_ms: u64) -> Result<&'static Session, CUresult> {
         }
         sys::sleep_us(STEP_US);
     }
-    seated().ok_or(match REFUSED.load(Acquire) {
-        0 => CUresult::ERROR_SYSTEM_NOT_READY,
-        status => CUresult(status),
+    seated().ok_or_else(|| {
+        let status = match REFUSED.load(Acquire) {
+            0 => CUresult::ERROR_SYSTEM_NOT_READY,
+            status => CUresult(status),
+        };
+        Unseated { status, why: None }
     })
+}
+
+/// There was no seat to be had. Whoever asked decides whether the program hears of it.
+#[derive(Debug)]
+pub(crate) struct Unseated {
+    status: CUresult,
+    /// `None` when another thread asked, which says it.
+    why: Option<NoSeat>,
+}
+
+impl Unseated {
+    /// The status for the call. From now on every call that needs a seat answers so, and the log says why, once.
+    #[cold]
+    pub(crate) fn stand(self) -> CUresult {
+        if let Some(why) = self.why {
+            REFUSED.store(self.status.0, Release);
+            log::notice(format_args!("{why}"));
+        }
+        self.status
+    }
 }
 
 /// Why there is no seat.

@@ -11,9 +11,9 @@ use crate::{driver, lanes, ledger, pace, session};
 /// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
 /// a GPU, is heard: a program that can do without must see what it would see without us.
 pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
-    let refusal = session::require_anew().err();
-    Verdict::ForwardThen(move |status: CUresult| match refusal {
-        Some(refusal) if status.is_success() => refusal,
+    let unseated = session::seek().err();
+    Verdict::ForwardThen(move |status: CUresult| match unseated {
+        Some(unseated) if status.is_success() => unseated.stand(),
         _ => status,
     })
 }
