@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Answer, RefusalReason, Welcome};
-use tokio::sync::{mpsc, oneshot};
+use headgate_quota::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::config::model::{CgroupPath, Identity};
 use crate::control::session::{Opened, Reply};
+use crate::devices::DriverLimit;
 use crate::enforcement::plan::{self, Plan};
 use crate::gate::{GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
@@ -58,6 +60,10 @@ pub struct Hands {
     pub logs: Arc<LogLimit>,
     /// Where loans see the node.
     floor: Arc<Floor>,
+    /// Memory limits that the driver holds itself.
+    pub driver_limits: Vec<DriverLimit>,
+    /// Those it should.
+    wanted_limits: watch::Sender<Vec<DriverLimit>>,
     state_dir: StateDir,
     epoch: u64,
     inputs: Inputs,
@@ -114,6 +120,8 @@ impl Hands {
             witness,
             logs,
             floor,
+            driver_limits: Vec::new(),
+            wanted_limits: watch::Sender::default(),
             state_dir,
             epoch,
             inputs,
@@ -160,10 +168,11 @@ impl Hands {
     /// Carries effects out in order. What failed comes back as events.
     pub fn carry_out(&mut self, state: &State, effects: Vec<Effect>) -> Vec<Event> {
         let mut failed = Vec::new();
-        let (mut regate, mut attribute, mut remember) = (false, false, false);
+        let (mut regate, mut attribute, mut remember, mut published) = (false, false, false, false);
         for effect in effects {
             match effect {
                 Effect::Publish(limits) => {
+                    published = true;
                     if let Some(segments) = self.segments.get(&limits.slot) {
                         segments.publish(&limits);
                     }
@@ -210,6 +219,9 @@ impl Hands {
         }
         if attribute {
             self.attribute(state);
+        }
+        if attribute || published {
+            self.want_limits(state);
         }
         if remember && let Err(error) = self.remember(state) {
             tracing::error!(%error, "a restart would not find the tenants' ledgers again");
@@ -374,6 +386,37 @@ impl Hands {
             tracing::error!(%error, "no thread for a device's gates; they stay open");
         }
         self.gates.retable(table);
+    }
+
+    /// What the driver should hold itself, and whenever that changes.
+    #[must_use]
+    pub fn wanted_limits(&self) -> watch::Receiver<Vec<DriverLimit>> {
+        self.wanted_limits.subscribe()
+    }
+
+    /// Every tenant's memory quota on every device, where the tenant is a cgroup. A quota of the whole device or more is
+    /// none, and the driver would refuse it.
+    fn want_limits(&self, state: &State) {
+        let mut wanted = Vec::new();
+        for (slot, tenant) in state.tenants().filter(|(_, tenant)| !tenant.retired) {
+            let Some(cgroup) = tenant.policy.cgroup.as_ref().and_then(|path| self.cgroups.directory(path))
+            else {
+                continue;
+            };
+            let limits = TenantLimits::of(state, slot, tenant);
+            for (row, limit) in state.rows.iter().zip(limits.rows) {
+                let (Some(row), Some(limit)) = (row, limit) else { continue };
+                if row.present && limit.memory_bytes_max < row.memory.0 {
+                    let bytes = Bytes(limit.memory_bytes_max);
+                    wanted.push(DriverLimit { gpu: row.uuid, cgroup: cgroup.clone(), bytes });
+                }
+            }
+        }
+        self.wanted_limits.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
     }
 
     fn attribute(&mut self, state: &State) {

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod segments;
 pub mod gate;
 pub mod devices;
+pub mod drivers;
 pub mod probes;
 pub mod enforcement;
 pub mod effects;

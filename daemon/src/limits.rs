@@ -71,6 +71,14 @@ pub const SAMPLE_PERIOD: Duration = Duration::from_millis(250);
 pub const SAMPLES_MAX: usize = 5;
 /// How often a missing NVIDIA driver is looked for again.
 pub const DISCOVERY_PERIOD: Duration = Duration::from_secs(5);
+/// How often the driver is asked who is on the devices: a process without the hook is to be seen within a second.
+pub const CENSUS_PERIOD: Duration = Duration::from_millis(500);
+/// Processes on the devices looked at each time: four nodes full of seats of a busy tenant.
+pub const RESIDENTS_MAX: usize = 4096;
+/// Driver libraries of different files on one node: one for each container image that brings its own.
+pub const DRIVERS_MAX: usize = 256;
+/// Largest driver library that is read. The greatest so far has some 100 MB.
+pub const DRIVER_BYTES_MAX: u64 = 512 << 20;
 /// Longest the daemon waits for the first answer of the driver before it serves without devices.
 pub const DISCOVERY_WAIT: Duration = Duration::from_secs(10);
 /// How often the configuration file is read even if no change was announced.

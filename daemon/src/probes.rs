@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::clock;
 use crate::config::enforcement;
 use crate::config::model;
+use crate::drivers::{self, Drivers, Unhooked};
 use crate::enforcement::ioctls::{self, IoctlAudits};
 use crate::enforcement::{Audits, PartState, Plan, Standing, Warden};
 use crate::identity::process;
@@ -73,6 +74,8 @@ pub struct Figures {
     pub counters: BTreeMap<Counter, u64>,
     /// How the parts that witness stand, and those that refuse.
     pub parts: Vec<PartState>,
+    /// Entry points of the drivers that nothing stands in front of; `None` while no driver has been seen.
+    pub unhooked: Option<Vec<Unhooked>>,
     /// What the kernel's refusals came to; `None` while nothing is held against anyone.
     pub enforcement: Option<crate::enforcement::Figures>,
 }
@@ -220,6 +223,7 @@ impl Witness {
 struct Thread {
     wanted: model::Probes,
     hook: Option<PathBuf>,
+    drivers: Drivers,
     warden: Warden,
     audits: Audits,
     ioctls: IoctlAudits,
@@ -245,6 +249,7 @@ impl Thread {
         let mut this = Self {
             wanted: setup.probes,
             hook: setup.hook,
+            drivers: Drivers::default(),
             warden,
             audits: Audits::default(),
             ioctls: IoctlAudits::default(),
@@ -429,7 +434,7 @@ impl Thread {
         let mut paths: Vec<&str> = maps
             .lines()
             .filter_map(|line| line.find('/').map(|at| &line[at..]))
-            .filter(|path| Path::new(path).file_name().is_some_and(is_driver))
+            .filter(|path| drivers::is_driver(Path::new(path)))
             .collect();
         paths.dedup();
         for path in paths {
@@ -438,7 +443,9 @@ impl Thread {
     }
 
     fn attach(&mut self, path: &Path) {
+        self.drivers.note(path);
         if self.wanted.gpu_wait
+            && path.file_name().is_some_and(is_driver)
             && let Some(probes) = &mut self.probes
             && let Err(error) = probes.attach_library(path)
         {
@@ -472,7 +479,13 @@ impl Thread {
                 mode: String::new(),
                 reason: off.to_owned(),
             });
-            return Figures { states: states.into(), parts, enforcement, ..Figures::default() };
+            return Figures {
+                states: states.into(),
+                parts,
+                enforcement,
+                unhooked: self.drivers.unhooked(),
+                ..Figures::default()
+            };
         };
         parts.extend(probes.parts().into_iter().map(PartState::from));
         let states = probes.status().into_iter().map(|status| {
@@ -501,6 +514,7 @@ impl Thread {
             counters: probes.counters().unwrap_or_default(),
             parts,
             enforcement,
+            unhooked: self.drivers.unhooked(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! control, admin, http, signals, config watch, discovery, pidfds --> Input --> step --> effects --> hands
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Release};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use headgate_exporter::Snapshot;
 use headgate_loans::desk::DeskHandle;
+use headgate_quota::Bytes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,17 +25,18 @@ use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::control::listener::{Doors, ListenError, Socket};
 use crate::control::session::Opened;
-use crate::devices::{Discover, DiscoveryError};
+use crate::devices::{Discover, DiscoveryError, DriverLimit};
 use crate::effects::{Hands, Placed, Tools};
 use crate::enforcement::ioctls;
 use crate::gate::Gates;
 use crate::identity::cgroup::Cgroups;
-use crate::identity::process;
+use crate::identity::{peer, process};
 use crate::limits::{
-    AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX, SAMPLE_PERIOD, SHUTDOWN_WAIT,
+    AUDIT_PERIOD, AUDIT_SEATS_MAX, CENSUS_PERIOD, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX,
+    SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
 use crate::loans::{self, Floor, Loans};
-use crate::node::{self, DeviceFacts, Event, Process, RequestId, State};
+use crate::node::{self, DeviceFacts, Event, Peer, Process, RequestId, Resident, State};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
@@ -59,6 +61,8 @@ pub enum Input {
     Placed(RequestId, Result<Placed, String>),
     /// Limits changed because of loans; told when they hold.
     Lent(Event, oneshot::Sender<()>),
+    /// The driver holds these limits itself, and no others of ours.
+    DriverLimits(Vec<DriverLimit>),
     /// Somebody asks.
     Asked(Question),
 }
@@ -188,7 +192,8 @@ pub async fn run(
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
     daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
     let (first, discovered) = oneshot::channel();
-    daemon.tasks.spawn(discovery(discover, first, inputs.clone()));
+    let limits = daemon.hands.wanted_limits();
+    daemon.tasks.spawn(discovery(discover, first, inputs.clone(), limits));
     match timeout(DISCOVERY_WAIT, discovered).await {
         Ok(Ok(event)) => daemon.take(event),
         _ => daemon.take(Event::DevicesMissing {
@@ -296,6 +301,7 @@ impl Daemon {
                 // The desk may have been closed meanwhile.
                 let _unheard = done.send(());
             }
+            Input::DriverLimits(held) => self.hands.driver_limits = held,
             Input::Asked(question) => self.answer(question),
         }
     }
@@ -326,6 +332,7 @@ impl Daemon {
                     let figures = witness.figures().await;
                     document.probes = figures.states;
                     document.parts = figures.parts;
+                    document.unhooked_symbols = figures.unhooked;
                     let _unheard = reply.send(Box::new(document));
                 });
             }
@@ -479,25 +486,38 @@ impl Signals {
 }
 
 /// Looks for devices again and again: a driver may be installed, reloaded or fall off while we run. The first
-/// answer goes to `first`, later ones to the node when they differ.
-async fn discovery(mut discover: Box<dyn Discover>, first: oneshot::Sender<Event>, inputs: Inputs) {
+/// answer goes to `first`, later ones to the node when they differ. In between, more often, asks the driver who is on
+/// the devices, and has it hold the limits that are wanted.
+async fn discovery(
+    mut discover: Box<dyn Discover>,
+    first: oneshot::Sender<Event>,
+    inputs: Inputs,
+    wanted: watch::Receiver<Vec<DriverLimit>>,
+) {
+    let rounds = DISCOVERY_PERIOD.as_millis() / CENSUS_PERIOD.as_millis();
     let mut first = Some(first);
-    let mut last = None;
-    loop {
+    let (mut last, mut last_held, mut could_tell) = (None, Vec::new(), false);
+    for round in (0..rounds).cycle() {
+        let limits = wanted.borrow().clone();
         // Away from the runtime: a driver in trouble answers late or never.
         let looked = tokio::task::spawn_blocking(move || {
-            let found = discover.discover();
-            (discover, found)
+            let found = (round == 0).then(|| discover.discover());
+            let residents = discover.residents().map(identified);
+            let held = discover.hold(&limits);
+            (discover, found, residents, held)
         });
-        let found;
-        (discover, found) = match looked.await {
+        let (found, residents, held);
+        (discover, found, residents, held) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "device discovery ended; this is a bug of Headgate");
                 return;
             }
         };
-        if last.as_ref() != Some(&found) {
+        let mut news = Vec::new();
+        if let Some(found) = found
+            && last.as_ref() != Some(&found)
+        {
             tell(&found);
             last = Some(found.clone());
             let event = match found {
@@ -509,14 +529,39 @@ async fn discovery(mut discover: Box<dyn Discover>, first: oneshot::Sender<Event
                 Some(first) => first.send(event).err(),
                 None => Some(event),
             };
-            if let Some(event) = unheard
-                && inputs.send(Input::Node(event)).await.is_err()
-            {
+            news.extend(unheard.map(Input::Node));
+        }
+        if residents.is_some() || could_tell {
+            could_tell = residents.is_some();
+            news.push(Input::Node(Event::Residents(residents)));
+        }
+        if held != last_held {
+            last_held.clone_from(&held);
+            news.push(Input::DriverLimits(held));
+        }
+        for input in news {
+            if inputs.send(input).await.is_err() {
                 return;
             }
         }
-        tokio::time::sleep(DISCOVERY_PERIOD).await;
+        tokio::time::sleep(CENSUS_PERIOD).await;
     }
+}
+
+/// Finds out who the processes are that the driver names. One that has ended meanwhile is nobody.
+fn identified(residents: Vec<(DeviceUuid, u32, Bytes)>) -> Vec<Resident> {
+    let mut known: HashMap<u32, Option<Peer>> = HashMap::new();
+    let look = |pid: u32| {
+        let held = peer::open(process::process(pid).ok()?).ok()?;
+        peer::facts(&held, true).ok()
+    };
+    residents
+        .into_iter()
+        .filter_map(|(gpu, pid, bytes)| {
+            let peer = known.entry(pid).or_insert_with(|| look(pid)).clone()?;
+            Some(Resident { gpu, peer, bytes })
+        })
+        .collect()
 }
 
 fn tell(found: &Result<Vec<DeviceFacts>, DiscoveryError>) {

@@ -1,10 +1,18 @@
 //! The daemon's one unsafe room: system calls that no crate we use wraps safely.
-#![expect(unsafe_code, reason = "pidfds, futex and waiting on a pidfd have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "pidfds, futex, waiting on a pidfd and NVML's newest calls have no safe wrapper"
+)]
 
+use std::ffi::{CString, c_char, c_void};
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
+use headgate_abi::nvml::{NvmlDevice, NvmlReturn, NvmlSetMemoryLimits};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -52,4 +60,58 @@ pub(crate) fn readable(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<BorrowedFd<'_>>
     // file until the registration has been taken back.
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     Ok(registered?)
+}
+
+type ByUuid = unsafe extern "C" fn(*const c_char, *mut NvmlDevice) -> NvmlReturn;
+type SetLimits = unsafe extern "C" fn(NvmlDevice, *mut NvmlSetMemoryLimits) -> NvmlReturn;
+
+/// NVML's limits of cgroups (drivers r615 and later), which no crate wraps yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MemoryLimits {
+    by_uuid: ByUuid,
+    set: SetLimits,
+}
+
+impl MemoryLimits {
+    /// The calls, where NVML has them. NVML must have been started.
+    pub(crate) fn find() -> Option<Self> {
+        static FOUND: OnceLock<Option<MemoryLimits>> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            // SAFETY: asks only for a library that is loaded already, and keeps it so for good.
+            let library =
+                unsafe { libc::dlopen(c"libnvidia-ml.so.1".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
+            if library.is_null() {
+                return None;
+            }
+            let find = |name: &std::ffi::CStr| {
+                // SAFETY: an open library and a NUL-terminated name.
+                let found = unsafe { libc::dlsym(library, name.as_ptr()) };
+                (!found.is_null()).then_some(found)
+            };
+            let by_uuid = find(c"nvmlDeviceGetHandleByUUID")?;
+            let set = find(c"nvmlDeviceSetMemoryLimits_v1")?;
+            // SAFETY: the function of this name has this signature.
+            let by_uuid = unsafe { std::mem::transmute::<*mut c_void, ByUuid>(by_uuid) };
+            // SAFETY: as above.
+            let set = unsafe { std::mem::transmute::<*mut c_void, SetLimits>(set) };
+            Some(Self { by_uuid, set })
+        })
+    }
+
+    /// Limits what a cgroup may have on a device; nothing is guaranteed to it.
+    pub(crate) fn set(&self, uuid: &str, cgroup: &Path, bytes: u64) -> NvmlReturn {
+        let (Ok(uuid), Ok(cgroup)) = (CString::new(uuid), CString::new(cgroup.as_os_str().as_bytes())) else {
+            return NvmlReturn::ERROR_INVALID_ARGUMENT;
+        };
+        let mut device = NvmlDevice(std::ptr::null_mut());
+        // SAFETY: a NUL-terminated text, and an output that is valid for writing.
+        let found = unsafe { (self.by_uuid)(uuid.as_ptr(), &raw mut device) };
+        if found != NvmlReturn::SUCCESS {
+            return found;
+        }
+        let mut limits =
+            NvmlSetMemoryLimits { name_space: cgroup.as_ptr(), soft_limit: 0, hard_limit: bytes };
+        // SAFETY: a device NVML has just named, and a structure that lives through the call, as does its path.
+        unsafe { (self.set)(device, &raw mut limits) }
+    }
 }

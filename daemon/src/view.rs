@@ -16,9 +16,11 @@ use headgate_quota::{Bytes, Micros, Ppm, Status};
 use serde::{Deserialize, Serialize};
 
 use crate::config::model::Identity;
+use crate::drivers::Unhooked;
 use crate::effects::Hands;
 use crate::enforcement;
 use crate::limits::SAMPLES_MAX;
+use crate::node::census::Presence;
 use crate::node::state::REASONS;
 use crate::node::state::TenantState;
 use crate::node::{Row, State, TenantLimits, TenantSlot};
@@ -58,6 +60,9 @@ pub struct StatusDocument {
     /// The kernel's other parts: what witnesses, and what refuses.
     #[serde(default)]
     pub parts: Vec<enforcement::PartState>,
+    /// Entry points of the drivers on this node that nothing stands in front of; `null` while no driver was seen.
+    #[serde(default)]
+    pub unhooked_symbols: Option<Vec<Unhooked>>,
     /// Hellos refused, by reason.
     pub refused: BTreeMap<String, u64>,
 }
@@ -157,8 +162,14 @@ pub struct AccountView {
     pub gate: String,
     /// Most bytes; `null` without a quota.
     pub memory_quota_bytes: Option<u64>,
+    /// Who holds the tenant to it: `hook`, `driver+hook`, or `none`.
+    pub enforced_by: String,
     /// Bytes charged.
     pub memory_used_bytes: u64,
+    /// Bytes the tenant's processes have, by the driver's word; `null` while it cannot tell.
+    pub memory_driver_bytes: Option<u64>,
+    /// Processes that are on the device and have no seat: they came without the hook.
+    pub unenforced: Vec<u32>,
     /// Most bytes ever charged at once.
     pub memory_peak_bytes: u64,
     /// Allocations refused.
@@ -300,6 +311,14 @@ impl View<'_> {
         if self.hands.gates.stuck().contains(&row) {
             return because(Status::Degraded, "the device's gate thread does not tick", 0);
         }
+        if let Some(strangers) = self.presence(slot, row).filter(|here| !here.unenforced.is_empty()) {
+            let pids: Vec<String> = strangers.unenforced.iter().take(8).map(ToString::to_string).collect();
+            let reason = format!(
+                "uses the device without the hook: process {}; preload the hook there, or end it",
+                pids.join(", ")
+            );
+            return because(Status::Unenforced, &reason, 0);
+        }
         let Some(segments) = self.hands.segments.get(&slot) else { return none };
         let account = &segments.accounts[row];
         let lately = self.samples.lately(self.now, tenant.serial, row, account.charged());
@@ -331,6 +350,27 @@ impl View<'_> {
         }
         let status = if nominal + BORROWING_ABOVE_PPM < share { Status::Borrowing } else { Status::Nominal };
         Account { status, reason: None, share_ppm: share }
+    }
+
+    /// A tenant's processes on a device, by the driver's word.
+    fn presence(&self, slot: TenantSlot, row: usize) -> Option<&Presence> {
+        self.state.census.as_ref()?.of(slot, row)
+    }
+
+    /// Bytes the driver says they have; `None` while it cannot tell.
+    fn driver_bytes(&self, slot: TenantSlot, row: usize) -> Option<u64> {
+        self.state.census.as_ref()?;
+        Some(self.presence(slot, row).map_or(0, |here| here.bytes.0))
+    }
+
+    /// Who holds a tenant to its memory quota on a device.
+    fn enforced_by(&self, tenant: &TenantState, device: &Row, limit: Option<u64>) -> &'static str {
+        let Some(limit) = limit else { return "none" };
+        let cgroup = tenant.policy.cgroup.as_ref().and_then(|path| self.hands.cgroups.directory(path));
+        let by_driver = self.hands.driver_limits.iter().any(|held| {
+            held.gpu == device.uuid && held.bytes.0 == limit && Some(&held.cgroup) == cgroup.as_ref()
+        });
+        if by_driver { "driver+hook" } else { "hook" }
     }
 
     /// The status document.
@@ -367,6 +407,7 @@ impl View<'_> {
             tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
             probes: figures.states,
             parts: figures.parts,
+            unhooked_symbols: figures.unhooked,
             refused: REASONS
                 .iter()
                 .zip(self.state.refused)
@@ -420,6 +461,12 @@ impl View<'_> {
                     tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
                     gate: gate_word(segments, row, governed).to_owned(),
                     memory_quota_bytes: limit,
+                    enforced_by: self.enforced_by(tenant, device, limit).to_owned(),
+                    memory_driver_bytes: self.driver_bytes(slot, row),
+                    unenforced: self
+                        .presence(slot, row)
+                        .map(|here| here.unenforced.iter().copied().collect())
+                        .unwrap_or_default(),
                     memory_used_bytes: segments.map_or(0, |s| s.ledger.used_bytes(row)),
                     memory_peak_bytes: peak(segments, row),
                     denied_allocations: denied(segments, row),
@@ -479,6 +526,7 @@ impl View<'_> {
             probes: Vec::new(),
             parts: Vec::new(),
             loans: None,
+            unhooked_symbols: Vec::new(),
             probe_events: Vec::new(),
         }
     }
@@ -530,6 +578,7 @@ impl View<'_> {
             process_exits: 0,
             gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, counts.gate_wait()),
             lanes_refused: counts.lanes_refused,
+            unenforced: self.state.census.as_ref().map(|census| census.unenforced(slot).len() as u64),
             gpu_wait: None,
             network: None,
             kernel: Kernel::default(),
@@ -553,6 +602,7 @@ pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figure
         .collect();
     snapshot.parts =
         figures.parts.iter().map(|part| snapshot::Probe { probe: part.name.clone(), up: part.up }).collect();
+    snapshot.unhooked_symbols = figures.unhooked.as_deref().map(unhooked).unwrap_or_default();
     let mut enforcement = figures.enforcement.unwrap_or_default();
     figures.counters.append(&mut enforcement.counters);
     snapshot.probe_events = figures.counters.iter().map(|(counter, n)| (counter.name(), *n)).collect();
@@ -570,6 +620,12 @@ pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figure
             }
         });
     }
+}
+
+/// How many entry points have nothing in front of them, by library; none is said, too.
+fn unhooked(found: &[Unhooked]) -> Vec<(&'static str, u64)> {
+    let count = |library| (library, found.iter().filter(|entry| entry.library == library).count() as u64);
+    ["libcuda", "libnvidia-ml"].map(count).into()
 }
 
 /// What the kernel counted, in the page's terms.

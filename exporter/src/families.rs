@@ -174,6 +174,16 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| s.probes.iter().for_each(|probe| sink(&[&probe.probe], flag(probe.up))),
     },
     Family {
+        name: "unhooked_symbols",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["library"],
+        help: "Entry points of the driver libraries on this node that take memory, start work or tell of memory and that the hook does not stand in front of and that are not known to be harmless; `headgate status` names them. Absent before a driver was seen.",
+        samples: |s, sink| {
+            s.unhooked_symbols.iter().for_each(|(library, count)| sink(&[library], Value::Whole(*count)));
+        },
+    },
+    Family {
         name: "sessions_refused",
         kind: Kind::Counter,
         unit: None,
@@ -321,6 +331,20 @@ pub const FAMILIES: &[Family] = &[
         labels: PER_TENANT,
         help: "Times the hook failed inside a call; anything but 0 is a bug of Headgate.",
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.hook_faults)),
+    },
+    Family {
+        name: "unenforced_processes",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Processes of a tenant that are on a device without the hook; absent while the driver cannot tell.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                if let Some(count) = tenant.unenforced {
+                    sink(&[&tenant.tenant, &tenant.district], Value::Whole(count));
+                }
+            }
+        },
     },
     Family {
         name: "lanes_refused",

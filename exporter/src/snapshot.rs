@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub parts: Vec<Probe>,
     /// Loans between nodes; `None` where nothing is lent or borrowed.
     pub loans: Option<crate::loans::Loans>,
+    /// Entry points of the drivers seen that nothing stands in front of, by library; empty before one was seen.
+    pub unhooked_symbols: Vec<(&'static str, u64)>,
     /// What the kernel probes lost, or saw and did not keep, by kind.
     pub probe_events: Vec<(&'static str, u64)>,
 }
@@ -74,6 +76,8 @@ pub struct Tenant {
     pub process_exits: u64,
     /// How long launches waited for the gate.
     pub gate_wait: Histogram,
+    /// Processes on a device without the hook; `None` while the driver cannot tell.
+    pub unenforced: Option<u64>,
     /// Lanes of work that could not be followed because all were taken.
     pub lanes_refused: u64,
     /// How long the driver's synchronising calls took; `None` while that probe is missing.

@@ -52,6 +52,7 @@ fn snapshot() -> Snapshot {
         process_exits: 4,
         gate_wait: histogram.clone(),
         lanes_refused: 1,
+        unenforced: Some(0),
         gpu_wait: Some(histogram.clone()),
         network: Some(Network { rtt: histogram.clone(), connections: 5, retransmits: 1 }),
         kernel: Kernel {
@@ -103,6 +104,7 @@ fn snapshot() -> Snapshot {
             audited: 21,
             audit_failures: 0,
         }),
+        unhooked_symbols: vec![("libcuda", 0), ("libnvidia-ml", 1)],
         probe_events: vec![("exit_lost", 0)],
     }
 }
@@ -165,6 +167,7 @@ fn names_are_prometheus_names() {
                 "probe",
                 "reason",
                 "backend",
+                "library",
                 "version",
                 "node",
                 "hash",

@@ -138,6 +138,15 @@ fn probes(text: &mut String, status: &StatusDocument) {
         };
         line(text, format_args!("probe {} {state} {}{because}", probe.name, probe.mode));
     }
+    for entry in status.unhooked_symbols.iter().flatten() {
+        line(
+            text,
+            format_args!(
+                "nothing stands in front of {} of {}, which {}",
+                entry.symbol, entry.library, entry.does
+            ),
+        );
+    }
     for (reason, count) in status.refused.iter().filter(|(_, count)| **count != 0) {
         line(text, format_args!("refused: {count} for {reason}"));
     }

@@ -2,6 +2,11 @@
 
 pub mod nvml;
 
+use std::path::PathBuf;
+
+use headgate_quota::Bytes;
+
+use crate::config::model::DeviceUuid;
 use crate::node::DeviceFacts;
 
 /// Why devices cannot be discovered. The text says what to do.
@@ -13,6 +18,28 @@ pub struct DiscoveryError(pub String);
 pub trait Discover: Send {
     /// The devices present now. May be asked again at any time.
     fn discover(&mut self) -> Result<Vec<DeviceFacts>, DiscoveryError>;
+
+    /// Which processes have memory on which device now, and how much; `None` when the driver cannot tell.
+    fn residents(&mut self) -> Option<Vec<(DeviceUuid, u32, Bytes)>> {
+        None
+    }
+
+    /// Has the driver itself hold cgroups to these limits and to no others of ours; tells which it holds. Drivers before
+    /// r615 hold none.
+    fn hold(&mut self, _wanted: &[DriverLimit]) -> Vec<DriverLimit> {
+        Vec::new()
+    }
+}
+
+/// Most memory that the driver lets the processes of a cgroup have on a device.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DriverLimit {
+    /// The device.
+    pub gpu: DeviceUuid,
+    /// Directory of the cgroup.
+    pub cgroup: PathBuf,
+    /// Most bytes.
+    pub bytes: Bytes,
 }
 
 /// Devices that are simply said to be there.

@@ -53,6 +53,17 @@ pub struct DeviceFacts {
     pub memory: Bytes,
 }
 
+/// A process that has memory on a device, by the driver's word.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Resident {
+    /// The device.
+    pub gpu: DeviceUuid,
+    /// The process.
+    pub peer: Peer,
+    /// What the driver says it has there.
+    pub bytes: Bytes,
+}
+
 /// A seat found in a ledger of an earlier run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AdoptedSeat {
@@ -88,6 +99,8 @@ pub enum Event {
         /// Why, and what to do.
         reason: String,
     },
+    /// Who has memory on the devices; `None` while the driver cannot tell.
+    Residents(Option<Vec<Resident>>),
     /// A ledger of an earlier run is still in use.
     LedgerFound {
         /// The tenant it was made for.

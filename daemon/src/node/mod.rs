@@ -17,8 +17,9 @@
 //!                                 taken, unconnected: the process lives on with its ledger
 //! ```
 //!
-//! Read in this order: [`event`], [`state`], [`loans`], [`mod@step`], [`effect`].
+//! Read in this order: [`event`], [`state`], [`loans`], [`census`], [`mod@step`], [`effect`].
 
+pub mod census;
 pub mod effect;
 pub mod event;
 pub mod identify;
@@ -27,8 +28,8 @@ pub mod state;
 pub mod step;
 
 pub use effect::{Effect, RowLimits, TenantLimits};
-pub use event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
 pub use loans::{DeviceLoans, GuestLimits};
+pub use event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId, Resident};
 pub use state::{Row, SeatRef, State, TenantSlot};
 pub use step::step;
 

@@ -1,6 +1,6 @@
 //! Everything a node knows. Only [`super::step::step`] changes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::RefusalReason;
 use headgate_quota::Bytes;
 
+use super::census::Census;
 use super::event::{ConnectionId, Process};
 use super::loans::LoanState;
 use crate::config::model::{Config, DeviceUuid, Name, Tenant};
@@ -121,6 +122,10 @@ pub struct State {
     /// Hellos refused, in the order of [`REASONS`].
     pub refused: [u64; REASONS.len()],
     pub(super) loans: LoanState,
+    /// Who was on the devices when the driver was last asked; `None` while it cannot tell.
+    pub census: Option<Census>,
+    /// Processes that left a seat since the driver was last asked: it may still name them.
+    pub(super) departed: HashSet<Process>,
     pub(super) connections: HashMap<ConnectionId, SeatRef>,
     pub(super) processes: HashMap<u32, SeatRef>,
     pub(super) next_generation: u64,
@@ -152,6 +157,8 @@ impl State {
             roots: HashMap::new(),
             refused: [0; REASONS.len()],
             loans: LoanState::default(),
+            census: None,
+            departed: HashSet::new(),
             connections: HashMap::new(),
             processes: HashMap::new(),
             next_generation: first_generation,

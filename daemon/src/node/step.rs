@@ -6,6 +6,7 @@ use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Hello, RefusalReason, Welcome};
 
+use super::census;
 use super::effect::{Effect, TenantLimits};
 use super::event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
 use super::identify::identify;
@@ -35,6 +36,7 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             effects.push(Effect::Remember);
         }
         Event::DevicesMissing { reason } => state.devices_missing = Some(reason),
+        Event::Residents(residents) => census::take(state, residents),
         Event::LedgerFound { tenant, seats } => adopt(state, &tenant, seats, &mut effects),
         Event::RootFound { root, tenant } => {
             let known = state.configured.as_ref().is_some_and(|c| named(&c.config, &tenant).is_some());
@@ -370,6 +372,7 @@ fn sit(state: &mut State, seat: SeatRef, process: Process, connection: Option<Co
 fn vacate(state: &mut State, seat: SeatRef) -> Option<Sitter> {
     state.sitter(seat)?;
     let sitter = state.tenants[seat.slot.index()].as_mut()?.seats.remove(&seat.seat.get())?;
+    census::departed(state, sitter.process);
     if state.processes.get(&sitter.process.pid) == Some(&seat) {
         state.processes.remove(&sitter.process.pid);
     }
@@ -392,6 +395,7 @@ fn release(state: &mut State, seat: SeatRef, effects: &mut Vec<Effect>) {
 pub(super) fn retire_if_empty(state: &mut State, slot: TenantSlot, effects: &mut Vec<Effect>) {
     if state.tenant(slot).is_some_and(|tenant| tenant.retired && tenant.seats.is_empty()) {
         state.tenants[slot.index()] = None;
+        census::forget(state, slot);
         effects.push(Effect::Retire { slot });
         effects.push(Effect::Remember);
     }
