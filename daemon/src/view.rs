@@ -166,6 +166,8 @@ pub struct AccountView {
     pub enforced_by: String,
     /// Bytes charged.
     pub memory_used_bytes: u64,
+    /// Of those, what contexts and loaded code take.
+    pub memory_overhead_bytes: u64,
     /// Bytes the tenant's processes have, by the driver's word; `null` while it cannot tell.
     pub memory_driver_bytes: Option<u64>,
     /// Processes that are on the device and have no seat: they came without the hook.
@@ -462,6 +464,7 @@ impl View<'_> {
                     gate: gate_word(segments, row, governed).to_owned(),
                     memory_quota_bytes: limit,
                     enforced_by: self.enforced_by(tenant, device, limit).to_owned(),
+                    memory_overhead_bytes: overhead(segments, row),
                     memory_driver_bytes: self.driver_bytes(slot, row),
                     unenforced: self
                         .presence(slot, row)
@@ -558,6 +561,7 @@ impl View<'_> {
                     gpu: device.uuid.to_string(),
                     memory_quota: Bytes(of_row.memory_bytes_max.min(device.memory.0)),
                     memory_used: Bytes(segments.map_or(0, |s| s.ledger.used_bytes(row))),
+                    memory_overhead: Bytes(overhead(segments, row)),
                     memory_peak: Bytes(peak(segments, row)),
                     denied: denied(segments, row),
                     sm_quota: of_row.sm.min(Ppm::WHOLE),
@@ -677,6 +681,12 @@ fn gate_word(segments: Option<&TenantSegments>, row: usize, governed: bool) -> &
         Some(segments) if !gate::is_open(&segments.limits.device(row).gate) => "closed",
         _ => "open",
     }
+}
+
+/// What the seats say that contexts and code take. Sums saturate: a scribbled word spoils its own tenant's figure.
+fn overhead(segments: Option<&TenantSegments>, row: usize) -> u64 {
+    let seats = segments.into_iter().flat_map(|segments| segments.ledger.live());
+    seats.fold(0, |sum, seat| sum.saturating_add(seat.overhead_bytes[row].load(Relaxed)))
 }
 
 fn peak(segments: Option<&TenantSegments>, row: usize) -> u64 {

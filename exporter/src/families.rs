@@ -251,6 +251,14 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.memory_used.0)),
     },
     Family {
+        name: "gpu_memory_overhead",
+        kind: Kind::Gauge,
+        unit: Some("bytes"),
+        labels: PER_GPU,
+        help: "The part of the device memory charged to a tenant that contexts and loaded code take.",
+        samples: |s, sink| accounts(s, sink, |account| Value::Whole(account.memory_overhead.0)),
+    },
+    Family {
         name: "gpu_memory_peak",
         kind: Kind::Gauge,
         unit: Some("bytes"),

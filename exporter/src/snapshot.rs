@@ -110,6 +110,8 @@ pub struct Account {
     pub memory_quota: Bytes,
     /// Bytes charged now.
     pub memory_used: Bytes,
+    /// Of those, what contexts and loaded code take.
+    pub memory_overhead: Bytes,
     /// Most bytes ever charged at once.
     pub memory_peak: Bytes,
     /// Allocations refused for quota.

@@ -30,6 +30,7 @@ fn account(gpu: &str) -> Account {
         gpu: gpu.to_owned(),
         memory_quota: Bytes(8 << 30),
         memory_used: Bytes(3 << 30),
+        memory_overhead: Bytes(300 << 20),
         memory_peak: Bytes(4 << 30),
         denied: 2,
         sm_quota: Ppm::from_percent(70).unwrap(),

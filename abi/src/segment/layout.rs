@@ -135,7 +135,7 @@ pub struct DeviceTotals {
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
 /// 1024  clocks of work with the device   1280  lanes, the host's half      3072  lanes, the GPU's half
-/// 3968  reserved to 4096
+/// 3968  overhead per device
 /// ```
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
@@ -178,6 +178,8 @@ pub struct Seat {
     pub lanes: [Lane; LANES_MAX],
     /// How far the GPU is, per lane.
     pub marks: [LaneMarks; LANES_MAX],
+    /// Bytes of `charged_bytes` that contexts and loaded code take, per device row; for display.
+    pub overhead_bytes: [AtomicU64; DEVICES_MAX],
 }
 
 /// Nothing measures completion: no gate-governed launch yet, or the driver lacks stream memory operations.
@@ -258,4 +260,5 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, lanes) == 1280);
     assert!(core::mem::offset_of!(Seat, gates) == 960);
     assert!(core::mem::offset_of!(Seat, marks) == 3072);
+    assert!(core::mem::offset_of!(Seat, overhead_bytes) == 3968);
 };

@@ -60,6 +60,7 @@ fn seat() -> Seat {
         gates: halves(),
         busy: std::array::from_fn(|_| BusyClock { total_us: word(), since_us: word() }),
         lanes: std::array::from_fn::<_, LANES_MAX, _>(lane),
+        overhead_bytes: words(),
         marks: std::array::from_fn(|_| LaneMarks { started: half(), completed: half() }),
     }
 }

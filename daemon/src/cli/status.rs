@@ -48,7 +48,7 @@ pub fn table(status: &StatusDocument) -> String {
     let mut rows = vec![
         [
             "TENANT", "DISTRICT", "CLASS", "MODE", "STATUS", "SEATS", "GPU", "SM QUOTA", "SM NOW", "GATE",
-            "MEMORY", "PEAK", "LIMIT", "DENIED",
+            "MEMORY", "OVERHEAD", "PEAK", "LIMIT", "DENIED",
         ]
         .map(str::to_owned),
     ];
@@ -93,7 +93,7 @@ fn head(text: &mut String, status: &StatusDocument) {
     text.push('\n');
 }
 
-fn row(tenant: &TenantView, account: Option<&AccountView>) -> [String; 14] {
+fn row(tenant: &TenantView, account: Option<&AccountView>) -> [String; 15] {
     let dash = || "-".to_owned();
     let of = |part: fn(&AccountView) -> String| account.map_or_else(dash, part);
     let name = if tenant.removed { format!("{} (removed)", tenant.name) } else { tenant.name.clone() };
@@ -109,14 +109,15 @@ fn row(tenant: &TenantView, account: Option<&AccountView>) -> [String; 14] {
         of(|a| percent(a.sm_share_ppm)),
         of(|a| a.gate.clone()),
         of(|a| memory(a.memory_used_bytes)),
+        of(|a| memory(a.memory_overhead_bytes)),
         of(|a| memory(a.memory_peak_bytes)),
         of(|a| a.memory_quota_bytes.map_or_else(|| "-".to_owned(), memory)),
         of(|a| a.denied_allocations.to_string()),
     ]
 }
 
-fn columns(text: &mut String, rows: &[[String; 14]]) {
-    let mut widths = [0; 14];
+fn columns(text: &mut String, rows: &[[String; 15]]) {
+    let mut widths = [0; 15];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);

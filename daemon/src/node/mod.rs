@@ -28,8 +28,8 @@ pub mod state;
 pub mod step;
 
 pub use effect::{Effect, RowLimits, TenantLimits};
-pub use loans::{DeviceLoans, GuestLimits};
 pub use event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId, Resident};
+pub use loans::{DeviceLoans, GuestLimits};
 pub use state::{Row, SeatRef, State, TenantSlot};
 pub use step::step;
 

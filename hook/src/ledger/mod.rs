@@ -201,6 +201,7 @@ pub(crate) fn charge_again(session: &Session) {
     for (row, bytes) in sums.into_iter().enumerate() {
         charge_what_is(session, row, bytes);
     }
+    overhead::show_again(session);
 }
 
 /// Starts with nothing, in the child of a fork. The old holdings are leaked: a thread that no longer exists may

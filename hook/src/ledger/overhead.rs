@@ -12,11 +12,12 @@ use std::sync::atomic::{
 };
 
 use headgate_abi::cuda::types::CUcontext;
+use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::Charge;
 use headgate_abi::segment::layout::UNLIMITED;
 
 use super::{credit, holdings, lock};
-use crate::session::Session;
+use crate::session::{self, Session};
 use crate::{driver, sys};
 
 /// How long after a context was made its overhead is measured.
@@ -70,13 +71,33 @@ fn measure(session: &Session, due: u64) {
         && let Ok(charge) = session.ledger().charge(session.seat_index(), row, found - known, UNLIMITED)
     {
         overhead.0.push((context, charge));
+        show(session, &overhead, row);
     }
+}
+
+/// Says in the seat how much of what it has charged is overhead.
+fn show(session: &Session, overhead: &Overhead, row: usize) {
+    let of_row = overhead.0.iter().filter(|(_, charge)| charge.device == row);
+    let bytes = of_row.fold(0u64, |sum, (_, charge)| sum.saturating_add(charge.bytes));
+    session.seat().overhead_bytes[row].store(bytes, Release);
+}
+
+/// Says so in a fresh seat.
+pub(super) fn show_again(session: &Session) {
+    let overhead = lock(&holdings().overhead);
+    (0..DEVICES_MAX).for_each(|row| show(session, &overhead, row));
 }
 
 /// The context is gone, and its overhead with it.
 pub(super) fn end_context(context: CUcontext) {
-    let gone: Vec<_> = lock(&holdings().overhead).0.extract_if(.., |(of, _)| *of == context).collect();
-    gone.into_iter().for_each(|(_, charge)| credit(charge));
+    let mut overhead = lock(&holdings().overhead);
+    let gone: Vec<_> = overhead.0.extract_if(.., |(of, _)| *of == context).collect();
+    for (_, charge) in gone {
+        credit(charge);
+        if let Some(session) = session::seated() {
+            show(session, &overhead, charge.device);
+        }
+    }
 }
 
 /// What is charged for overhead.

@@ -4,6 +4,7 @@
 //! the real daemon over the simulated device, whose own accounting is the other side of every comparison:
 //!
 //! * random operations over every family of allocation against a model that only adds and subtracts;
+//! * rounds of taking and giving back;
 //! * programs that race for the last byte of a quota;
 //! * programs killed at random moments;
 //! * a quota that shrinks below what is in use.
@@ -44,13 +45,23 @@ struct Effort {
     /// Random operations, in runs of different seeds.
     churns: u64,
     operations: u64,
+    /// Rounds of taking and giving back.
+    turns: u64,
     kills: u32,
     races: usize,
 }
 
-const FULL: Effort =
-    Effort { rounds: 5, batches: 10_000, churns: 10, operations: 100_000, kills: 1_000, races: 10 };
-const QUICK: Effort = Effort { rounds: 2, batches: 1_000, churns: 2, operations: 5_000, kills: 20, races: 2 };
+const FULL: Effort = Effort {
+    rounds: 5,
+    batches: 10_000,
+    churns: 10,
+    operations: 100_000,
+    turns: 10_000,
+    kills: 1_000,
+    races: 10,
+};
+const QUICK: Effort =
+    Effort { rounds: 2, batches: 1_000, churns: 2, operations: 5_000, turns: 500, kills: 20, races: 2 };
 
 /// Runs the bench.
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
@@ -120,6 +131,7 @@ fn books(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
     let total = effort.churns * effort.operations;
     Ok(vec![
         zero("drift", format!("{total} operations, every family"), "bytes", &suite.churn(effort)?)?,
+        zero("left behind", format!("{} rounds", effort.turns), "bytes", &suite.turns(effort)?)?,
         zero("wrongly shared", "8 programs, last byte".to_owned(), "units", &suite.race(effort)?)?,
         zero("left behind", format!("{} kills", effort.kills), "bytes", &suite.kill(effort)?)?,
         zero("taken away", "quota below use".to_owned(), "bytes", &suite.shrink()?)?,
@@ -161,6 +173,23 @@ impl Suite<'_> {
             drifts.push(bytes(used(&node)?));
         }
         Ok(drifts)
+    }
+
+    /// Bytes still charged after so many rounds of taking and giving back.
+    fn turns(&self, effort: &Effort) -> Result<Vec<f64>> {
+        let node = Self::node("128Mi")?;
+        let mut command = node.command("bench", self.program)?;
+        command.args(["turns", &effort.turns.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("starting the rounds")?;
+        let output = child.stdout.take().context("its output is a pipe")?;
+        let mut crowd = Crowd(vec![(child, BufReader::new(output))]);
+        let mut line = String::new();
+        for (_, output) in &mut crowd.0 {
+            output.read_line(&mut line)?;
+        }
+        // It still lives: nothing was given back by its end.
+        ensure!(line.trim() == format!("turned {}", effort.turns), "the program said {line:?}");
+        Ok(vec![bytes(used(&node)?)])
     }
 
     /// Units by which what the racers took together differs from the quota.
@@ -218,6 +247,8 @@ impl Suite<'_> {
             (quota == 64 << 20).then_some(())
         });
         seen.context("the daemon did not take the smaller quota within 5 s")?;
+        let standing = row(&node)?;
+        ensure!(standing["status"] == "Throttled", "the status does not say so: {standing}");
         // Somebody new is refused at once.
         let mut late = Crowd(vec![self.hog(&node)?]);
         for (_, output) in &mut late.0 {

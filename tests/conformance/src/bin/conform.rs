@@ -29,6 +29,7 @@ For the suite's own tests:
   conform transcript            every observation, one a line
   conform limits                \"ok CASE\" or \"FAIL CASE: why\"; needs a quota as above
   conform churn OPERATIONS SEED random operations; \"operations N refused N drift N\"
+  conform turns COUNT           takes and gives back one unit, family after family; \"turned COUNT\"
   conform hog UNITS             takes units until refused; \"took N\"; holds them until standard input ends
   conform faults                for each family \"FAMILY CALL\", waits for a line, then \"CODE LEFT-BYTES\"
   conform chaos OPERATIONS SEED the same on a driver that fails; before each \"CALL\", and waits for a line
@@ -92,6 +93,7 @@ fn run(words: &[&str]) -> Result<bool, String> {
             chaos::chaos(&gpu, number(operations)?, number(seed)?, &mut std::io::stdin().lock())?;
             Ok(true)
         }
+        ["turns", count] => turns(&gpu, number(count)?),
         ["hog", units] => hog(&gpu, number(units)?),
         ["faults"] => faults(&gpu),
         ["answers"] => {
@@ -193,6 +195,20 @@ fn beside(gpu: &Gpu, units: u64) -> Result<bool, String> {
             }
         };
         println!("device {device} took {taken} refused {refused}");
+    }
+    Ok(true)
+}
+
+fn turns(gpu: &Gpu, count: u64) -> Result<bool, String> {
+    let families = supported(gpu)?.0;
+    for turn in 0..count {
+        let family = &families[usize::try_from(turn).unwrap_or(0) % families.len()];
+        let failed = |code| format!("{} in turn {turn}: {code}", family.name);
+        (family.take)(gpu, 1).map_err(failed)?(gpu).map_err(failed)?;
+    }
+    println!("turned {count}");
+    for line in std::io::stdin().lock().lines() {
+        line.map_err(|error| error.to_string())?;
     }
     Ok(true)
 }

@@ -37,6 +37,12 @@ impl Puppet {
         Self::start(node.command(tenant, puppet()).unwrap().arg("--by-proc-address"))
     }
 
+    /// Starts a puppet in a tenant that has shed the hook.
+    pub fn in_tenant_without_hook(node: &Node, tenant: &str) -> Self {
+        let mut command = node.command(tenant, Path::new("/usr/bin/env")).unwrap();
+        Self::start(command.args(["-u", "LD_PRELOAD"]).arg(puppet()))
+    }
+
     /// Starts a puppet under the hook but in no tenant.
     pub fn stray(node: &Node) -> Self {
         Self::start(&mut node.stray_command(puppet()).unwrap())
