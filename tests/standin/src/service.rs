@@ -44,16 +44,12 @@ struct Service {
 
 /// Serves until standard input ends.
 pub(crate) fn serve(socket: &Path) -> Result<()> {
-    let listener = UnixListener::bind(socket).with_context(|| format!("binding {}", socket.display()))?;
-    listener.set_nonblocking(true)?;
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("making an epoll")?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).context("watching the socket")?;
+    let mut service = Service::listen(socket)?;
     let stdin = std::io::stdin();
-    epoll
+    service
+        .epoll
         .add(stdin.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STDIN))
         .context("watching standard input")?;
-    let mut service =
-        Service { epoll, listener, tenant: Tenant::new()?, sessions: HashMap::new(), next: FIRST };
     say(format_args!("listening {MEMORY_BYTES}"))?;
 
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -75,6 +71,16 @@ pub(crate) fn serve(socket: &Path) -> Result<()> {
 }
 
 impl Service {
+    fn listen(socket: &Path) -> Result<Self> {
+        let listener = UnixListener::bind(socket).with_context(|| format!("binding {}", socket.display()))?;
+        listener.set_nonblocking(true)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("making an epoll")?;
+        epoll
+            .add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))
+            .context("watching the socket")?;
+        Ok(Self { epoll, listener, tenant: Tenant::new()?, sessions: HashMap::new(), next: FIRST })
+    }
+
     fn accept(&mut self) -> Result<()> {
         loop {
             match self.listener.accept() {
@@ -112,15 +118,19 @@ impl Service {
         session.received.clear();
         let (seat, welcome) = self.tenant.welcome(&hello)?;
         session.seat = Some(seat);
-        sendmsg::<()>(
+        let sent = sendmsg::<()>(
             session.stream.as_raw_fd(),
             &[IoSlice::new(&Answer::Welcome(welcome).encode())],
             &[ControlMessage::ScmRights(&self.tenant.descriptors())],
             MsgFlags::MSG_NOSIGNAL,
             None,
-        )
-        .context("welcoming a hook")?;
-        Ok(())
+        );
+        match sent {
+            Ok(_) => Ok(()),
+            // On a busy machine a hook may have stopped waiting. Its program says so; the others go on.
+            Err(Errno::EPIPE | Errno::ECONNRESET) => self.leave(token),
+            Err(error) => Err(error).context("welcoming a hook"),
+        }
     }
 
     fn leave(&mut self, token: u64) -> Result<()> {
@@ -133,4 +143,34 @@ impl Service {
 fn say(line: std::fmt::Arguments<'_>) -> Result<()> {
     println!("{line}");
     std::io::stdout().flush().context("telling the bench")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_has_stopped_waiting_takes_nobody_along() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        let mut service = Service::listen(&socket).unwrap();
+        let hello =
+            Hello { driver_version: 13_000, text_start: 0, text_end: 0, seat: None, devices: vec![[1; 16]] };
+        let mut impatient = UnixStream::connect(&socket).unwrap();
+        impatient.write_all(&hello.encode()).unwrap();
+        drop(impatient);
+        service.accept().unwrap();
+        service.hear(FIRST).unwrap();
+        assert!(service.sessions.is_empty(), "its seat is free again");
+
+        let mut patient = UnixStream::connect(&socket).unwrap();
+        patient.write_all(&hello.encode()).unwrap();
+        service.accept().unwrap();
+        service.hear(FIRST + 1).unwrap();
+        let mut answer = [0; FRAME_BYTES_MAX];
+        let count = patient.read(&mut answer).unwrap();
+        let (frame, _) = Frame::parse(&answer[..count]).unwrap().unwrap();
+        let Answer::Welcome(welcome) = Answer::decode(frame).unwrap() else { panic!("refused") };
+        assert_eq!(welcome.seat.to_u32(), 0, "the first seat was taken back");
+    }
 }
