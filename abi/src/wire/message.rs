@@ -175,7 +175,7 @@ impl Answer {
         match frame.kind {
             KIND_WELCOME => {
                 let tenant = reader.u32("tenant")?;
-                bounded("tenant", u64::from(tenant), TENANTS_MAX as u64)?;
+                bounded("tenant", u64::from(tenant), TENANTS_MAX as u64 - 1)?;
                 let seat = seat_index(reader.u32("seat")?)?;
                 let generation = reader.u64("generation")?;
                 let fresh = flag("fresh", reader.u8("fresh")?)?;
@@ -270,6 +270,28 @@ mod tests {
             let _answer = Answer::decode(frame);
             let _raw = Frame::parse(&bytes);
         }
+    }
+
+    #[test]
+    fn the_last_tenant_is_taken_and_the_one_behind_it_refused() {
+        let seat = SeatIndex::new(0).unwrap();
+        let of = |tenant| {
+            let rows = vec![Some(0)];
+            let welcome = Welcome {
+                tenant,
+                seat,
+                generation: 1,
+                fresh: true,
+                off: false,
+                rows,
+                tenant_name: String::new(),
+            };
+            Answer::decode(whole(&Answer::Welcome(welcome).encode()))
+        };
+        let last = u32::try_from(TENANTS_MAX).unwrap() - 1;
+        assert!(of(last).is_ok());
+        let (field, found, max) = ("tenant", u64::from(last) + 1, u64::from(last));
+        assert_eq!(of(last + 1), Err(FrameError::Range { field, found, max }));
     }
 
     #[test]
