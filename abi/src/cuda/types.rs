@@ -288,6 +288,7 @@ results! {
     ERROR_ECC_UNCORRECTABLE = 214, "uncorrectable ECC error encountered";
     ERROR_UNSUPPORTED_LIMIT = 215, "limit is not supported on this architecture";
     ERROR_INVALID_PTX = 218, "a PTX JIT compilation failed";
+    ERROR_INVALID_GRAPHICS_CONTEXT = 219, "invalid OpenGL or DirectX context";
     ERROR_INVALID_SOURCE = 300, "device kernel image is invalid";
     ERROR_FILE_NOT_FOUND = 301, "file not found";
     ERROR_OPERATING_SYSTEM = 304, "OS call failed or operation not supported on this OS";

@@ -40,6 +40,7 @@ pub mod protocol;
 pub mod server;
 pub mod client;
 pub mod page;
+pub mod shared_event;
 pub mod clock;
 mod code;
 mod wire;

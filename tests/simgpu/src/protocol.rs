@@ -20,7 +20,7 @@ pub const LOG_ENV: &str = "HEADGATE_SIMGPU_LOG";
 /// Names a device node that the driver opens when it starts, as a real one opens `/dev/nvidia0`; without it, it opens none.
 pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

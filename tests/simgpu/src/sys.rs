@@ -17,6 +17,9 @@ pub(crate) unsafe trait Shared {}
 // SAFETY: the page is made of atomics only (see its definition).
 unsafe impl Shared for crate::page::Page {}
 
+// SAFETY: two atomics (see its definition).
+unsafe impl Shared for crate::shared_event::Words {}
+
 /// A shared mapping of one `T` at the start of a file.
 #[derive(Debug)]
 pub(crate) struct SharedMapping<T> {
@@ -34,7 +37,7 @@ impl<T: Shared> SharedMapping<T> {
         let length = size_of::<T>();
         let size = nix::sys::stat::fstat(file)?.st_size;
         if usize::try_from(size).is_ok_and(|size| size < length) {
-            return Err(io::Error::other(format!("a status page of {size} bytes is too short")));
+            return Err(io::Error::other(format!("a file of {size} bytes is too short to share")));
         }
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let base = map(length, prot, libc::MAP_SHARED, file.as_raw_fd())?;

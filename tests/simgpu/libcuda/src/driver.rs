@@ -14,6 +14,7 @@ use headgate_simgpu::limits::STREAMS_MAX;
 use headgate_simgpu::protocol::{
     Command, DEVICE_NODE_ENV, Holding, LOG_ENV, Reply, Request, Role, SOCKET_ENV,
 };
+use headgate_simgpu::shared_event::SharedEvent;
 
 use crate::api::Link;
 use crate::capture::{self, Capture};
@@ -51,6 +52,9 @@ pub(crate) struct Driver {
     pub(crate) contexts: Table<Context>,
     pub(crate) streams: Table<Stream>,
     pub(crate) events: Table<Event>,
+    /// Memory of events that several processes know. It is kept for good: work may come to a record after the event was
+    /// destroyed.
+    pub(crate) event_memory: Mutex<Vec<Arc<SharedEvent>>>,
     pub(crate) modules: Table<Module>,
     pub(crate) functions: Table<Function>,
     pub(crate) libraries: Table<Library>,
@@ -154,6 +158,7 @@ fn connect() -> Result<Driver, CUresult> {
         connection,
         contexts,
         streams: Table::new(Kind::Stream),
+        event_memory: Mutex::default(),
         events: Table::new(Kind::Event),
         modules: Table::new(Kind::Module),
         functions: Table::new(Kind::Function),

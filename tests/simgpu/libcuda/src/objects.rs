@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use headgate_simgpu::protocol::Share;
 use headgate_simgpu::protocol::{KernelInfo, ModuleInfo};
+use headgate_simgpu::shared_event::SharedEvent;
 
 use crate::capture::Capture;
 use crate::format::Shape;
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) device: usize,
     pub(crate) flags: u32,
     pub(crate) is_primary: bool,
+    /// Who made it, and everybody attached to it.
+    pub(crate) users: AtomicU32,
     pub(crate) alive: Arc<AtomicBool>,
     pub(crate) legacy: Arc<Stream>,
     /// All streams that may have work, the default ones included.
@@ -96,10 +99,20 @@ pub(crate) struct Event {
     pub(crate) id: u64,
     pub(crate) timing: bool,
     pub(crate) context: usize,
+    /// What other processes know of it, too.
+    pub(crate) shared: Option<Shared>,
     /// Where it was last recorded.
     pub(crate) recorded: Mutex<Option<Recorded>>,
     /// The capture it was last recorded in instead, and what it stands for there.
     pub(crate) captured: Mutex<Option<(Arc<Capture>, BTreeSet<usize>)>>,
+}
+
+/// An event that several processes know.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) event: Arc<SharedEvent>,
+    /// How others ask for it; `None` when it is another process's.
+    pub(crate) token: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -170,8 +183,10 @@ pub(crate) enum Origin {
     Managed,
     /// `cuMemMap`.
     Mapped(u64),
-    /// Another process's.
+    /// Another process's, opened by `cuIpcOpenMemHandle`.
     Imported,
+    /// Another process's, of a pool.
+    ImportedFromPool,
     /// An allocation node of a graph.
     Node,
 }
@@ -201,6 +216,9 @@ pub(crate) struct Block {
     /// Devices of a multicast object still to be added.
     pub(crate) devices_missing: u32,
 }
+
+/// The number of a pool that is another process's: nothing can be done with it but to import what was exported from it.
+pub(crate) const IMPORTED_POOL: u32 = u32::MAX;
 
 /// A memory pool.
 #[derive(Debug)]

@@ -125,6 +125,32 @@ pub(crate) fn inode(descriptor: i32) -> Option<u64> {
     (result == 0).then(|| unsafe { found.assume_init() }.st_ino)
 }
 
+/// A descriptor of memory that holds a few bytes.
+pub(crate) fn note(bytes: &[u8]) -> Option<i32> {
+    // SAFETY: a NUL-terminated name.
+    let descriptor = unsafe { libc::memfd_create(c"headgate-simgpu-note".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return None;
+    }
+    // SAFETY: the bytes are readable, and the descriptor is this function's own.
+    let written = unsafe { libc::pwrite(descriptor, bytes.as_ptr().cast(), bytes.len(), 0) };
+    if usize::try_from(written).ok() == Some(bytes.len()) {
+        return Some(descriptor);
+    }
+    close(descriptor);
+    None
+}
+
+/// What such a descriptor holds.
+pub(crate) fn noted(descriptor: i32) -> Option<Vec<u8>> {
+    const BYTES_MAX: usize = 64;
+    let mut bytes = vec![0; BYTES_MAX];
+    // SAFETY: the buffer is writable; a number that is no descriptor makes the call fail.
+    let read = unsafe { libc::pread(descriptor, bytes.as_mut_ptr().cast(), BYTES_MAX, 0) };
+    bytes.truncate(usize::try_from(read).ok()?);
+    Some(bytes)
+}
+
 /// Closes a descriptor that the program has handed over.
 pub(crate) fn close(descriptor: i32) {
     // SAFETY: the program gave the descriptor up by the call it passed it in.

@@ -100,6 +100,18 @@ pub enum Holding {
         /// Where.
         address: u64,
     },
+    /// An event for several processes. Answered by [`super::Reply::Block`] with its token; its file comes along.
+    MakeEvent,
+    /// The file of another process's event.
+    OpenEvent {
+        /// Its token.
+        token: u64,
+    },
+    /// The maker of an event has destroyed it.
+    EndEvent {
+        /// Its token.
+        token: u64,
+    },
     /// Charge managed memory, which lies in the host's memory.
     TakeManaged {
         /// Context.

@@ -83,13 +83,37 @@ fn count_down(counts: &mut BTreeMap<SessionId, u32>, id: SessionId) -> bool {
 
 impl Node {
     pub(super) fn hold(&mut self, now: Nanos, id: SessionId, request: Holding) -> (Answer, Option<OwnedFd>) {
-        if let Holding::Export { block } = request {
-            return match self.export(id, block) {
-                Ok(file) => (Ok(Reply::Done), Some(file)),
-                Err(refusal) => (Err(refusal), None),
-            };
+        let answered = match request {
+            Holding::Export { block } => self.export(id, block).map(|file| (Reply::Done, file)),
+            Holding::MakeEvent => self.make_event(id),
+            Holding::OpenEvent { token } => self.open_event(id, token),
+            other => return (self.hold_more(now, id, other), None),
+        };
+        match answered {
+            Ok((reply, file)) => (Ok(reply), Some(file)),
+            Err(refusal) => (Err(refusal), None),
         }
-        (self.hold_more(now, id, request), None)
+    }
+
+    fn make_event(&mut self, id: SessionId) -> Result<(Reply, OwnedFd), Refusal> {
+        let system =
+            |error: std::io::Error| Refusal::new(CUresult::ERROR_OPERATING_SYSTEM, error.to_string());
+        let file = crate::shared_event::create().map_err(system)?;
+        let kept = file.try_clone().map_err(system)?;
+        self.events_made += 1;
+        self.events.insert(self.events_made, (id, kept));
+        Ok((Reply::Block(self.events_made), file))
+    }
+
+    fn open_event(&mut self, id: SessionId, token: u64) -> Result<(Reply, OwnedFd), Refusal> {
+        let (maker, file) = self.events.get(&token).ok_or_else(|| Refusal::value("no such event"))?;
+        if *maker == id {
+            let why = "a process cannot open its own event";
+            return Err(Refusal::new(CUresult::ERROR_INVALID_CONTEXT, why));
+        }
+        let file = file.try_clone();
+        let file = file.map_err(|error| Refusal::new(CUresult::ERROR_OPERATING_SYSTEM, error.to_string()))?;
+        Ok((Reply::Done, file))
     }
 
     fn hold_more(&mut self, now: Nanos, id: SessionId, request: Holding) -> Answer {
@@ -108,7 +132,13 @@ impl Node {
                 self.settle_block(block);
                 Ok(Reply::Done)
             }
-            Holding::Export { .. } => Err(Refusal::value("exported elsewhere")),
+            Holding::Export { .. } | Holding::MakeEvent | Holding::OpenEvent { .. } => {
+                Err(Refusal::value("answered elsewhere, with a file"))
+            }
+            Holding::EndEvent { token } => {
+                self.events.retain(|&known, (maker, _)| known != token || *maker != id);
+                Ok(Reply::Done)
+            }
             Holding::Import { inode } => self.import(id, inode),
             Holding::Map { address, bytes, block, offset } => self.map(id, address, bytes, block, offset),
             Holding::Unmap { address, bytes } => {
@@ -360,6 +390,7 @@ impl Node {
             drop(session.mappings.drain_blocks());
         }
         self.shared.retain(|_, shared| shared.session != id);
+        self.events.retain(|_, (maker, _)| *maker != id);
         let numbers: Vec<BlockId> = self.blocks.keys().copied().collect();
         for number in numbers {
             let Some(block) = self.blocks.get_mut(&number) else { continue };

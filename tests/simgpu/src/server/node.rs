@@ -42,6 +42,9 @@ pub(crate) struct Node {
     pub(crate) exports: Vec<Exported>,
     pub(crate) shared: BTreeMap<u64, SharedAllocation>,
     pub(crate) shared_made: u64,
+    /// Events that several processes know: who made each, and its file.
+    pub(crate) events: BTreeMap<u64, (SessionId, std::os::fd::OwnedFd)>,
+    pub(crate) events_made: u64,
     pub(crate) group_limits: BTreeMap<(usize, String), GroupLimit>,
     pub(crate) marked_at: Nanos,
     pub(crate) journal_all: bool,
@@ -128,6 +131,8 @@ impl Node {
             exports: Vec::new(),
             shared: BTreeMap::new(),
             shared_made: 0,
+            events: BTreeMap::new(),
+            events_made: 0,
             group_limits: BTreeMap::new(),
             marked_at: now,
             journal_all: config.journal_all,

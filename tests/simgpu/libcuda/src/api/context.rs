@@ -3,7 +3,7 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::types::{CUcontext, CUdevice, CUenum, CUresult};
@@ -70,6 +70,7 @@ fn create(
         device: index,
         flags,
         is_primary,
+        users: AtomicU32::new(1),
         alive,
         streams: Mutex::new(vec![Arc::clone(&legacy)]),
         legacy,
@@ -110,6 +111,7 @@ pub(crate) fn create_green(driver: &Driver, index: usize, share: Share) -> Resul
         device: index,
         flags: primary.flags,
         is_primary: false,
+        users: AtomicU32::new(1),
         alive,
         streams: Mutex::new(vec![Arc::clone(&legacy)]),
         legacy,

@@ -3,15 +3,17 @@
 
 use core::ffi::c_uint;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use headgate_abi::cuda::symbols::ThreadMode;
 use headgate_abi::cuda::types::{CUevent, CUresult, CUstream};
-use headgate_simgpu::protocol::{Command, Reply, Request};
+use headgate_simgpu::model::{Condition, Width};
+use headgate_simgpu::protocol::{Command, Holding, Place, Reply, Request};
 
-use super::{device, twins};
+use super::{device, share, twins};
 use crate::driver::{Answer, Driver, driver};
 use crate::graph::Work;
-use crate::objects::{Event, Recorded, Stream, lock};
+use crate::objects::{Event, Recorded, Shared, Stream, lock};
 use crate::{capture, current, raw};
 
 /// `CU_EVENT_BLOCKING_SYNC`, `DISABLE_TIMING`, `INTERPROCESS`.
@@ -20,26 +22,38 @@ const DISABLE_TIMING: c_uint = 2;
 const INTERPROCESS: c_uint = 4;
 /// `CU_EVENT_RECORD_EXTERNAL` and `CU_EVENT_WAIT_EXTERNAL`: in a capture, a node of its own. Of no use elsewhere.
 const EXTERNAL: c_uint = 1;
+/// How often a thread that waits for an event of several processes looks at it.
+const LOOK: Duration = Duration::from_micros(50);
 
 pub(crate) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
     let driver = driver()?;
     let context = current::context(driver)?;
-    if flags & INTERPROCESS != 0 {
-        return Err(CUresult::ERROR_NOT_SUPPORTED);
-    }
-    if flags & !(BLOCKING_SYNC | DISABLE_TIMING) != 0 || event.is_null() {
+    let interprocess = flags & INTERPROCESS != 0;
+    let timing = flags & DISABLE_TIMING == 0;
+    if flags & !(BLOCKING_SYNC | DISABLE_TIMING | INTERPROCESS) != 0
+        || event.is_null()
+        || (interprocess && timing)
+    {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    let shared = if interprocess { Some(share::make_event(driver)?) } else { None };
+    let handle = enter(driver, timing, context.handle, shared);
+    raw::store(event, CUevent::from_addr(handle))
+}
+
+/// Enters an event into the books.
+pub(crate) fn enter(driver: &Driver, timing: bool, context: usize, shared: Option<Shared>) -> usize {
     let made = Event {
         id: driver.next_event_id(),
-        timing: flags & DISABLE_TIMING == 0,
-        context: context.handle,
+        timing,
+        context,
+        shared,
         recorded: Mutex::new(None),
         captured: Mutex::new(None),
     };
     let handle = driver.events.reserve();
     driver.events.insert(handle, Arc::new(made));
-    raw::store(event, CUevent::from_addr(handle))
+    handle
 }
 
 pub(crate) fn find(driver: &Driver, event: CUevent) -> Result<Arc<Event>, CUresult> {
@@ -76,7 +90,15 @@ fn record_with_flags(mode: ThreadMode, event: CUevent, stream: CUstream, flags: 
 
 /// Records an event in a stream that runs.
 pub(crate) fn record_in(driver: &Driver, stream: &Arc<Stream>, event: &Event) -> Answer {
-    let command = if event.timing { Command::Stamp { event: event.id } } else { Command::Nothing };
+    let command = match &event.shared {
+        Some(shared) => Command::WriteValue {
+            at: Place::Host(shared.event.word()),
+            value: shared.event.record(),
+            width: Width::Double,
+        },
+        None if event.timing => Command::Stamp { event: event.id },
+        None => Command::Nothing,
+    };
     let mut recorded = lock(&event.recorded);
     let seq = driver.submit(stream, [command])?;
     *recorded = Some(Recorded { stream: Arc::clone(stream), seq });
@@ -99,6 +121,16 @@ pub(crate) fn wait_in(driver: &Driver, stream: &Arc<Stream>, event: &Event) -> A
     let captured = lock(&event.captured).clone();
     if let Some((capture, nodes)) = captured {
         return capture::wait_for(driver, stream, &capture, &nodes);
+    }
+    if let Some(shared) = &event.shared {
+        let last = shared.event.last();
+        capture::isolated(stream)?;
+        if !shared.event.is_reached(last) {
+            let (at, width) = (Place::Host(shared.event.word()), Width::Double);
+            let wait = Command::WaitValue { at, value: last, width, condition: Condition::AtLeast };
+            driver.submit(stream, [wait])?;
+        }
+        return Ok(());
     }
     let recorded = lock(&event.recorded).clone();
     let Some(point) = recorded else { return Ok(()) };
@@ -135,6 +167,10 @@ pub(crate) fn cuEventQuery(event: CUevent) -> Answer {
     let driver = driver()?;
     let event = find(driver, event)?;
     may_ask(driver, &event)?;
+    if let Some(shared) = &event.shared {
+        let reached = shared.event.is_reached(shared.event.last());
+        return if reached { Ok(()) } else { Err(CUresult::ERROR_NOT_READY) };
+    }
     let recorded = lock(&event.recorded).clone();
     let Some(point) = recorded else { return Ok(()) };
     if !driver.is_done(point.stream.slot, point.seq) {
@@ -147,6 +183,17 @@ pub(crate) fn cuEventSynchronize(event: CUevent) -> Answer {
     let driver = driver()?;
     let event = find(driver, event)?;
     may_ask(driver, &event)?;
+    if let Some(shared) = &event.shared {
+        let last = shared.event.last();
+        let context = current::resolve(driver, event.context)?;
+        // The word is written by the server, which knows of nobody to wake.
+        while !shared.event.is_reached(last) {
+            driver.context_error(context.number)?;
+            std::thread::park_timeout(LOOK);
+        }
+        driver.synchronised();
+        return Ok(());
+    }
     let recorded = lock(&event.recorded).clone();
     let answer = recorded.map_or(Ok(()), |point| driver.wait(&point.stream, point.seq));
     driver.synchronised();
@@ -186,6 +233,9 @@ pub(crate) fn cuEventElapsedTime_v2(milliseconds: *mut f32, start: CUevent, end:
 pub(crate) fn cuEventDestroy_v2(event: CUevent) -> Answer {
     let driver = driver()?;
     let event = driver.events.remove(event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    if let Some(token) = event.shared.as_ref().and_then(|shared| shared.token) {
+        driver.hold(Holding::EndEvent { token })?;
+    }
     let recorded = lock(&event.recorded).clone();
     if let Some(point) = recorded.filter(|point| event.timing && point.stream.context_is_alive()) {
         // In stream order: the moment must not be noted after it was forgotten.

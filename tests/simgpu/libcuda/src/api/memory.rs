@@ -8,7 +8,7 @@ use headgate_abi::cuda::symbols::ThreadMode;
 use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUmemoryPool, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Holding, Place, Reply, Request};
 
-use super::{context, device, graph, twins};
+use super::{context, device, graph, share, twins};
 use crate::driver::{Answer, Driver, driver};
 use crate::graph::memory::NodeMemory;
 use crate::objects::{Allocation, Context, Origin, lock};
@@ -132,6 +132,10 @@ pub(crate) fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
     }
     capture::forbid_unsafe_call(driver)?;
     let (start, allocation) = find(driver, dptr).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    if allocation.origin == Origin::ImportedFromPool && start == dptr {
+        context::synchronise(driver, &current)?;
+        return share::close(driver, dptr, Origin::ImportedFromPool);
+    }
     let freeable =
         matches!(allocation.origin, Origin::Plain | Origin::Managed | Origin::Pool(_) | Origin::Node);
     if start != dptr || !freeable {
@@ -178,6 +182,11 @@ fn free_async(mode: ThreadMode, dptr: CUdeviceptr, stream: CUstream) -> Answer {
         driver.submit(&stream, [Command::ReturnNode { address: dptr }])?;
         drop(freed);
         return Ok(());
+    }
+    if find(driver, dptr).is_some_and(|(_, found)| found.origin == Origin::ImportedFromPool) {
+        // The exporter may free it only after this free was waited for: waiting here changes nothing it could see.
+        driver.wait(&stream, stream.last())?;
+        return share::close(driver, dptr, Origin::ImportedFromPool);
     }
     take(driver, dptr, |allocation| matches!(allocation.origin, Origin::Pool(_)))?;
     driver.submit(&stream, [Command::Free { address: dptr }]).map(|_| ())

@@ -10,6 +10,8 @@ mod vmm;
 mod array;
 mod share;
 mod legacy;
+mod oldest;
+mod interop;
 mod together;
 mod green;
 pub(crate) mod graph;
@@ -93,8 +95,8 @@ pub(crate) use copy::{
 pub(crate) use module::{
     cuFuncGetAttribute, cuFuncGetModule, cuFuncGetName, cuFuncGetParamInfo, cuFuncSetAttribute,
     cuFuncSetCacheConfig, cuKernelGetFunction, cuLibraryGetKernel, cuLibraryGetModule, cuLibraryLoadData,
-    cuLibraryUnload, cuModuleGetFunction, cuModuleGetGlobal_v2, cuModuleLoad, cuModuleLoadData,
-    cuModuleLoadDataEx, cuModuleLoadFatBinary, cuModuleUnload,
+    cuLibraryLoadFromFile, cuLibraryUnload, cuModuleGetFunction, cuModuleGetGlobal_v2, cuModuleLoad,
+    cuModuleLoadData, cuModuleLoadDataEx, cuModuleLoadFatBinary, cuModuleUnload,
 };
 
 pub(crate) use kernel::{
@@ -132,7 +134,9 @@ pub(crate) use event::{
 pub(crate) use pool::{
     cuDeviceGetMemPool, cuDeviceSetMemPool, cuMemAllocAsync, cuMemAllocAsync_ptsz, cuMemAllocFromPoolAsync,
     cuMemAllocFromPoolAsync_ptsz, cuMemPoolCreate, cuMemPoolDestroy, cuMemPoolExportPointer,
-    cuMemPoolGetAccess, cuMemPoolGetAttribute, cuMemPoolSetAccess, cuMemPoolSetAttribute, cuMemPoolTrimTo,
+    cuMemPoolExportToShareableHandle, cuMemPoolGetAccess, cuMemPoolGetAttribute,
+    cuMemPoolImportFromShareableHandle, cuMemPoolImportPointer, cuMemPoolSetAccess, cuMemPoolSetAttribute,
+    cuMemPoolTrimTo,
 };
 
 pub(crate) use vmm::{
@@ -150,7 +154,7 @@ pub(crate) use array::{
 
 pub(crate) use share::{
     cuDestroyExternalMemory, cuExternalMemoryGetMappedBuffer, cuImportExternalMemory, cuIpcCloseMemHandle,
-    cuIpcGetMemHandle, cuIpcOpenMemHandle, cuIpcOpenMemHandle_v2,
+    cuIpcGetEventHandle, cuIpcGetMemHandle, cuIpcOpenEventHandle, cuIpcOpenMemHandle, cuIpcOpenMemHandle_v2,
 };
 
 pub(crate) use graph::build::{
@@ -224,3 +228,16 @@ pub(crate) use pool::{cuMemGetDefaultMemPool, cuMemGetMemPool, cuMemSetMemPool};
 pub(crate) use vmm::{cuMulticastBindAddr, cuMulticastBindAddr_v2, cuMulticastBindMem_v2};
 
 pub(crate) use stream::{cuStreamGetDevice, cuStreamGetDevice_ptsz, cuStreamGetId, cuStreamGetId_ptsz};
+
+pub(crate) use oldest::{
+    cuCtxAttach, cuCtxCreate, cuCtxDestroy, cuCtxDetach, cuCtxPopCurrent, cuCtxPushCurrent, cuDeviceTotalMem,
+    cuEventDestroy, cuMemFree, cuMemGetInfo, cuStreamDestroy,
+};
+
+pub(crate) use interop::{
+    cuGLCtxCreate, cuGLCtxCreate_v2, cuGraphicsMapResources, cuGraphicsMapResources_ptsz,
+    cuGraphicsResourceGetMappedMipmappedArray, cuGraphicsResourceGetMappedPointer,
+    cuGraphicsResourceGetMappedPointer_v2, cuGraphicsResourceSetMapFlags, cuGraphicsResourceSetMapFlags_v2,
+    cuGraphicsSubResourceGetMappedArray, cuGraphicsUnmapResources, cuGraphicsUnmapResources_ptsz,
+    cuGraphicsUnregisterResource, cuVDPAUCtxCreate, cuVDPAUCtxCreate_v2,
+};

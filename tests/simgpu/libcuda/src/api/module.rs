@@ -59,8 +59,8 @@ pub(super) fn write_log(count: c_uint, options: *mut CUenum, values: *mut *mut c
     bytes_at.map_or(Ok(()), |index| raw::store(values.wrapping_add(index), written))
 }
 
-pub(crate) fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> Answer {
-    driver()?;
+/// A file's image.
+fn read(path: *const c_char) -> Result<Vec<u8>, CUresult> {
     let path = raw::text(path)?;
     let mut bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => CUresult::ERROR_FILE_NOT_FOUND,
@@ -68,7 +68,12 @@ pub(crate) fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> Answer
     })?;
     // Room for the terminator, and for a header that is looked at before it is known to be one.
     bytes.extend_from_slice(&[0; 64]);
-    cuModuleLoadData(module, bytes.as_ptr().cast())
+    Ok(bytes)
+}
+
+pub(crate) fn cuModuleLoad(module: *mut CUmodule, path: *const c_char) -> Answer {
+    driver()?;
+    cuModuleLoadData(module, read(path)?.as_ptr().cast())
 }
 
 pub(crate) fn cuModuleLoadData(module: *mut CUmodule, image: *const c_void) -> Answer {
@@ -187,6 +192,23 @@ pub(crate) fn cuLibraryLoadData(
     let handle = driver.libraries.reserve();
     driver.libraries.insert(handle, Arc::new(made));
     raw::store(library, CUlibrary::from_addr(handle))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the signature is the driver API's")]
+pub(crate) fn cuLibraryLoadFromFile(
+    library: *mut CUlibrary,
+    path: *const c_char,
+    jit_options: *mut CUenum,
+    jit_values: *mut *mut c_void,
+    jit_count: c_uint,
+    options: *mut CUenum,
+    values: *mut *mut c_void,
+    count: c_uint,
+) -> Answer {
+    driver()?;
+    let image = read(path)?;
+    let code = image.as_ptr().cast();
+    cuLibraryLoadData(library, code, jit_options, jit_values, jit_count, options, values, count)
 }
 
 pub(crate) fn cuLibraryUnload(library: CUlibrary) -> Answer {

@@ -1,7 +1,7 @@
 //! Memory pools and stream-ordered allocation.
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,7 +17,7 @@ use super::{device, memory, share, twins};
 use crate::driver::{Answer, Driver, driver};
 use crate::graph::Work;
 use crate::graph::memory::NodeMemory;
-use crate::objects::{Allocation, Origin, Pool, lock};
+use crate::objects::{Allocation, IMPORTED_POOL, Origin, Pool, lock};
 use crate::{capture, current, raw};
 
 fn find(driver: &Driver, pool: CUmemoryPool) -> Result<Arc<Pool>, CUresult> {
@@ -118,7 +118,66 @@ pub(crate) fn cuMemPoolDestroy(pool: CUmemoryPool) -> Answer {
             *current = driver.default_pools[device];
         }
     }
+    if known.number == IMPORTED_POOL {
+        return Ok(());
+    }
     driver.hold(Holding::EndPool { pool: known.number }).map(|_| ())
+}
+
+/// What the descriptor of an exported pool holds: which device the pool is on.
+const POOL_NOTE: &str = "headgate-simgpu-pool ";
+
+/// The descriptor names the pool; its allocations are exported one by one.
+pub(crate) fn cuMemPoolExportToShareableHandle(
+    to: *mut c_void,
+    pool: CUmemoryPool,
+    kind: CUenum,
+    flags: u64,
+) -> Answer {
+    let driver = driver()?;
+    let known = find(driver, pool)?;
+    let allowed = kind == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && known.handle_types & kind != 0;
+    if to.is_null() || flags != 0 || !allowed || known.number == IMPORTED_POOL {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let note = format!("{POOL_NOTE}{}", known.device);
+    let descriptor = raw::note(note.as_bytes()).ok_or(CUresult::ERROR_OPERATING_SYSTEM)?;
+    raw::store(to.cast::<c_int>(), descriptor)
+}
+
+/// The descriptor travels in the pointer itself. "Imported memory pools do not support creating new allocations."
+pub(crate) fn cuMemPoolImportFromShareableHandle(
+    pool: *mut CUmemoryPool,
+    os_handle: *mut c_void,
+    kind: CUenum,
+    flags: u64,
+) -> Answer {
+    let driver = driver()?;
+    if pool.is_null() || kind != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || flags != 0 {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let descriptor = c_int::try_from(os_handle.addr()).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    let note = raw::noted(descriptor).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let note = String::from_utf8(note).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
+    let device = note.strip_prefix(POOL_NOTE).and_then(|device| device.parse().ok());
+    let device = device::index(driver, device.ok_or(CUresult::ERROR_INVALID_VALUE)?)?;
+    let handle = driver.pools.reserve();
+    driver.pools.insert(handle, Arc::new(Pool::new(IMPORTED_POOL, device, false, 0)));
+    raw::store(pool, CUmemoryPool::from_addr(handle))
+}
+
+/// Freed by `cuMemFree` or `cuMemFreeAsync`, and in every importer before the exporter frees it.
+pub(crate) fn cuMemPoolImportPointer(
+    ptr: *mut CUdeviceptr,
+    pool: CUmemoryPool,
+    data: *mut CUmemPoolPtrExportData,
+) -> Answer {
+    let driver = driver()?;
+    let data = raw::load(data.cast_const())?;
+    if ptr.is_null() || find(driver, pool)?.number != IMPORTED_POOL {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    raw::store(ptr, share::open(driver, &data.reserved, Origin::ImportedFromPool)?)
 }
 
 const REUSE_FOLLOW: CUenum = 1;
@@ -213,7 +272,8 @@ pub(crate) fn cuDeviceGetMemPool(pool: *mut CUmemoryPool, dev: CUdevice) -> Answ
 pub(crate) fn cuDeviceSetMemPool(dev: CUdevice, pool: CUmemoryPool) -> Answer {
     let driver = driver()?;
     let device = device::index(driver, dev)?;
-    if find(driver, pool)?.device != device {
+    let known = find(driver, pool)?;
+    if known.device != device || known.number == IMPORTED_POOL {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     lock(&driver.current_pools)[device] = pool.addr();

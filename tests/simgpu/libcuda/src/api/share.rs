@@ -1,24 +1,27 @@
 //! Memory of other processes, and of other programming interfaces.
 //!
 //! The importer pays nothing. Using memory that its exporter has freed is undefined, as CUDA says; here the bytes are
-//! whatever the exporter's addresses hold. Events of other processes are not simulated.
+//! whatever the exporter's addresses hold.
 #![allow(non_snake_case, reason = "the names are those of the driver API")]
 
 use core::ffi::c_uint;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use headgate_abi::cuda::types::{
-    CUDA_EXTERNAL_MEMORY_BUFFER_DESC, CUDA_EXTERNAL_MEMORY_HANDLE_DESC, CUdeviceptr, CUexternalMemory,
-    CUipcMemHandle, CUresult,
+    CUDA_EXTERNAL_MEMORY_BUFFER_DESC, CUDA_EXTERNAL_MEMORY_HANDLE_DESC, CUdeviceptr, CUevent,
+    CUexternalMemory, CUipcEventHandle, CUipcMemHandle, CUresult,
 };
-use headgate_simgpu::protocol::{Holding, Reply};
+use headgate_simgpu::protocol::{Holding, Reply, Request};
+use headgate_simgpu::shared_event::SharedEvent;
 
-use super::{context, device, memory, vmm};
-use crate::driver::{Answer, Driver, driver};
-use crate::objects::{Allocation, Origin, lock};
+use super::{context, device, event, memory, vmm};
+use crate::driver::{Answer, Driver, accept, driver, lost};
+use crate::objects::{Allocation, Origin, Shared, lock};
 use crate::{current, raw};
 
 const MAGIC: u64 = 0x6873_6d69_7364_6768;
+const EVENT_MAGIC: u64 = 0x6873_6576_7364_6768;
 
 /// What another process needs to know of an allocation.
 pub(crate) fn name(driver: &Driver, address: u64) -> Result<[u8; 64], CUresult> {
@@ -41,7 +44,7 @@ fn word(name: &[u8; 64], index: usize) -> u64 {
 }
 
 /// Shows another process's allocation.
-pub(crate) fn open(driver: &Driver, name: &[u8; 64]) -> Result<u64, CUresult> {
+pub(crate) fn open(driver: &Driver, name: &[u8; 64], origin: Origin) -> Result<u64, CUresult> {
     if word(name, 0) != MAGIC {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
@@ -50,8 +53,7 @@ pub(crate) fn open(driver: &Driver, name: &[u8; 64]) -> Result<u64, CUresult> {
     let address = vmm::reserve(driver, room, granule, 0)?;
     match driver.hold(Holding::Open { token: word(name, 1), address }) {
         Ok(Reply::Shared { bytes, device, .. }) => {
-            let allocation =
-                Allocation { bytes, context: 0, device: device as usize, origin: Origin::Imported };
+            let allocation = Allocation { bytes, context: 0, device: device as usize, origin };
             memory::enter(driver, address, allocation);
             Ok(address)
         }
@@ -78,7 +80,7 @@ pub(crate) fn cuIpcOpenMemHandle_v2(dptr: *mut CUdeviceptr, handle: CUipcMemHand
     if dptr.is_null() || flags != LAZY_ENABLE_PEER_ACCESS {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    raw::store(dptr, open(driver, &handle.reserved)?)
+    raw::store(dptr, open(driver, &handle.reserved, Origin::Imported)?)
 }
 
 pub(crate) fn cuIpcOpenMemHandle(dptr: *mut CUdeviceptr, handle: CUipcMemHandle, flags: c_uint) -> Answer {
@@ -88,9 +90,59 @@ pub(crate) fn cuIpcOpenMemHandle(dptr: *mut CUdeviceptr, handle: CUipcMemHandle,
 pub(crate) fn cuIpcCloseMemHandle(dptr: CUdeviceptr) -> Answer {
     let driver = driver()?;
     context::synchronise(driver, &*current::context(driver)?)?;
-    let allocation = memory::take(driver, dptr, |allocation| allocation.origin == Origin::Imported)?;
-    driver.hold(Holding::Unmap { address: dptr, bytes: allocation.bytes })?;
-    vmm::unreserve(driver, dptr, allocation.bytes.next_multiple_of(driver.connection.node().granule))
+    close(driver, dptr, Origin::Imported)
+}
+
+/// Takes another process's allocation out of sight.
+pub(crate) fn close(driver: &Driver, address: u64, origin: Origin) -> Answer {
+    let allocation = memory::take(driver, address, |allocation| allocation.origin == origin)?;
+    driver.hold(Holding::Unmap { address, bytes: allocation.bytes })?;
+    vmm::unreserve(driver, address, allocation.bytes.next_multiple_of(driver.connection.node().granule))
+}
+
+/// Maps the memory of an event, and lets the device write there.
+fn enter_event(driver: &Driver, file: Option<OwnedFd>) -> Result<Arc<SharedEvent>, CUresult> {
+    let file = file.ok_or(CUresult::ERROR_OPERATING_SYSTEM)?;
+    let event = SharedEvent::open(&file).map_err(|_| CUresult::ERROR_OPERATING_SYSTEM)?;
+    driver.connection.post(&Request::Pin { range: event.range() }).map_err(lost)?;
+    let event = Arc::new(event);
+    lock(&driver.event_memory).push(Arc::clone(&event));
+    Ok(event)
+}
+
+/// The part of an event that other processes can open.
+pub(crate) fn make_event(driver: &Driver) -> Result<Shared, CUresult> {
+    let asked = driver.connection.ask_for_file(&Request::Holding(Holding::MakeEvent));
+    let (reply, file) = asked.map_err(lost)?;
+    match accept(reply)? {
+        Reply::Block(token) => Ok(Shared { event: enter_event(driver, file)?, token: Some(token) }),
+        other => Err(device::out_of_turn(other)),
+    }
+}
+
+pub(crate) fn cuIpcGetEventHandle(handle: *mut CUipcEventHandle, event: CUevent) -> Answer {
+    let driver = driver()?;
+    let known = event::find(driver, event)?;
+    let token = known.shared.as_ref().and_then(|shared| shared.token);
+    let token = token.ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    let mut name = [0; 64];
+    for (part, word) in name.chunks_mut(8).zip([EVENT_MAGIC, token]) {
+        part.copy_from_slice(&word.to_le_bytes());
+    }
+    raw::store(handle, CUipcEventHandle { reserved: name })
+}
+
+pub(crate) fn cuIpcOpenEventHandle(to: *mut CUevent, handle: CUipcEventHandle) -> Answer {
+    let driver = driver()?;
+    let context = current::context(driver)?;
+    if to.is_null() || word(&handle.reserved, 0) != EVENT_MAGIC {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    let request = Request::Holding(Holding::OpenEvent { token: word(&handle.reserved, 1) });
+    let (reply, file) = driver.connection.ask_for_file(&request).map_err(lost)?;
+    accept(reply)?;
+    let shared = Shared { event: enter_event(driver, file)?, token: None };
+    raw::store(to, CUevent::from_addr(event::enter(driver, false, context.handle, Some(shared))))
 }
 
 /// `CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD`: the only interface that hands out memory here is this one, by
