@@ -6,7 +6,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 
 use headgate_abi::cuda::types::*;
-use headgate_abi::cuda::{CUresult, Symbol};
+use headgate_abi::cuda::{CUresult, Family, Symbol};
 use headgate_abi::nvml::*;
 
 use crate::boundary::{cross, inside, shield};
@@ -14,8 +14,8 @@ use crate::driver::{self, Out};
 use crate::intercept::{array, context, graph, launch, memory, physical, pool, processes, view};
 use crate::{resolve, session};
 
-/// The meaning of each hooked call, by name. A hooked row without a line here counts as one that waits for the
-/// device.
+/// The meaning of each hooked call, by name. A hooked row without a line here counts as one that waits for the device;
+/// if it is of a family that does not ([`only_observed`]), the library is not built.
 macro_rules! meaning {
     (cuInit, $flags:ident) => {
         context::init()
@@ -364,11 +364,27 @@ macro_rules! meaning {
         launch::launch($s, false)
     };
 
-    // Synchronisation, polls, event records and synchronous copies; and the beginning of a capture, because a batch
-    // that is open then could not be ended in the stream before the capture ends.
-    ($name:ident $(, $a:ident)*) => {
+    ($name:ident $(, $a:ident)*) => {{
+        const _: () = assert!(
+            only_observed(Symbol::$name.row().family),
+            concat!(
+                "`meaning!` needs a line for ",
+                stringify!($name),
+                ": calls of its family do more than wait"
+            )
+        );
         launch::observe()
-    };
+    }};
+}
+
+/// Families of which the hook only has to see that the device is waited for, asked, or marked: synchronisation, polls,
+/// event records and synchronous copies; and the beginning of a capture, because a batch that is open then could not be
+/// ended in the stream before the capture ends.
+const fn only_observed(family: Family) -> bool {
+    matches!(
+        family,
+        Family::Synchronize | Family::Poll | Family::EventRecord | Family::SynchronousCopy | Family::Capture
+    )
 }
 
 /// The stream of an extended launch.

@@ -278,7 +278,7 @@ pub const COUNT: usize = ROWS.len();
 impl Symbol {
     /// The symbol's row.
     #[must_use]
-    pub fn row(self) -> &'static Row {
+    pub const fn row(self) -> &'static Row {
         &ROWS[self as usize]
     }
 
