@@ -236,10 +236,15 @@ pub(crate) fn overlaps_predecessor(config: *const CUlaunchConfig) -> bool {
 }
 
 /// Lets the GPU write to a page of this process, and gives the address the GPU knows it by.
+///
+/// While any thread captures in global mode, registering would be refused and that capture ended: the driver takes it for
+/// a call that might wait for what is being captured. It does not, so the thread says it knows what it does.
 pub(crate) fn register_page(page: *mut u8, bytes: usize) -> Result<CUdeviceptr, CUresult> {
     const PORTABLE_AND_MAPPED: c_uint = 0x1 | 0x2;
-    // SAFETY: the page is mapped, writable and never unmapped.
-    let status = unsafe { cuda::cuMemHostRegister_v2(page.cast(), bytes, PORTABLE_AND_MAPPED) };
+    let status = harmless_to_captures(|| {
+        // SAFETY: the page is mapped, writable and never unmapped.
+        unsafe { cuda::cuMemHostRegister_v2(page.cast(), bytes, PORTABLE_AND_MAPPED) }
+    });
     if !status.is_success() && status != CUresult::ERROR_HOST_MEMORY_ALREADY_REGISTERED {
         return Err(status);
     }
@@ -247,6 +252,25 @@ pub(crate) fn register_page(page: *mut u8, bytes: usize) -> Result<CUdeviceptr, 
     // SAFETY: the output is valid for writing; the page is registered.
     let status = unsafe { cuda::cuMemHostGetDevicePointer_v2(&raw mut address, page.cast(), 0) };
     if status.is_success() { Ok(address) } else { Err(status) }
+}
+
+/// Does something in the thread's relaxed capture mode, and puts its own mode back. Drivers that cannot switch (before
+/// CUDA 10.1) do it as they are.
+fn harmless_to_captures<T>(work: impl FnOnce() -> T) -> T {
+    /// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+    const RELAXED: CUenum = 2;
+    let mut mode = RELAXED;
+    // SAFETY: valid for reading and writing; holds the thread's own mode afterwards.
+    let switched = unsafe { cuda::cuThreadExchangeStreamCaptureMode(&raw mut mode) }.is_success();
+    let outcome = work();
+    if switched {
+        // SAFETY: as above, the other way round.
+        let back = unsafe { cuda::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+        if !back.is_success() {
+            crate::log::event(format_args!("the thread's capture mode cannot be put back: {back:?}"));
+        }
+    }
+    outcome
 }
 
 /// A value that a program passes by address, such as a structure that describes what it asks for.

@@ -44,6 +44,20 @@ fn a_stream_that_joins_a_capture_with_a_batch_under_way_records_only_what_it_is_
 }
 
 #[test]
+fn the_first_launches_of_a_thread_harm_no_capture_of_another() {
+    let node = node(vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)], 10);
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    // The first batch of the process: its seat is registered with the driver now, which a capture in global mode forbids
+    // every thread.
+    assert_eq!(puppet.must("capture-beside 100"), [0]);
+    puppet.must("sync");
+    assert_eq!(puppet.must("count"), [100]);
+    let followed = node.metrics().unwrap().value("headgate_gate_backend", &["backend=\"memops\""]);
+    assert_eq!(followed, Some(1.0), "the seat was registered all the same");
+}
+
+#[test]
 fn launches_of_a_graph_wait_at_the_gate_from_the_first_on() {
     let node = node(vec![TenantSpec::new("review").sm(20).with("mode: hard")], 1_000);
     let mut puppet = Puppet::in_tenant(&node, "review");

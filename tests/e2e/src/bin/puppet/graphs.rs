@@ -3,6 +3,7 @@
 //! ```text
 //! capture N        captures N launches of the loaded kernel and makes them ready; answers the number of nodes
 //! capture-join N   the same in a stream that joins the capture of another
+//! capture-beside N another thread makes N launches while this one captures nothing; answers the number of nodes
 //! replay N         launches that graph N times
 //! ```
 
@@ -21,6 +22,10 @@ pub(crate) fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> 
             Err(status) => answer(status, &[]),
         },
         "capture-join" => match joined(libraries, state, times) {
+            Ok(nodes) => answer(0, &[nodes]),
+            Err(status) => answer(status, &[]),
+        },
+        "capture-beside" => match beside(libraries, state, times) {
             Ok(nodes) => answer(0, &[nodes]),
             Err(status) => answer(status, &[]),
         },
@@ -73,6 +78,27 @@ fn joined(libraries: &Libraries, state: &mut State, launches: u64) -> Result<u64
     let outcome = (0..launches).try_for_each(|_| check(launch(libraries, state)));
     check(call!(libraries, "cuEventRecord", 2000, (usize, usize), (join, state.stream)))?;
     wait(origin, join)?;
+    finish(libraries, state, origin, outcome)
+}
+
+/// The launches are another thread's, in the loaded kernel's stream, and have nothing to do with the capture that this
+/// thread has begun elsewhere, in the mode that calls of any thread can end.
+fn beside(libraries: &Libraries, state: &mut State, launches: u64) -> Result<u64, Status> {
+    const NON_BLOCKING: c_uint = 1;
+    let (mut origin, mut context) = (0usize, 0usize);
+    let out = &raw mut context;
+    check(call!(libraries, "cuCtxGetCurrent", 4000, (*mut usize), (out)))?;
+    let out = &raw mut origin;
+    check(call!(libraries, "cuStreamCreate", 2000, (*mut usize, c_uint), (out, NON_BLOCKING)))?;
+    check(call!(libraries, "cuStreamBeginCapture_v2", 10010, (usize, c_uint), (origin, GLOBAL)))?;
+    let by_proc_address = libraries.by_proc_address;
+    let other = &*state;
+    let work = move || {
+        let libraries = &Libraries::open(by_proc_address);
+        check(call!(libraries, "cuCtxSetCurrent", 4000, (usize), (context)))?;
+        (0..launches).try_for_each(|_| check(launch(libraries, other)))
+    };
+    let outcome = std::thread::scope(|threads| threads.spawn(work).join()).map_err(|_| NOT_FOUND)?;
     finish(libraries, state, origin, outcome)
 }
 

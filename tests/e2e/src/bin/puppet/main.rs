@@ -124,7 +124,7 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "info" | "total" | "nvml" | "nvml2" => view(libraries, words[0]),
         "load" | "launch" | "sync" | "count" => work(libraries, state, words),
         "dependent" => launches::dependent(libraries, state, number(words, 1)),
-        "capture" | "capture-join" | "replay" => graphs::obey(libraries, state, words),
+        "capture" | "capture-join" | "capture-beside" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
         "free-address" => answer(call!(libraries, "cuMemFree_v2", 3020, (u64), (number(words, 1))), &[]),
         "fork" => fork(libraries),
@@ -292,7 +292,7 @@ fn load(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
     answer(status, &[])
 }
 
-fn launch(libraries: &Libraries, state: &mut State) -> Status {
+fn launch(libraries: &Libraries, state: &State) -> Status {
     let mut counter = state.counter;
     let mut parameters = [(&raw mut counter).cast::<c_void>()];
     let (function, stream, parameters) = (state.function, state.stream, parameters.as_mut_ptr());
@@ -317,14 +317,18 @@ fn launch(libraries: &Libraries, state: &mut State) -> Status {
     )
 }
 
-/// Forks; the child tries to start CUDA and reports how that went as its exit status.
+/// Forks; the child tries to start CUDA and to take a MiB, and reports how that went as its exit status.
 fn fork(libraries: &Libraries) -> String {
     // SAFETY: the child only makes driver calls and leaves without running destructors.
     let child = unsafe { libc::fork() };
     if child == 0 {
-        let status = call!(libraries, "cuInit", 2000, (c_uint), (0));
+        let mut state = State::default();
+        let orders: [&[&str]; 2] = [&["init"], &["alloc", "1048576"]];
+        let failed = orders.into_iter().map(|order| obey(libraries, &mut state, order));
+        let failed = failed.filter_map(|answer| answer.strip_prefix("err ")?.parse::<Status>().ok()).next();
+        let status = failed.map_or(0, |code| u8::try_from(code).unwrap_or(255));
         // SAFETY: leaves at once.
-        unsafe { libc::_exit(c_int::from(u8::try_from(status).unwrap_or(255))) };
+        unsafe { libc::_exit(c_int::from(status)) };
     }
     let mut status = 0;
     // SAFETY: waits for the child made above.
