@@ -226,8 +226,8 @@ macro_rules! meaning {
     (cuCtxCreate, $($a:ident),*) => {
         context::create()
     };
-    (cuCtxAttach, $($a:ident),*) => {
-        context::create()
+    (cuCtxAttach, $ctx:ident, $flags:ident) => {
+        context::attach(Out($ctx))
     };
     (cuGLCtxCreate, $($a:ident),*) => {
         context::create()
@@ -245,7 +245,7 @@ macro_rules! meaning {
         context::destroy($ctx)
     };
     (cuCtxDetach, $ctx:ident) => {
-        context::destroy($ctx)
+        context::detach($ctx)
     };
     (cuCtxPushCurrent, $ctx:ident) => {
         context::switch()
@@ -326,6 +326,9 @@ macro_rules! meaning {
     };
     (cuCtxSetCurrent, $ctx:ident) => {
         context::switch()
+    };
+    (cuStreamDestroy, $s:ident) => {
+        context::stream_destroyed()
     };
     (cuStreamDestroy_v2, $s:ident) => {
         context::stream_destroyed()

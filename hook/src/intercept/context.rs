@@ -3,7 +3,8 @@
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUdevice};
 
-use crate::ledger::overhead;
+use crate::driver::Out;
+use crate::ledger::{overhead, users};
 use crate::verdict::{Denial, NoSettlement, Verdict};
 use crate::{driver, lanes, ledger, pace, session};
 
@@ -51,6 +52,30 @@ pub(crate) fn destroy(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CU
     pace::flush();
     Verdict::ForwardThen(move |status: CUresult| {
         if status.is_success() {
+            ended(context);
+        }
+        status
+    })
+}
+
+/// `cuCtxAttach`: one more user of the current context, which therefore outlives a `cuCtxDetach`.
+pub(crate) fn attach(context: Out<CUcontext>) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    match session::require() {
+        Err(status) => Verdict::Deny(status, Denial::NoSeat),
+        Ok(_) => Verdict::ForwardThen(move |status: CUresult| {
+            if let Some(context) = context.get().filter(|_| status.is_success()) {
+                users::attach(context);
+            }
+            status
+        }),
+    }
+}
+
+/// `cuCtxDetach`: one user less; the context ends with its last one.
+pub(crate) fn detach(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    Verdict::ForwardThen(move |status: CUresult| {
+        if status.is_success() && !users::detach(context) {
             ended(context);
         }
         status

@@ -3,7 +3,8 @@
 //! Charges go to the shared ledger first and are noted here once the driver has answered. Each kind of holding
 //! has a room: [`addresses`] (the hot one), [`arrays`], [`pools`] (stream-ordered memory, of which the driver
 //! keeps more than programs asked for), [`blocks`] (physical memory with handles and mappings), [`graphs`]
-//! (what graphs allocate when they run) and [`overhead`] (what contexts and code take).
+//! (what graphs allocate when they run) and [`overhead`] (what contexts and code take). [`users`] knows when a context ends
+//! that is given up more than once.
 //!
 //! No lock of this module is held across a driver call.
 
@@ -13,6 +14,7 @@ pub(crate) mod blocks;
 pub(crate) mod graphs;
 pub(crate) mod overhead;
 pub(crate) mod pools;
+pub(crate) mod users;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{
@@ -57,6 +59,7 @@ struct Holdings {
     blocks: Mutex<blocks::Blocks>,
     graphs: Mutex<graphs::Graphs>,
     overhead: Mutex<overhead::Overhead>,
+    users: Mutex<users::Users>,
 }
 
 static HOLDINGS: AtomicPtr<Holdings> = AtomicPtr::new(std::ptr::null_mut());
@@ -186,6 +189,7 @@ pub(crate) fn end_context(context: CUcontext) {
     gone.extend(arrays::end_context(context));
     gone.into_iter().for_each(Held::end);
     overhead::end_context(context);
+    users::end_context(context);
     pools::look_at_all();
 }
 

@@ -42,7 +42,7 @@ macro_rules! cuda_rows_launch {
             cuStreamSetAttribute_ptsz (stream: CUstream, attr: CUenum, value: *const c_void) ["cuStreamSetAttribute", 11000, PerThread, Stream, passed];
             cuGreenCtxWaitEvent (ctx: CUgreenCtx, h_event: CUevent) ["cuGreenCtxWaitEvent", 12040, Base, Stream, passed];
             cuGreenCtxStreamCreate (stream: *mut CUstream, green_ctx: CUgreenCtx, flags: c_uint, priority: c_int) ["cuGreenCtxStreamCreate", 12050, Base, Stream, passed];
-            cuStreamDestroy (stream: CUstream) ["cuStreamDestroy", 2000, Base, StreamEnd, passed];
+            cuStreamDestroy (stream: CUstream) ["cuStreamDestroy", 2000, Base, StreamEnd, hooked];
             cuStreamDestroy_v2 (stream: CUstream) ["cuStreamDestroy", 4000, Base, StreamEnd, hooked];
             cuStreamQuery (stream: CUstream) ["cuStreamQuery", 2000, Base, Poll, hooked];
             cuStreamQuery_ptsz (stream: CUstream) ["cuStreamQuery", 7000, PerThread, Poll, hooked];
