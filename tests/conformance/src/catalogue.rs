@@ -43,6 +43,7 @@ const CLIENTS: &str = "tests/conformance/tests/clients.rs";
 const CRASH: &str = "tests/conformance/tests/crash.rs";
 const ROUTES: &str = "tests/conformance/tests/routes.rs";
 const VIEWS: &str = "tests/conformance/tests/views.rs";
+const CENSUS: &str = "tests/e2e/tests/census.rs";
 const MEMORY: &str = "tests/e2e/tests/memory.rs";
 const COMPUTE: &str = "tests/e2e/tests/compute.rs";
 const GRAPHS: &str = "tests/e2e/tests/graphs.rs";
@@ -78,15 +79,23 @@ pub const GROUPS: &[Group] = &[
         number: 3,
         complaint: "CUDA graphs escape the compute limit",
         cases: &[
+            Transcript("3/a capture holds what was captured and nothing else"),
+            Transcript("3/misuse of captures has the driver's own codes"),
+            Transcript("3/graphs are built, nested, updated and taken apart"),
             Test(GRAPHS, "launches_of_a_graph_wait_at_the_gate_from_the_first_on", LIMITS),
             Test(GRAPHS, "nothing_of_ours_is_put_into_a_capture", LIMITS),
+            Test(GRAPHS, "the_first_launches_of_a_thread_harm_no_capture_of_another", LIMITS),
         ],
         missing: "",
     },
     Group {
         number: 4,
         complaint: "newer launch calls escape the compute limit",
-        cases: &[Test(COVERAGE, "no_export_of_a_real_driver_is_unknown", TABLE)],
+        cases: &[
+            Transcript("4/cooperative launches that do not fit"),
+            Transcript("4/a share of the SMs"),
+            Test(COVERAGE, "no_export_of_a_real_driver_is_unknown", TABLE),
+        ],
         missing: "",
     },
     Group {
@@ -139,9 +148,11 @@ pub const GROUPS: &[Group] = &[
             Transcript("10/host memory is not device memory"),
             Transcript("10/an exported handle imported again is one allocation"),
             Transcript("10/graph memory is kept until it is trimmed"),
+            Transcript("10/what a graph allocates and does not free is the program's"),
             Limits("10/mapped memory stays charged after its release"),
             Limits("10/an import charges nobody again"),
             Limits("10/a graph that does not fit does not run"),
+            Limits("10/what lives in a context stays charged until its last user has gone"),
             Test(VIEWS, "memory_is_charged_to_the_device_that_holds_it", ALL),
         ],
         missing: "",
@@ -180,6 +191,7 @@ pub const GROUPS: &[Group] = &[
         complaint: "a second process sees all of the quota free, or takes it once more",
         cases: &[
             Test(CRASH, "racing_programs_share_a_quota_to_the_last_byte", LIMITS),
+            Test(CRASH, "threads_of_a_program_leave_no_drift", LIMITS),
             Test(MEMORY, "two_processes_of_a_tenant_share_one_quota", LIMITS),
         ],
         missing: "",
@@ -191,6 +203,7 @@ pub const GROUPS: &[Group] = &[
             Transcript("15/every view shows the same total"),
             Limits("13/15/every view agrees after every step"),
             Test(MEMORY, "cuda_and_nvml_show_the_quota_and_agree", LIMITS),
+            Test(CENSUS, "every_view_agrees_while_others_allocate", LIMITS),
             Test(VIEWS, "a_context_larger_than_the_quota_leaves_nothing_free", LIMITS),
         ],
         missing: "",
@@ -230,6 +243,7 @@ pub const GROUPS: &[Group] = &[
             Test(CRASH, "programs_killed_at_any_moment_leave_nothing", LIMITS),
             Test(LIFE, "a_killed_program_leaves_neither_seat_nor_memory", LIMITS),
             Test(LIFE, "programs_outlive_the_daemon_and_the_next_one_adopts_them", LIMITS),
+            Test(CENSUS, "an_adopted_ledger_agrees_with_the_driver", LIMITS),
             Test(LIFE, "forks_execs_and_closed_descriptors_keep_the_books_right", LIMITS),
         ],
         missing: "",
@@ -247,6 +261,8 @@ pub const GROUPS: &[Group] = &[
             Test(LIFE, "a_process_in_no_tenant_is_refused_or_gets_the_default_tenant", HOOK),
             Test(LIFE, "without_a_daemon_cuda_does_not_start", HOOK),
             Test(ENFORCE, "no_attested_hook_no_gpu", HOOK),
+            Test(CENSUS, "a_process_without_the_hook_is_named", LIMITS),
+            Test(CENSUS, "the_driver_holds_quotas_too_where_it_can", LIMITS),
         ],
         missing: "",
     },

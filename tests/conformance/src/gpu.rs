@@ -93,6 +93,33 @@ impl Gpu {
         cu!(cuCtxSetCurrent(self.context))
     }
 
+    /// Makes a context of its own and makes it current on this thread.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn make_context(&self) -> Result<sys::CUcontext, Code> {
+        let mut context = null_mut();
+        cu!(cuCtxCreate_v2(&raw mut context, 0, self.device))?;
+        Ok(context)
+    }
+
+    /// One more user of the current context.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn attach(&self) -> Result<(), Code> {
+        let mut context = null_mut();
+        cu!(cuCtxAttach(&raw mut context, 0))
+    }
+
+    /// One user less of the current context, which must be this one.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn detach(&self, context: sys::CUcontext) -> Result<(), Code> {
+        cu!(cuCtxDetach(context))
+    }
+
     /// Ends everything in the primary context, and makes it anew.
     ///
     /// # Errors

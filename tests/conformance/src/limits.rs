@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("10/mapped memory stays charged after its release", mapped_stays),
     ("10/an import charges nobody again", imports),
     ("10/a graph that does not fit does not run", graphs),
+    ("10/what lives in a context stays charged until its last user has gone", users),
     ("23/only the tenant's own processes are listed", processes),
 ];
 
@@ -168,6 +169,25 @@ fn graphs(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
     }
     must("ending it", gpu.end_graph(graph, Some(exec)))?;
     must("trimming", gpu.trim_graphs())?;
+    equal("what is free afterwards", free(gpu)?, room)
+}
+
+fn users(gpu: &Gpu, _: &Nvml) -> Result<(), String> {
+    let room = free(gpu)?;
+    let context = must("a context", gpu.make_context())?;
+    // The context itself takes something, too, on devices that are not simulated.
+    let charged = || equal("whether the unit is charged", free(gpu)? <= room - UNIT, true);
+    let outcome = || {
+        must("a unit in it", gpu.allocate(UNIT))?;
+        charged()?;
+        must("a second user", gpu.attach())?;
+        must("the second user goes", gpu.detach(context))?;
+        charged()?;
+        must("the first user goes", gpu.detach(context))
+    };
+    let outcome = outcome();
+    must("the old context", gpu.enter())?;
+    outcome?;
     equal("what is free afterwards", free(gpu)?, room)
 }
 

@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 
 use headgate_conformance::churn::Random;
-use headgate_harness::{TenantSpec, eventually};
-use support::{UNIT, conform, node, row, used_bytes};
+use headgate_harness::{Program, TenantSpec, eventually};
+use support::{PATIENCE, UNIT, conform, node, row, used_bytes};
 
 /// What cleaning up after a `kill -9` may take.
 const CLEANUP: Duration = Duration::from_secs(1);
@@ -71,6 +71,18 @@ fn racing_programs_share_a_quota_to_the_last_byte() {
         }
         eventually("all of it comes back", CLEANUP, || (used_bytes(&node, "alerts") == 0).then_some(()));
     }
+}
+
+/// Threads of one program take and give at once, up to the quota and against it.
+#[test]
+fn threads_of_a_program_leave_no_drift() {
+    let node = node(vec![TenantSpec::new("alerts").memory("128Mi")]);
+    let mut command = conform(&node, "alerts");
+    let crowd = Program::start("conform", command.args(["crowd", "8", "250", "7"])).unwrap();
+    let outcome = crowd.finish(PATIENCE).unwrap();
+    assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+    assert!(outcome.stdout.starts_with("operations 2000 refused "), "{}", outcome.stdout);
+    assert_eq!(used_bytes(&node, "alerts"), 0);
 }
 
 /// Group 20: many starts at once.

@@ -10,6 +10,8 @@ use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, workspace};
 use support::{MIB, Puppet, SOON, device_row, eventually_used, node, tenant_row, used_bytes};
 
 const OUT_OF_MEMORY: u32 = 2;
+/// `CUDA_ERROR_NOT_INITIALIZED`.
+const NOT_INITIALISED: u64 = 3;
 /// `CUDA_ERROR_NOT_PERMITTED`.
 const NOT_PERMITTED: u32 = 800;
 /// `CUDA_ERROR_SYSTEM_NOT_READY`.
@@ -126,10 +128,13 @@ fn without_a_daemon_cuda_does_not_start() {
 fn forks_execs_and_closed_descriptors_keep_the_books_right() {
     let node = node(vec![TenantSpec::new("alerts").memory("1Gi")]);
     let mut puppet = Puppet::in_tenant(&node, "alerts");
+    // Before its parent has started CUDA a child is a process like any other, and its memory goes with it.
+    assert_eq!(puppet.must("fork"), [0]);
+    eventually_used(&node, "alerts", 0, CLEANUP);
     puppet.must("init");
     puppet.must("alloc 1048576");
-    // What a child may do with CUDA after its parent started it is the driver's to say; the books stay right.
-    puppet.must("fork");
+    // Afterwards CUDA does not start in a child, as the driver says; the books stay right.
+    assert_eq!(puppet.must("fork"), [NOT_INITIALISED]);
     assert_eq!(used_bytes(&node, "alerts"), MIB);
     puppet.must("close-descriptors");
     let mut other = Puppet::in_tenant(&node, "alerts");
@@ -155,6 +160,9 @@ fn a_quota_changes_under_running_programs() {
     assert_eq!(puppet.must("info"), [0, 256 * MIB], "free never goes below zero");
     assert_eq!(puppet.ask("alloc 1"), Err(OUT_OF_MEMORY), "new allocations are denied");
     assert_eq!(used_bytes(&node, "alerts"), 512 * MIB, "nothing is taken away");
+    let row = device_row(&node, "alerts");
+    assert_eq!(row["status"], "Throttled", "{row}");
+    assert!(row["reason"].as_str().unwrap_or_default().contains("the quota shrank"), "{row}");
     node.set_tenants(vec![TenantSpec::new("alerts").memory("2Gi")]).unwrap();
     eventually("the greater quota is seen", SOON, || (puppet.must("total") == [2048 * MIB]).then_some(()));
     puppet.must(&format!("alloc {}", 1024 * MIB));

@@ -6,7 +6,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::process::ExitCode;
 
-use headgate_conformance::churn::churn;
+use headgate_conformance::churn::{Found, churn, crowd};
 use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
@@ -29,6 +29,8 @@ For the suite's own tests:
   conform transcript            every observation, one a line
   conform limits                \"ok CASE\" or \"FAIL CASE: why\"; needs a quota as above
   conform churn OPERATIONS SEED random operations; \"operations N refused N drift N\"
+  conform crowd THREADS OPERATIONS SEED
+                                the same in so many threads, so many each
   conform turns COUNT           takes and gives back one unit, family after family; \"turned COUNT\"
   conform hog UNITS             takes units until refused; \"took N\"; holds them until standard input ends
   conform faults                for each family \"FAMILY CALL\", waits for a line, then \"CODE LEFT-BYTES\"
@@ -81,10 +83,9 @@ fn run(words: &[&str]) -> Result<bool, String> {
         ["report", options @ ..] => told(&gpu, options),
         ["transcript"] => Ok(observe(&gpu)),
         ["limits"] => refuse(&gpu),
-        ["churn", operations, seed] => {
-            let found = churn(&gpu, number(operations)?, number(seed)?)?;
-            println!("operations {} refused {} drift {}", found.operations, found.refused, found.drift_bytes);
-            Ok(found.drift_bytes == 0)
+        ["churn", operations, seed] => Ok(tell(churn(&gpu, number(operations)?, number(seed)?)?)),
+        ["crowd", threads, operations, seed] => {
+            Ok(tell(crowd(&gpu, number(threads)?, number(operations)?, number(seed)?)?))
         }
         ["loop", seed] => loop {
             churn(&gpu, 1_000, number(seed)?)?;
@@ -112,6 +113,11 @@ fn run(words: &[&str]) -> Result<bool, String> {
         }
         _ => Err("unknown words; see conform --help".into()),
     }
+}
+
+fn tell(found: Found) -> bool {
+    println!("operations {} refused {} drift {}", found.operations, found.refused, found.drift_bytes);
+    found.drift_bytes == 0
 }
 
 fn told(gpu: &Gpu, mut options: &[&str]) -> Result<bool, String> {
