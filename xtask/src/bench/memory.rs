@@ -4,19 +4,25 @@
 //! the real daemon over the simulated device, whose own accounting is the other side of every comparison:
 //!
 //! * random operations over every family of allocation against a model that only adds and subtracts;
+//! * the same in eight threads of one program;
+//! * random operations of which each third one fails in the driver, in any call on the way;
 //! * rounds of taking and giving back;
 //! * programs that race for the last byte of a quota;
 //! * programs killed at random moments;
 //! * a quota that shrinks below what is in use.
 //!
-//! Figures of the books are counts of what went wrong, and their goal is zero.
+//! Figures of the books are counts of what went wrong, and their goal is zero. What forks and `exec` do to the books is a
+//! test of its own (`tests/e2e/tests/lifecycle.rs`).
+//!
+//! The parts `calls` and `starts` take half a minute each and want the machine to themselves; `books` takes many minutes
+//! and does not.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use headgate_harness::{Node, NodeOptions, TenantSpec, wait_for};
 
 use super::hook::node::Node as Standin;
@@ -36,6 +42,10 @@ const STARTS_MS_MAX: f64 = 40.0;
 const CLEANUP: Duration = Duration::from_secs(1);
 /// Longest one run of random operations may take.
 const CHURN_WAIT: Duration = Duration::from_secs(900);
+/// What a call that is ordered to fail returns; the program expects this very code.
+const FAULT: u32 = 719;
+/// Threads of one program that take and give at once.
+const THREADS: u64 = 8;
 /// Bytes of a unit of the suite.
 const UNIT: u64 = 2 << 20;
 
@@ -45,6 +55,10 @@ struct Effort {
     /// Random operations, in runs of different seeds.
     churns: u64,
     operations: u64,
+    /// Random operations of each of the threads of one program.
+    crowd: u64,
+    /// Random operations on a driver that fails.
+    failing: u64,
     /// Rounds of taking and giving back.
     turns: u64,
     kills: u32,
@@ -56,30 +70,56 @@ const FULL: Effort = Effort {
     batches: 10_000,
     churns: 10,
     operations: 100_000,
+    crowd: 10_000,
+    failing: 50_000,
     turns: 10_000,
     kills: 1_000,
     races: 10,
 };
-const QUICK: Effort =
-    Effort { rounds: 2, batches: 1_000, churns: 2, operations: 5_000, turns: 500, kills: 20, races: 2 };
+const QUICK: Effort = Effort {
+    rounds: 2,
+    batches: 1_000,
+    churns: 2,
+    operations: 5_000,
+    crowd: 500,
+    failing: 2_000,
+    turns: 500,
+    kills: 20,
+    races: 2,
+};
 
-/// Runs the bench.
+type Part = fn(&Settings, &Effort) -> Result<Vec<Figure>>;
+
+const PARTS: &[(&str, Part)] = &[("calls", calls), ("starts", starts), ("books", books)];
+
+/// Runs the bench, or the part asked for.
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     let effort = if settings.quick { QUICK } else { FULL };
-    let mut figures = costs(settings, &effort)?;
-    figures.extend(books(settings, &effort)?);
+    let wanted = |name: &str| settings.part.as_ref().is_none_or(|part| part == name);
+    let names = || PARTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let mut parts = PARTS.iter().filter(|(name, _)| wanted(name)).peekable();
+    parts.peek().with_context(|| format!("there is no such part; there are: {}", names()))?;
+    let mut figures = Vec::new();
+    for (_, part) in parts {
+        figures.extend(part(settings, &effort)?);
+    }
     Ok(figures)
 }
 
-fn costs(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
+/// The null driver with the stand-in daemon, and what figures say of it.
+fn costs(settings: &Settings) -> Result<(Standin, Stopwatch, Subject)> {
     let packages: Vec<&str> = stopwatch::PACKAGES.into_iter().chain(["headgate-standin"]).collect();
     let built = workspace::build(Profile::Release, &packages)?;
-    let mut node = Standin::start(built.path("headgate-standin")?)?;
+    let node = Standin::start(built.path("headgate-standin")?)?;
     let program = Stopwatch::new(&built, &node.daemon())?;
     let subject =
         Subject { bench: "memory", device: "null driver".to_owned(), commit: settings.commit.clone() };
-    let mut figures = calls(&subject, effort, &program, &mut node)?;
-    let mut goal = STARTS_MS_MAX;
+    Ok((node, program, subject))
+}
+
+fn starts(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
+    let (mut node, program, subject) = costs(settings)?;
+    let (mut figures, mut goal) = (Vec::new(), STARTS_MS_MAX);
     for count in STARTS {
         // Once for nothing: the first start reads programs and libraries from disk.
         program.starts(count, true)?;
@@ -97,7 +137,8 @@ fn costs(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn calls(subject: &Subject, effort: &Effort, program: &Stopwatch, node: &mut Standin) -> Result<Vec<Figure>> {
+fn calls(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
+    let (mut node, program, subject) = costs(settings)?;
     let wanted = [
         ("pair/0-live", PAIR_NS_MAX),
         ("pair/1000-live", PAIR_NS_MAX),
@@ -131,6 +172,18 @@ fn books(settings: &Settings, effort: &Effort) -> Result<Vec<Figure>> {
     let total = effort.churns * effort.operations;
     Ok(vec![
         zero("drift", format!("{total} operations, every family"), "bytes", &suite.churn(effort)?)?,
+        zero(
+            "drift",
+            format!("{} operations of {THREADS} threads", effort.crowd * THREADS),
+            "bytes",
+            &suite.crowd(effort)?,
+        )?,
+        zero(
+            "drift",
+            format!("{} operations, each third fails", effort.failing),
+            "bytes",
+            &suite.fail(effort)?,
+        )?,
         zero("left behind", format!("{} rounds", effort.turns), "bytes", &suite.turns(effort)?)?,
         zero("wrongly shared", "8 programs, last byte".to_owned(), "units", &suite.race(effort)?)?,
         zero("left behind", format!("{} kills", effort.kills), "bytes", &suite.kill(effort)?)?,
@@ -173,6 +226,52 @@ impl Suite<'_> {
             drifts.push(bytes(used(&node)?));
         }
         Ok(drifts)
+    }
+
+    /// Drift of threads that take and give at once, in bytes.
+    fn crowd(&self, effort: &Effort) -> Result<Vec<f64>> {
+        let node = Self::node("128Mi")?;
+        let mut command = node.command("bench", self.program)?;
+        command.args(["crowd", &THREADS.to_string(), &effort.crowd.to_string(), "1"]);
+        let outcome = headgate_harness::Program::start("crowd", &mut command)?.finish(CHURN_WAIT)?;
+        ensure!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+        Ok(vec![bytes(used(&node)?)])
+    }
+
+    /// Drift on a driver of which every third call on the way fails. The program checks, too, that it is told the driver's
+    /// own code and that what is free is as before.
+    fn fail(&self, effort: &Effort) -> Result<Vec<f64>> {
+        let node = Self::node("64Mi")?;
+        let mut command = node.command("bench", self.program)?;
+        command
+            .args(["chaos", &effort.failing.to_string(), "1"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().context("starting the failing operations")?;
+        let pid = child.id();
+        let mut orders = child.stdin.take().context("its input is a pipe")?;
+        let output = child.stdout.take().context("its output is a pipe")?;
+        let mut crowd = Crowd(vec![(child, BufReader::new(output))]);
+        let (mut line, mut asked, mut failures) = (String::new(), 0u64, 0u64);
+        let Some((child, output)) = crowd.0.first_mut() else { bail!("nothing was started") };
+        while output.read_line(&mut line)? != 0 {
+            let call = line.trim_end();
+            asked += u64::from(call != "-");
+            let fails = call != "-" && asked.is_multiple_of(3);
+            if fails {
+                node.device().control().inject_fault(call, FAULT, 1, Some(pid))?;
+                failures += 1;
+            }
+            // A program that has found something wrong listens no more, and says so itself.
+            if writeln!(orders, "{}", if fails { "fails" } else { "works" }).is_err() {
+                break;
+            }
+            line.clear();
+        }
+        drop(orders);
+        ensure!(child.wait()?.success(), "the program found something wrong; its message is above");
+        ensure!(effort.failing / 10 < failures, "only {failures} failures");
+        Ok(vec![bytes(used(&node)?)])
     }
 
     /// Bytes still charged after so many rounds of taking and giving back.
