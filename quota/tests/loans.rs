@@ -10,7 +10,8 @@ use headgate_quota::loan::policy::lend::{OwnerView, lendable};
 use headgate_quota::loan::policy::rank::{Request, portion, rank};
 use headgate_quota::loan::policy::reclaim::{Candidate, victims};
 use headgate_quota::loan::{
-    Amount, DataClass, District, Guest, Lending, LoanId, Node, Place, Tenant, Terms, Why, flaw::Flaws,
+    Allowance, Allowances, Amount, DataClass, DevicePoint, District, Guest, Lending, LoanId, Node, Place,
+    Revision, Tenant, Terms, Usage, Why, allowances::Refused, flaw::Flaws, point::Stale,
 };
 use headgate_quota::units::{Bytes, Micros, Share};
 use proptest::prelude::*;
@@ -74,6 +75,100 @@ fn a_ledger_reads_as_it_always_did() {
     assert_eq!(text.parse(), Ok(ledger));
 }
 
+/// A device on which nobody holds memory.
+struct Empty;
+
+impl Usage for Empty {
+    fn owner_memory(&self, _tenant: &Tenant) -> Bytes {
+        Bytes::ZERO
+    }
+
+    fn guest_memory(&self, _loan: &LoanId) -> Bytes {
+        Bytes::ZERO
+    }
+}
+
+#[test]
+fn a_device_takes_no_order_that_is_older_than_the_last() {
+    let (owner, now) = (Tenant::new("cases").unwrap(), Micros(5));
+    let loan = LoanId { node: Node::new("south.n2").unwrap(), incarnation: 1, number: 1 };
+    let capacity = Amount { sm: Share::WHOLE, memory: Bytes(80 << 30) };
+    let mut point = DevicePoint::new(capacity, Vec::new(), now, Micros::from_secs(20)).unwrap();
+    point.install(now, Revision(5), &[], &Empty).unwrap();
+    for token in [5, 4, 0].map(Revision) {
+        assert_eq!(point.install(now, token, &[], &Empty), Err(Stale { token, last: Revision(5) }));
+    }
+    let (token, last) = (Revision(4), Revision(5));
+    assert_eq!(point.settle(token, &loan, now), Err(Stale { token, last }));
+    assert_eq!(point.take_all(token, &owner), Err(Stale { token, last }));
+    assert_eq!(point.stale(), 5);
+    assert!(point.install(now, Revision(6), &[], &Empty).is_ok());
+}
+
+#[test]
+fn a_node_takes_no_promise_that_is_older_than_the_last_nor_an_order_of_an_earlier_start() {
+    let allowance = |token| Allowance {
+        loan: LoanId { node: Node::new("south.n2").unwrap(), incarnation: 7, number: 1 },
+        tenant: Tenant::new("alerts").unwrap(),
+        place: "north/n1/GPU-1".parse().unwrap(),
+        amount: Amount::compute(Share(100_000)),
+        token: Revision(token),
+        until: Micros(100),
+    };
+    let mut allowances = Allowances::new();
+    allowances.adopt(7);
+    allowances.raise(7, allowance(5)).unwrap();
+    for token in [5, 4] {
+        let stale = Refused::StaleToken { token: Revision(token), last: Revision(5) };
+        assert_eq!(allowances.raise(7, allowance(token)), Err(stale));
+    }
+    let old = Refused::OldIncarnation { by: 6, newest: 7 };
+    assert_eq!(allowances.raise(6, allowance(9)), Err(old));
+    assert_eq!(allowances.shorten(6, &allowance(5).loan, Micros::ZERO), Err(old));
+    assert_eq!(allowances.drop(6, &allowance(5).loan), Err(old));
+    assert_eq!(allowances.stale(), 5);
+    assert_eq!(allowances.held(Micros(99)).collect::<Vec<_>>(), [&allowance(5)], "nothing of that counted");
+    assert_eq!(allowances.held(Micros(100)).count(), 0);
+    allowances.raise(8, allowance(6)).unwrap();
+}
+
+/// Terms that fit together, at their limits now and then.
+fn terms() -> impl Strategy<Value = Terms> {
+    let spans = (1_000u64..60_000, 1_000u64..600_000, 0u64..1_000_000, 0u64..1_000_000);
+    (spans, 1_000u32..=4_000, 0u64..=1_000).prop_map(
+        |((margin, renew, longer, rest), skew_permille, part)| {
+            // The longest drain that the skew allows, or a part of it.
+            let drain = (margin * 1_000)
+                .checked_div(u64::from(skew_permille) - 1_000)
+                .unwrap_or(600_000)
+                .min(600_000);
+            let notice = margin + (drain * part / 1_000).max(1);
+            Terms {
+                ttl: Micros::from_millis(margin + 2 * renew + longer),
+                renew: Micros::from_millis(renew),
+                margin: Micros::from_millis(margin),
+                skew_permille,
+                min_duration: Micros::from_millis(notice + longer),
+                max_duration: Micros::from_millis(notice + longer + rest),
+                notice: Micros::from_millis(notice),
+            }
+        },
+    )
+}
+
+#[test]
+fn a_number_has_one_text() {
+    let text = "headgate-ledger 1 epoch=7\n\
+                loan=south.n2/12/3 owner=cases guest=south/alerts data=derived class=express sm=300000 \
+                memory=1073741824 holder=12 age=5 standing=active ttl=15000000 renew=5000000 margin=2000000 skew=1500 \
+                min=30000000 max=3600000000 notice=5000000\n";
+    assert!(text.parse::<Ledger>().is_ok());
+    for (right, wrong) in [("/12/3", "/012/3"), ("/12/3", "/12/03"), ("/12/3", "/+12/3"), ("age=5", "age=05")]
+    {
+        assert!(text.replace(right, wrong).parse::<Ledger>().is_err(), "{wrong}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_ledger_survives_its_text(ledger in ledgers()) {
@@ -100,6 +195,19 @@ proptest! {
             // Only a whole line can be missing, which the store's own checks would show.
             prop_assert_eq!(read.to_string(), cut);
         }
+    }
+
+    /// Work that is under way when the time is over runs on, and no clock sees it. So between the slowest borrower's end
+    /// and the fastest lender's reuse lies a margin by each one's clock; and an acknowledged notice keeps its order.
+    #[test]
+    fn each_end_keeps_a_margin_whatever_the_clocks(terms in terms()) {
+        prop_assert_eq!(terms.check(), Ok(()), "{:?}", terms);
+        let Terms { renew, margin, skew_permille, notice, .. } = terms;
+        let slowest = |span: Micros| Micros((span.0 * u64::from(skew_permille)).div_ceil(1_000));
+        let stopped = slowest(terms.stop_after().saturating_add(margin));
+        prop_assert!(stopped.saturating_add(margin) <= terms.reuse_after(), "{:?}", terms);
+        prop_assert!(slowest(terms.drain()) <= notice && terms.drain() < notice, "{:?}", terms);
+        prop_assert!(renew.0 * 2 <= terms.stop_after().0, "a lost renewal ends nothing: {:?}", terms);
     }
 
     #[test]

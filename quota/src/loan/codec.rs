@@ -14,7 +14,7 @@ use core::str::FromStr;
 use super::amount::Amount;
 use super::ledger::{Ledger, Loan, Standing};
 use super::limits::{LEDGER_BYTES_MAX, LOANS_PER_DEVICE_MAX};
-use super::names::Tenant;
+use super::names::{Tenant, number};
 use super::terms::Terms;
 use crate::units::{Bytes, Micros, Share};
 
@@ -108,12 +108,6 @@ impl FromStr for Ledger {
         }
         Ok(Self { epoch, loans })
     }
-}
-
-/// A number as it is written: digits only, no sign, no leading zero.
-fn number<T: FromStr>(text: &str) -> Option<T> {
-    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if canonical { text.parse().ok() } else { None }
 }
 
 struct Fields<'a>(core::str::Split<'a, char>);

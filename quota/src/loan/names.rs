@@ -52,9 +52,20 @@ name! {
     Device
 }
 
+name! {
+    /// What people call an incident.
+    IncidentName
+}
+
 fn is_name(text: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     !text.is_empty() && text.len() <= NAME_BYTES_MAX && text.bytes().all(good)
+}
+
+/// A number as it is written: digits only, no sign, no leading zero, so that one thing has one text.
+pub(super) fn number<T: FromStr>(text: &str) -> Option<T> {
+    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if canonical { text.parse().ok() } else { None }
 }
 
 /// A tenant seen from another district.
@@ -129,8 +140,8 @@ impl FromStr for LoanId {
             let mut parts = text.split('/');
             let id = Self {
                 node: Node::new(parts.next()?)?,
-                incarnation: parts.next()?.parse().ok()?,
-                number: parts.next()?.parse().ok()?,
+                incarnation: number(parts.next()?)?,
+                number: number(parts.next()?)?,
             };
             parts.next().is_none().then_some(id)
         };
