@@ -5,7 +5,8 @@
 //! -> {"op":"place","tenant":"alerts"}   <- {"ok":true,"tenant":..,"identity":..,"cgroup":..,"note":..,"socket":..,"hook":..}
 //! -> {"op":"audit-ioctls","millis":60000}   <- {"ok":true,"seconds":..,"tenants":{..},"numbers":{..}}, when it is over
 //! -> {"op":"loans"}                     <- {"ok":true,"node":..,"lent":[..],"borrowed":[..],"peers":[..],..}
-//! -> {"op":"declare","tenants":["north/alerts"],"class":"express","seconds":600,"reclaim":true}   <- {"ok":true,"number":..}
+//! -> {"op":"event-start","name":"fire","tenants":["review"],"class":"express","span_ms":..}   <- {"ok":true,"events":[..]}
+//! -> {"op":"event-end","name":"fire"}, {"op":"event-list"}   <- the same
 //!                                       <- {"ok":false,"error":"..."}
 //! ```
 //!
@@ -17,10 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headgate_loans::desk::{DeskHandle, Input as DeskInput};
+use headgate_loans::desk::DeskHandle;
 use headgate_quota::Micros;
-use headgate_quota::loan::names::NotAName;
-use headgate_quota::loan::{District, Incident};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -30,6 +29,7 @@ use tokio::time::timeout;
 use crate::control::listener::Socket;
 use crate::identity::peer;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT, AUDIT_SPAN_MAX};
+use crate::node::State;
 use crate::run::{Input, Inputs, Question};
 
 /// A request.
@@ -46,27 +46,78 @@ pub enum Request {
     },
     /// How loans and peers stand.
     Loans,
-    /// Raise tenants' classes in every district for a while.
-    Declare {
-        /// `DISTRICT/TENANT` of each.
-        tenants: Vec<String>,
-        /// The class they are raised to.
-        class: String,
-        /// For how long.
-        seconds: u64,
-        /// Whether what they have lent is called back at once.
-        reclaim: bool,
+    /// Raise tenants' classes for a while, in every district that hears of it.
+    #[serde(rename = "event-start")]
+    EventStart(StartEvent),
+    /// End that before its time.
+    #[serde(rename = "event-end")]
+    EventEnd {
+        /// Its name.
+        name: String,
     },
-    /// End what was declared, by its number.
-    End {
-        /// The number.
-        number: u64,
-    },
+    /// Events under way.
+    #[serde(rename = "event-list")]
+    EventList,
     /// Move me into this tenant.
     Place {
         /// The tenant's name.
         tenant: String,
     },
+}
+
+/// An event to be started.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartEvent {
+    /// Its name; one of the same name and district that is under way gives way to it.
+    pub name: String,
+    /// Whom it raises: `NAME` of a tenant of this node, or `DISTRICT/NAME` of any.
+    pub tenants: Vec<String>,
+    /// Into which class.
+    pub class: String,
+    /// For how long.
+    pub span_ms: u64,
+    /// Whether what these tenants have lent is called back at once.
+    #[serde(default)]
+    pub reclaim: bool,
+}
+
+/// Events under way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventsDocument {
+    /// In the order they were heard of.
+    pub events: Vec<EventView>,
+}
+
+/// One of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct EventView {
+    /// Its name: `NAME` of this district's, `DISTRICT/NAME` of another's.
+    pub name: String,
+    /// Whom it raises: `DISTRICT/NAME` of each.
+    pub tenants: Vec<String>,
+    /// Into which class.
+    pub class: String,
+    /// Whether what these tenants have lent is called back at once.
+    pub reclaim: bool,
+    /// How long it will still last.
+    pub left_ms: u64,
+}
+
+impl EventsDocument {
+    /// Those that hold at `now`, in time since boot.
+    #[must_use]
+    pub fn of(state: &State, now: Micros) -> Self {
+        let holding = state.incidents.told(now).filter(|(_, ended)| !ended);
+        let events = holding.map(|(incident, _)| EventView {
+            name: state.told_name(&incident),
+            tenants: incident.tenants.iter().map(ToString::to_string).collect(),
+            class: incident.class.word().to_owned(),
+            reclaim: incident.reclaim,
+            left_ms: incident.duration.0 / 1_000,
+        });
+        Self { events: events.collect() }
+    }
 }
 
 /// An answer: whether it was done, and either what was asked for or why not.
@@ -184,17 +235,18 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
             },
             Err(error) => failed(error),
         },
-        Request::Declare { tenants, class, seconds, reclaim } => {
-            match declare(inputs, &tenants, &class, seconds, reclaim).await {
-                Ok(number) => done(Declared { number }),
-                Err(error) => failed(error),
+        Request::EventStart(asked) => {
+            match ask(inputs, |reply| Question::StartEvent { asked, reply }).await {
+                Ok(Ok(events)) => done(events),
+                Ok(Err(error)) | Err(error) => failed(error),
             }
         }
-        Request::End { number } => match desk(inputs).await {
-            Ok(desk) => {
-                desk.give(DeskInput::End(number)).await;
-                done(Declared { number })
-            }
+        Request::EventEnd { name } => match ask(inputs, |reply| Question::EndEvent { name, reply }).await {
+            Ok(Ok(events)) => done(events),
+            Ok(Err(error)) | Err(error) => failed(error),
+        },
+        Request::EventList => match ask(inputs, Question::Events).await {
+            Ok(events) => done(events),
             Err(error) => failed(error),
         },
         Request::Place { tenant } => {
@@ -210,40 +262,10 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
     }
 }
 
-/// An incident, by its number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Declared {
-    /// The number.
-    pub number: u64,
-}
-
 async fn desk(inputs: &Inputs) -> Result<DeskHandle, String> {
     ask(inputs, Question::Desk)
         .await?
         .ok_or_else(|| "this node neither lends nor borrows; add spec.loans to its configuration".to_owned())
-}
-
-async fn declare(
-    inputs: &Inputs,
-    tenants: &[String],
-    class: &str,
-    seconds: u64,
-    reclaim: bool,
-) -> Result<u64, String> {
-    let desk = desk(inputs).await?;
-    let named: Result<Vec<_>, _> = tenants.iter().map(|text| text.parse()).collect();
-    let incident = Incident {
-        // The desk puts its own district and the next number in.
-        issuer: District::new("unknown").ok_or("no district")?,
-        number: 0,
-        tenants: named.map_err(|error: NotAName| error.to_string())?,
-        class: class.parse().map_err(|error: headgate_quota::tenant::UnknownWord| error.to_string())?,
-        duration: Micros::from_secs(seconds),
-        reclaim,
-    };
-    let (reply, answer) = oneshot::channel();
-    desk.give(DeskInput::Declare(incident, reply)).await;
-    answer.await.map_err(|_| "the desk is closed; the daemon is shutting down".to_owned())?
 }
 
 async fn ask<T>(inputs: &Inputs, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, String> {

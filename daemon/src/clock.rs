@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use headgate_quota::Micros;
 use nix::time::{ClockId, clock_gettime};
 
+use crate::segments::record::BothClocks;
+
 /// `CLOCK_MONOTONIC`, which every process on the host shares: heartbeats in segments are in this time.
 #[must_use]
 pub fn monotonic() -> Micros {
@@ -33,6 +35,13 @@ pub fn wall() -> Duration {
 pub fn since_boot() -> Duration {
     // As for the monotonic clock: refused for a bad pointer only.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Time since boot and time since 1970, in microseconds.
+#[must_use]
+pub fn both() -> BothClocks {
+    let micros = |span: Duration| Micros(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+    BothClocks { boot: micros(since_boot()), wall: micros(wall()) }
 }
 
 /// Time since boot in the clock ticks that `/proc/<pid>/stat` gives start times in.

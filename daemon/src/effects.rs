@@ -30,7 +30,7 @@ use crate::node::{
 use crate::probes::{Whose, Witness};
 use crate::run::{Input, Inputs};
 use crate::segments::TenantSegments;
-use crate::segments::record::{LedgerRecord, RecordError, RootRecord, StateDir};
+use crate::segments::record::{IncidentRecord, LedgerRecord, RecordError, RootRecord, StateDir};
 use crate::telemetry::LogLimit;
 use crate::{clock, sys};
 
@@ -450,7 +450,10 @@ impl Hands {
         });
         let roots =
             state.roots.iter().map(|(root, tenant)| RootRecord { root: *root, tenant: tenant.clone() });
-        self.state_dir.write(devices, ledgers.collect(), roots.collect())
+        let now = clock::both();
+        let incidents = state.incidents.told(now.boot);
+        let incidents = incidents.map(|(incident, ended)| IncidentRecord::of(&incident, ended, now));
+        self.state_dir.write(devices, ledgers.collect(), roots.collect(), incidents.collect())
     }
 
     fn place(

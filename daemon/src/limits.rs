@@ -43,12 +43,15 @@ pub const EVENTS_MAX: usize = 1024;
 
 /// Admin connections open at once.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Longest admin request, one JSON line.
-pub const ADMIN_LINE_BYTES_MAX: usize = 4096;
+/// Longest admin request, one JSON line: an incident with as many tenants as one names.
+pub const ADMIN_LINE_BYTES_MAX: usize = 64 << 10;
 /// Longest admin answer: a full node of tenants with their devices.
 pub const ADMIN_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Longest the admin side waits for the node.
 pub const ADMIN_WAIT: Duration = Duration::from_secs(5);
+
+/// Shortest incident that can be declared: it has to reach the other districts before it is over.
+pub const INCIDENT_MIN: headgate_quota::Micros = headgate_quota::Micros::from_secs(1);
 
 /// Longest audit of ioctls: it taxes every system call of the node while it is on.
 pub const AUDIT_SPAN_MAX: Duration = Duration::from_secs(600);
@@ -103,6 +106,12 @@ const _: () = assert!(HELLO_WAIT.as_millis() <= headgate_abi::limits::SESSION_WA
 
 /// Leads of other districts that one lead talks to: as many districts as a large city has.
 pub const PEER_LEADS_MAX: usize = 1_024;
+
+/// Shortest and longest time between load summaries: a network should not be filled with them, and a peer is forgotten
+/// after some.
+pub const SUMMARY_EVERY_MIN: Duration = Duration::from_millis(100);
+/// See [`SUMMARY_EVERY_MIN`].
+pub const SUMMARY_EVERY_MAX: Duration = Duration::from_secs(60);
 
 /// NATS servers one node is told of; a cluster names its other members itself.
 pub const STORE_URLS_MAX: usize = 16;

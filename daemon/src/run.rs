@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{self, Place};
+use crate::admin::{self, EventsDocument, Place, StartEvent};
 use crate::clock;
 use crate::config::model::DeviceUuid;
 use crate::config::watch::Watch;
@@ -85,6 +85,22 @@ pub enum Question {
         /// Where to answer, when it is over.
         reply: ioctls::Reply,
     },
+    /// To declare an incident.
+    StartEvent {
+        /// What is asked for.
+        asked: StartEvent,
+        /// Where to answer: all that hold then, or why not.
+        reply: oneshot::Sender<Result<EventsDocument, String>>,
+    },
+    /// To end one of this district before its time.
+    EndEvent {
+        /// Its name.
+        name: String,
+        /// Where to answer.
+        reply: oneshot::Sender<Result<EventsDocument, String>>,
+    },
+    /// Incidents that hold.
+    Events(oneshot::Sender<EventsDocument>),
     /// To be moved into a tenant.
     Place {
         /// Who asks.
@@ -200,6 +216,10 @@ pub async fn run(
             reason: "the NVIDIA driver does not answer; look at `nvidia-smi` and dmesg".to_owned(),
         }),
     }
+    let now = clock::both();
+    for (incident, ended) in record.incidents.iter().filter_map(|told| told.read(record.this_boot, now)) {
+        daemon.take(Event::Incident { now: now.boot, incident, ended });
+    }
     // Before anyone can say hello: a process that comes back must find its seat.
     for RootRecord { root, tenant } in record.roots {
         if process::process(root.pid).is_ok_and(|now| now == root) {
@@ -265,7 +285,13 @@ impl Daemon {
         let mut sample = ticks(SAMPLE_PERIOD);
         let mut audit = ticks(AUDIT_PERIOD);
         loop {
+            let next_end = self.state.incidents.next_end();
+            let left = next_end.map_or(Duration::MAX, |end| until(end, clock::both().boot));
             tokio::select! {
+                // Computed anew each time round, so that a machine that slept in between is not late for long.
+                () = tokio::time::sleep(left), if next_end.is_some() => {
+                    self.take(Event::Late(clock::both().boot));
+                }
                 input = inbox.recv() => match input {
                     Some(input) => self.input(input),
                     None => return,
@@ -308,7 +334,10 @@ impl Daemon {
 
     /// Takes an event in, and whatever follows from it.
     fn take(&mut self, event: Event) {
-        let changes = matches!(event, Event::Configured { .. } | Event::Devices(_));
+        let changes = matches!(
+            event,
+            Event::Configured { .. } | Event::Devices(_) | Event::Incident { .. } | Event::Late(_)
+        );
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             tracing::trace!(?event, "event");
@@ -346,6 +375,15 @@ impl Daemon {
             Question::Unready(reply) => {
                 let _unheard = reply.send(self.view("").unready());
             }
+            Question::StartEvent { asked, reply } => {
+                let _unheard = reply.send(self.start_event(&asked));
+            }
+            Question::EndEvent { name, reply } => {
+                let _unheard = reply.send(self.end_event(&name));
+            }
+            Question::Events(reply) => {
+                let _unheard = reply.send(EventsDocument::of(&self.state, clock::both().boot));
+            }
             Question::AuditIoctls { span, reply } => self.hands.witness.audit_ioctls(span, reply),
             Question::Place { caller, tenant, reply } => {
                 let (placed, outcome) = oneshot::channel();
@@ -368,6 +406,28 @@ impl Daemon {
         }
         // Finished answers are forgotten here, so that they do not pile up.
         while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn start_event(&mut self, asked: &StartEvent) -> Result<EventsDocument, String> {
+        let now = clock::both();
+        self.take(Event::Late(now.boot));
+        let incident = self.state.incident_of(asked, now.wall.0)?;
+        tracing::info!(event = %incident.name, class = incident.class.word(), "classes are raised");
+        self.take(Event::Incident { now: now.boot, incident, ended: false });
+        Ok(EventsDocument::of(&self.state, now.boot))
+    }
+
+    fn end_event(&mut self, name: &str) -> Result<EventsDocument, String> {
+        let now = clock::both().boot;
+        self.take(Event::Late(now));
+        let incident = self.state.own_incident(name).ok_or_else(|| {
+            format!(
+                "no event `{name}` of this district is under way; `headgate event list` shows those that are"
+            )
+        })?;
+        tracing::info!(event = %incident.name, "classes fall back");
+        self.take(Event::Incident { now, incident, ended: true });
+        Ok(EventsDocument::of(&self.state, now))
     }
 
     fn view<'a>(&'a self, file: &'a str) -> View<'a> {
@@ -461,6 +521,10 @@ fn fixed_settings(before: &Config, now: &Config) -> Vec<String> {
         ("spec.loans", before.loans != now.loans),
     ];
     differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
+}
+
+fn until(end: headgate_quota::Micros, now: headgate_quota::Micros) -> Duration {
+    Duration::from_micros(end.saturating_sub(now).0)
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

@@ -117,8 +117,10 @@ pub struct TenantView {
     pub district: String,
     /// Its cgroup.
     pub cgroup: Option<String>,
-    /// Its class.
+    /// Its class now.
     pub class: String,
+    /// The event that raises it there: `NAME`, or `DISTRICT/NAME` of another district's.
+    pub raised_by: Option<String>,
     /// Its mode.
     pub mode: String,
     /// Its fail policy.
@@ -483,11 +485,13 @@ impl View<'_> {
             seat,
             connected: sitter.connection.is_some(),
         });
+        let (class, by) = self.state.class_of(policy);
         TenantView {
             name: policy.name.to_string(),
             district: policy.district.to_string(),
             cgroup: policy.cgroup.as_ref().map(ToString::to_string),
-            class: policy.class.word().to_owned(),
+            class: class.word().to_owned(),
+            raised_by: by.map(|incident| self.state.told_name(incident)),
             mode: policy.mode.word().to_owned(),
             fail_policy: policy.fail_policy.word().to_owned(),
             enforcement: policy.enforcement,

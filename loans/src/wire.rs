@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use headgate_quota::Class;
 use headgate_quota::loan::{
-    Amount, Ask, District, Guest, Incident, LoanId, Promise, Revision, Terms, ToBorrower, ToLender,
+    Amount, Ask, District, Guest, Incident, IncidentName, LoanId, Promise, Revision, Terms, ToBorrower,
+    ToLender,
 };
 use headgate_quota::units::{Bytes, Micros, Share};
 
@@ -261,6 +262,9 @@ pub struct WireIncident {
     /// Whether it was ended before its time.
     #[prost(bool, tag = "7")]
     pub ended: bool,
+    /// What it is called.
+    #[prost(string, tag = "8")]
+    pub name: String,
 }
 
 /// A message that cannot be read.
@@ -436,17 +440,18 @@ impl TryFrom<Body> for Said {
 }
 
 impl WireIncident {
-    /// An incident with what is left of it.
+    /// An incident, its duration being what is left of it.
     #[must_use]
-    pub fn of(incident: &Incident, left: Micros, ended: bool) -> Self {
+    pub fn of(incident: &Incident, ended: bool) -> Self {
         Self {
             issuer: incident.issuer.to_string(),
             number: incident.number,
             tenants: incident.tenants.iter().map(Guest::to_string).collect(),
             class: incident.class.word().to_owned(),
-            left_us: left.0,
+            left_us: incident.duration.0,
             reclaim: incident.reclaim,
             ended,
+            name: incident.name.to_string(),
         }
     }
 
@@ -455,6 +460,7 @@ impl WireIncident {
         Ok(Incident {
             issuer: District::new(&self.issuer).ok_or(Malformed)?,
             number: self.number,
+            name: IncidentName::new(&self.name).ok_or(Malformed)?,
             tenants: self.tenants.iter().map(|text| read(text)).collect::<Result<_, _>>()?,
             class: read::<Class>(&self.class)?,
             duration: Micros(self.left_us),

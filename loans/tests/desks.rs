@@ -4,9 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use headgate_loans::desk::Input;
 use headgate_quota::Class;
-use headgate_quota::loan::{Guest, Incident};
+use headgate_quota::loan::{Guest, Incident, IncidentName};
 use headgate_quota::units::{Micros, Share};
 use support::{City, NodeOptions, desk, until};
 
@@ -90,25 +89,27 @@ async fn an_incident_raises_classes_elsewhere_and_ends() {
     };
     let incident = Incident {
         issuer: headgate_quota::loan::District::new("south").unwrap(),
-        number: 0,
-        tenants: vec![named],
+        number: 7,
+        name: IncidentName::new("fire").unwrap(),
+        tenants: vec![named.clone()],
         class: Class::Express,
         duration: Micros::from_secs(600),
         reclaim: true,
     };
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    assert!(borrower.handle.give(Input::Declare(incident, reply)).await);
-    let number = answer.await.unwrap().unwrap();
+    borrower.ground.incident(incident.clone(), false);
     until("the other district raises its tenant", PATIENCE, async || {
-        lender
-            .ground
-            .raised()
-            .iter()
-            .any(|(tenant, class)| tenant.as_str() == "cases" && *class == Class::Express)
+        lender.ground.class_of(&named, Class::Batch) == Class::Express
     })
     .await;
-    borrower.handle.give(Input::End(number)).await;
-    until("and lowers it again", PATIENCE, async || lender.ground.raised().is_empty()).await;
+    until("and its lender knows why it lends nothing", PATIENCE, async || {
+        lender.view().await.incidents.iter().any(|incident| incident.name == "fire" && incident.reclaim)
+    })
+    .await;
+    borrower.ground.incident(incident, true);
+    until("and lowers it again", PATIENCE, async || {
+        lender.ground.class_of(&named, Class::Batch) == Class::Batch
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

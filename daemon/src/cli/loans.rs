@@ -172,9 +172,9 @@ pub fn loans_table(view: &DeskView) -> String {
         // Writing to a String cannot fail.
         let _infallible = writeln!(
             text,
-            "incident {} of {}: {} to {} for another {} s",
-            incident.number,
+            "event {}/{}: {} {} for another {} s",
             incident.issuer,
+            incident.name,
             incident.tenants.join(", "),
             incident.class,
             incident.left_seconds

@@ -6,6 +6,7 @@ pub mod certs;
 pub mod check;
 pub mod client;
 pub mod daemon;
+pub mod event;
 pub mod exec;
 pub mod loans;
 pub mod status;
@@ -44,6 +45,9 @@ enum Command {
     /// Show tenants, their quotas and what they use.
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers")]
     Status(StatusArgs),
+    /// Raise tenants' classes for a time.
+    #[command(after_help = "Exit codes:\n  0  done\n  3  no daemon answers, or it refuses")]
+    Event(EventArgs),
     /// Watch something for a while that is too dear to watch always, or check what was written down.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -98,6 +102,52 @@ struct StatusArgs {
     json: bool,
     #[command(flatten)]
     socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+struct EventArgs {
+    #[command(subcommand)]
+    what: EventCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EventCommand {
+    /// Tenants go in a higher class until the event ends; they fall back by themselves.
+    Start {
+        /// What to call it. One of the same name that this district has under way gives way.
+        #[arg(value_name = "NAME")]
+        name: String,
+        /// Whom it raises: tenants of this node by name, any other as DISTRICT/NAME.
+        #[arg(long, value_delimiter = ',', required = true, value_name = "NAMES")]
+        tenants: Vec<String>,
+        /// Into which class; nobody is lowered.
+        #[arg(long, default_value = "express", value_name = "CLASS")]
+        class: String,
+        /// For how long: a number and s, m, h or d.
+        #[arg(long = "for", value_name = "SPAN", value_parser = event::span)]
+        span: std::time::Duration,
+        /// Call back at once what these tenants have lent, before they need it.
+        #[arg(long)]
+        reclaim: bool,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Tenants fall back to their own class now.
+    End {
+        /// Which event of this district.
+        #[arg(value_name = "NAME")]
+        name: String,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
+    /// Events under way.
+    List {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: SocketArgs,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -239,6 +289,7 @@ pub fn main() -> ExitCode {
         Command::Daemon(args) => daemon::main(&args.config, args.log_format),
         Command::Run(args) => exec::main(&args),
         Command::Status(args) => status::main(&args),
+        Command::Event(args) => event::main(&args.what),
         Command::Audit(AuditCommand::Ioctl(args)) => audit::main(&args),
         Command::Loans(args) => loans::loans(&args),
         Command::Peers(args) => loans::peers(&args),

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_loans::demand::{DeviceLook, GuestLook, TenantLook};
 use headgate_loans::desk::{DeviceLimits, Ground, GuestTerms};
-use headgate_quota::loan::{Allowance, Device, District, Guest, Tenant as LoanTenant};
+use headgate_quota::loan::{Allowance, Device, District, Guest, Incident, Tenant as LoanTenant};
 use headgate_quota::units::{Bytes, Micros};
 use headgate_quota::{Class, Ppm};
 use tokio::sync::oneshot;
@@ -77,7 +77,8 @@ impl Floor {
                 }),
                 None => Who::Tenant(LoanTenant::new(name.as_str())?),
             };
-            Some(Standing { who, class: tenant.policy.class, segments: segments.get(&slot).cloned() })
+            let (class, _) = state.class_of(&tenant.policy);
+            Some(Standing { who, class, segments: segments.get(&slot).cloned() })
         });
         *locked(&self.shown) = Arc::new(Shown { rows, standing: standing.collect() });
     }
@@ -120,7 +121,7 @@ fn look_at(row: usize, device: &Device, standing: &[Standing]) -> DeviceLook {
 
 impl Ground for Floor {
     fn now(&self) -> Micros {
-        Micros(u64::try_from(clock::since_boot().as_micros()).unwrap_or(u64::MAX))
+        clock::both().boot
     }
 
     fn wall(&self) -> SystemTime {
@@ -158,10 +159,10 @@ impl Ground for Floor {
         *locked(&self.allowed) = allowances;
     }
 
-    fn raise(&self, raised: Vec<(LoanTenant, Class)>) {
-        let raised = raised.into_iter().map(|(tenant, class)| (tenant.as_str().to_owned(), class)).collect();
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move { inputs.send(Input::Node(Event::Raised(raised))).await });
+    fn heard(&self, incident: Incident, ended: bool) {
+        let event = Event::Incident { now: self.now(), incident, ended };
+        // A node that is behind hears it again with the next summary.
+        let _later = self.inputs.try_send(Input::Node(event));
     }
 }
 

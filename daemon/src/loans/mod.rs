@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! segments, state --show--> Floor --look--> Desk --limits--> Input::Lent --> step --> Publish, Regate
+//! Event::Incident --> step --tell--> Desk --summaries--> peers' desks --heard--> Event::Incident --> step
 //! ```
 //!
 //! The desk decides nothing about the node: limits enter as events and are carried out like any other. What may be
@@ -14,7 +15,9 @@ mod settings;
 use std::sync::Arc;
 
 use headgate_loans::desk::{Desk, DeskError, DeskHandle, DeskView, Input as DeskInput};
-use tokio::sync::oneshot;
+use headgate_loans::settings::Holdings;
+use headgate_quota::loan::Incidents;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -22,18 +25,25 @@ use crate::node::State;
 
 pub use floor::Floor;
 
-/// A running desk, or why there is none.
+/// A running desk, or none.
 #[derive(Debug, Default)]
 pub struct Loans {
     desk: Option<Running>,
-    holdings: headgate_loans::settings::Holdings,
 }
 
 #[derive(Debug)]
 struct Running {
     handle: DeskHandle,
+    told: watch::Sender<Told>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+}
+
+/// What the desk works from. It hears the newest and may miss what was in between.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Told {
+    holdings: Holdings,
+    incidents: Incidents,
 }
 
 impl Loans {
@@ -47,18 +57,20 @@ impl Loans {
             let _either = stopped.await;
         };
         let task = tokio::spawn(desk.run(inbox, listener, stopped));
-        Ok(Self { desk: Some(Running { handle, stop, task }), ..Self::default() })
+        let (told, hears) = watch::channel(Told::default());
+        tokio::spawn(pass_on(hears, handle.clone()));
+        Ok(Self { desk: Some(Running { handle, told, stop, task }) })
     }
 
-    /// Tells the desk what devices, owners and borrowers there are, if that changed.
-    pub fn tell(&mut self, state: &State) {
+    /// Tells the desk what devices, owners, borrowers and incidents there are, if that changed.
+    pub fn tell(&self, state: &State) {
         let Some(desk) = &self.desk else { return };
-        let holdings = settings::holdings(state);
-        if holdings != self.holdings {
-            self.holdings.clone_from(&holdings);
-            let handle = desk.handle.clone();
-            tokio::spawn(async move { handle.give(DeskInput::Configure(holdings)).await });
-        }
+        let now = Told { holdings: settings::holdings(state), incidents: state.incidents.clone() };
+        desk.told.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
     }
 
     /// The way to the desk.
@@ -69,12 +81,31 @@ impl Loans {
 
     /// Ends the desk. Loans stay in the ledger; a later start takes them up.
     pub async fn close(self) {
-        if let Some(Running { handle, stop, task }) = self.desk {
-            drop((handle, stop));
+        if let Some(Running { handle, told, stop, task }) = self.desk {
+            drop((handle, told, stop));
             if task.await.is_err() {
                 tracing::error!("the desk panicked; this is a bug of Headgate");
             }
         }
+    }
+}
+
+/// Tells the desk what changed, in the order in which it did, for as long as there is anything to tell.
+async fn pass_on(mut hears: watch::Receiver<Told>, desk: DeskHandle) {
+    let mut before = Told::default();
+    while hears.changed().await.is_ok() {
+        let now = hears.borrow_and_update().clone();
+        let mut open = true;
+        if now.holdings != before.holdings {
+            open &= desk.give(DeskInput::Configure(now.holdings.clone())).await;
+        }
+        if now.incidents != before.incidents {
+            open &= desk.give(DeskInput::Incidents(now.incidents.clone())).await;
+        }
+        if !open {
+            return;
+        }
+        before = now;
     }
 }
 

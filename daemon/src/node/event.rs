@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Hello, RefusalReason};
-use headgate_quota::Bytes;
+use headgate_quota::loan::Incident;
+use headgate_quota::{Bytes, Micros};
 use serde::{Deserialize, Serialize};
 
 use super::loans::DeviceLoans;
@@ -189,8 +190,17 @@ pub enum Event {
     },
     /// A device's limits changed, because something of it was lent or came back.
     Lent(DeviceLoans),
-    /// Incidents raise these tenants' classes, and nobody else's.
-    Raised(std::collections::BTreeMap<String, headgate_quota::Class>),
+    /// An incident was declared, here or elsewhere.
+    Incident {
+        /// What is left of it counts from here, in time since boot.
+        now: Micros,
+        /// The incident.
+        incident: Incident,
+        /// Whether it was ended before its time.
+        ended: bool,
+    },
+    /// So late is it now, in time since boot: incidents may be over.
+    Late(Micros),
     /// A guest keeps memory past its loans.
     Overstays {
         /// Its district.

@@ -96,19 +96,6 @@ fn a_guest_of_an_earlier_run_has_nothing_until_its_loans_are_known() {
 }
 
 #[test]
-fn an_incident_raises_classes_and_lowers_nobody() {
-    let mut state = node(ONE);
-    let policy = state.tenant(state.slot_of("cases").unwrap()).unwrap().policy.clone();
-    let class = |state: &State| state.compute_on(&policy, GPU).unwrap().class;
-    step(&mut state, Event::Raised(BTreeMap::from([("cases".to_owned(), Class::Express)])));
-    assert_eq!(class(&state), Class::Express);
-    step(&mut state, Event::Raised(BTreeMap::from([("cases".to_owned(), Class::Batch)])));
-    assert_eq!(class(&state), Class::Standard);
-    step(&mut state, Event::Raised(BTreeMap::new()));
-    assert_eq!(class(&state), Class::Standard);
-}
-
-#[test]
 fn a_guest_that_overstays_is_stopped_with_its_cgroup() {
     let mut state = node(ONE);
     step(&mut state, lent(40, 8 << 10, &[("alerts", 30, 0)]));

@@ -51,8 +51,6 @@ impl GuestLimits {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LoanState {
     devices: BTreeMap<DeviceUuid, DeviceLoans>,
-    /// Classes that incidents raise.
-    raised: BTreeMap<String, Class>,
 }
 
 impl LoanState {
@@ -69,12 +67,6 @@ impl LoanState {
         }
         quota
     }
-
-    /// The class of a tenant, raised by what holds.
-    fn class(&self, tenant: &Tenant) -> Class {
-        let raised = self.raised.get(tenant.name.as_str()).copied();
-        raised.map_or(tenant.class, |raised| raised.max(tenant.class))
-    }
 }
 
 impl State {
@@ -89,7 +81,7 @@ impl State {
     pub fn compute_on(&self, tenant: &Tenant, device: DeviceUuid) -> Option<ComputeQuota> {
         let own = tenant.compute_on(device)?;
         let nominal = self.quota_on(tenant, device).sm?.nominal;
-        Some(ComputeQuota { nominal, class: self.loans.class(tenant), ..own })
+        Some(ComputeQuota { nominal, class: self.class_of(tenant).0, ..own })
     }
 }
 
@@ -124,12 +116,6 @@ pub(super) fn lend(state: &mut State, loans: DeviceLoans, effects: &mut Vec<Effe
         changed.into_iter().partition(|limits| old(limits.slot).is_some_and(|old| is_lower(limits, old)));
     effects.extend(lowered.into_iter().chain(raised).map(Effect::Publish));
     effects.extend([Effect::Regate, Effect::Attribute]);
-}
-
-/// Takes in whose class incidents raise.
-pub(super) fn raise(state: &mut State, raised: BTreeMap<String, Class>, effects: &mut Vec<Effect>) {
-    state.loans.raised = raised;
-    effects.push(Effect::Regate);
 }
 
 /// Stops a guest's processes.

@@ -17,12 +17,13 @@
 //!                                 taken, unconnected: the process lives on with its ledger
 //! ```
 //!
-//! Read in this order: [`event`], [`state`], [`loans`], [`census`], [`mod@step`], [`effect`].
+//! Read in this order: [`event`], [`state`], [`incidents`], [`loans`], [`census`], [`mod@step`], [`effect`].
 
 pub mod census;
 pub mod effect;
 pub mod event;
 pub mod identify;
+pub mod incidents;
 pub mod loans;
 pub mod state;
 pub mod step;
@@ -33,6 +34,8 @@ pub use loans::{DeviceLoans, GuestLimits};
 pub use state::{Row, SeatRef, State, TenantSlot};
 pub use step::step;
 
+#[cfg(test)]
+mod incident_tests;
 #[cfg(test)]
 mod loan_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use headgate_abi::limits::{DEVICES_MAX, SEATS_MAX, TENANTS_MAX};
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::RefusalReason;
 use headgate_quota::Bytes;
+use headgate_quota::loan::Incidents;
 
 use super::census::Census;
 use super::event::{ConnectionId, Process};
@@ -121,6 +122,8 @@ pub struct State {
     pub roots: HashMap<Process, String>,
     /// Hellos refused, in the order of [`REASONS`].
     pub refused: [u64; REASONS.len()],
+    /// Incidents, as of the last time the node was told of.
+    pub incidents: Incidents,
     pub(super) loans: LoanState,
     /// Who was on the devices when the driver was last asked; `None` while it cannot tell.
     pub census: Option<Census>,
@@ -156,6 +159,7 @@ impl State {
             crowded_out: Vec::new(),
             roots: HashMap::new(),
             refused: [0; REASONS.len()],
+            incidents: Incidents::new(),
             loans: LoanState::default(),
             census: None,
             departed: HashSet::new(),

@@ -10,8 +10,8 @@ use super::census;
 use super::effect::{Effect, TenantLimits};
 use super::event::{AdoptedSeat, ConnectionId, DeviceFacts, Event, Peer, Process, RequestId};
 use super::identify::identify;
-use super::loans;
 use super::state::{Configured, REASONS, Row, SeatRef, Sitter, State, TenantSlot, TenantState};
+use super::{incidents, loans};
 use crate::config::Config;
 use crate::config::model::{DeviceUuid, Identity, Tenant};
 use crate::limits::ROOTS_MAX;
@@ -68,7 +68,10 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             effects.push(Effect::Placed { request, outcome, note: Some(why) });
         }
         Event::Lent(limits) => loans::lend(state, limits, &mut effects),
-        Event::Raised(raised) => loans::raise(state, raised, &mut effects),
+        Event::Incident { now, incident, ended } => {
+            incidents::heard(state, now, incident, ended, &mut effects);
+        }
+        Event::Late(now) => incidents::expire(state, now, &mut effects),
         Event::Overstays { district, tenant } => loans::evict(state, &district, &tenant, &mut effects),
         Event::RootExited { root } => {
             state.roots.remove(&root);

@@ -20,7 +20,7 @@ impl Desk {
             self.holdings.clients.clone(),
             now,
         );
-        for incident in self.directory.incidents(now) {
+        for incident in self.directory.holding(now) {
             // Nothing follows from it before anybody wants something.
             let _nothing = borrower.handle(now, borrower::Input::Declared(incident));
         }

@@ -8,10 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headgate_quota::Class;
-use headgate_quota::loan::{
-    Amount, Device, District, Guest, Incident, Node, Place, Tenant, borrower, lender,
-};
+use headgate_quota::loan::incident::IncidentRefused;
+use headgate_quota::loan::{Amount, Device, District, Incident, Incidents, Node, Place, borrower, lender};
 use headgate_quota::units::Micros;
 use tokio::sync::oneshot;
 
@@ -34,33 +32,20 @@ pub(super) struct Entry {
     pub(super) at: Micros,
 }
 
-#[derive(Clone, Debug)]
-struct Declared {
-    incident: Incident,
-    ends: Micros,
-    ended: bool,
-}
-
 /// See the head of this module.
 #[derive(Debug)]
 pub(super) struct Directory {
     own: Identity,
     pub(super) nodes: BTreeMap<Node, Entry>,
-    incidents: BTreeMap<(District, u64), Declared>,
-    last_number: u64,
+    /// What the node knows of.
+    pub(super) incidents: Incidents,
     /// When each lead last answered, and how long it took.
     pub(super) answered: BTreeMap<Node, (Micros, Duration)>,
 }
 
 impl Directory {
     pub(super) fn new(own: Identity) -> Self {
-        Self {
-            own,
-            nodes: BTreeMap::new(),
-            incidents: BTreeMap::new(),
-            last_number: 0,
-            answered: BTreeMap::new(),
-        }
+        Self { own, nodes: BTreeMap::new(), incidents: Incidents::new(), answered: BTreeMap::new() }
     }
 
     /// Where a node listens.
@@ -85,32 +70,14 @@ impl Directory {
     }
 
     /// Incidents that hold, with what is left of each.
-    pub(super) fn incidents(&self, now: Micros) -> Vec<Incident> {
-        let holding = self.incidents.values().filter(|declared| !declared.ended && now < declared.ends);
-        let left = holding.map(|declared| Incident {
-            duration: declared.ends.saturating_sub(now),
-            ..declared.incident.clone()
-        });
-        left.collect()
-    }
-
-    /// Tenants of this node's district whose class is raised.
-    fn raised(&self, now: Micros) -> Vec<(Tenant, Class)> {
-        let mut raised: BTreeMap<Tenant, Class> = BTreeMap::new();
-        for incident in self.incidents(now) {
-            for Guest { district, tenant } in incident.tenants {
-                if district == *self.own.district() {
-                    let class = raised.entry(tenant).or_insert(Class::Batch);
-                    *class = (*class).max(incident.class);
-                }
-            }
-        }
-        raised.into_iter().collect()
+    pub(super) fn holding(&self, now: Micros) -> Vec<Incident> {
+        let told = self.incidents.told(now);
+        told.filter(|(_, ended)| !ended).map(|(incident, _)| incident).collect()
     }
 
     fn expire(&mut self, now: Micros, holds: Micros) {
         self.nodes.retain(|_, entry| now.saturating_sub(entry.at) < holds);
-        self.incidents.retain(|_, declared| now < declared.ends);
+        self.incidents.expire(now);
     }
 }
 
@@ -220,11 +187,8 @@ impl Desk {
     }
 
     fn told_incidents(&self, now: Micros, of: impl Fn(&District) -> bool) -> Vec<WireIncident> {
-        let holding = self.directory.incidents.values().filter(|d| now < d.ends && of(&d.incident.issuer));
-        let told = holding.map(|declared| {
-            WireIncident::of(&declared.incident, declared.ends.saturating_sub(now), declared.ended)
-        });
-        told.collect()
+        let told = self.directory.incidents.told(now).filter(|(incident, _)| of(&incident.issuer));
+        told.map(|(incident, ended)| WireIncident::of(&incident, ended)).collect()
     }
 
     fn summary(nodes: Vec<WireNode>, incidents: Vec<WireIncident>) -> WireSummary {
@@ -254,7 +218,7 @@ impl Desk {
         let speaks_for = |node: &Identity| {
             if mine { node == from } else { node.district() == from.district() }
         };
-        let changed = self.learn(now, from, &summary, speaks_for, |issuer| issuer == from.district()).await;
+        self.learn(now, from, &summary, speaks_for, |issuer| issuer == from.district());
         let answer = if mine {
             let nodes = self.entries(now, |identity| identity != from);
             Self::summary(nodes, self.told_incidents(now, |_| true))
@@ -264,9 +228,6 @@ impl Desk {
         if let Some(peers) = &self.peers {
             // The peer may have given up.
             let _unheard = reply.send(peers.numbered(answer));
-        }
-        if changed && self.settings.peers.as_ref().is_some_and(|peers| peers.lead.is_none()) {
-            self.hurry();
         }
     }
 
@@ -282,18 +243,18 @@ impl Desk {
         let district = from.district().clone();
         let own = self.settings.own.clone();
         let speaks_for = |node: &Identity| *node != own && (all || *node.district() == district);
-        self.learn(now, from, &summary, speaks_for, |issuer| all || *issuer == district).await;
+        self.learn(now, from, &summary, speaks_for, |issuer| all || *issuer == district);
     }
 
-    /// Takes a summary in. Whether it brought news that others wait for.
-    async fn learn(
+    /// Takes a summary in.
+    fn learn(
         &mut self,
         now: Micros,
         from: &Identity,
         summary: &WireSummary,
         speaks_for: impl Fn(&Identity) -> bool,
         declares_for: impl Fn(&District) -> bool,
-    ) -> bool {
+    ) {
         for wire in &summary.nodes {
             let Some(entry) = entry(now, wire) else {
                 self.refusals.count(Reason::Malformed, &from.to_string());
@@ -316,12 +277,9 @@ impl Desk {
                 self.directory.nodes.insert(node, entry);
             }
         }
-        let mut news = false;
         for wire in &summary.incidents {
             match wire.incident() {
-                Ok(incident) if declares_for(&incident.issuer) => {
-                    news |= self.incident(now, incident, wire.ended).await;
-                }
+                Ok(incident) if declares_for(&incident.issuer) => self.heard_of(incident, wire.ended),
                 Ok(_) => self.refusals.count(Reason::NotYours, &from.to_string()),
                 Err(_) => self.refusals.count(Reason::Malformed, &from.to_string()),
             }
@@ -329,69 +287,46 @@ impl Desk {
         if self.borrower.is_some() {
             self.borrow(borrower::Input::Offers(self.directory.offers()));
         }
-        news
     }
 
-    /// Takes an incident in; whether it was news.
-    async fn incident(&mut self, now: Micros, incident: Incident, ended: bool) -> bool {
-        let key = (incident.issuer.clone(), incident.number);
-        match self.directory.incidents.get_mut(&key) {
-            Some(known) if known.ended || !ended => return false,
-            Some(known) => known.ended = true,
-            None => {
-                if headgate_quota::loan::limits::INCIDENTS_MAX <= self.directory.incidents.len() {
-                    self.counts.incidents_refused += 1;
-                    return false;
-                }
-                let ends = now.saturating_add(incident.duration);
-                let declared = Declared { incident: incident.clone(), ends, ended };
-                self.directory.incidents.insert(key, declared);
+    /// A peer told of an incident: if it is news, the node hears of it, and tells when it has taken it in.
+    fn heard_of(&mut self, incident: Incident, ended: bool) {
+        let known = &self.directory.incidents;
+        if known.knows(&incident.issuer, incident.number, ended) {
+            return;
+        }
+        match known.admits(&incident) {
+            Ok(()) | Err(IncidentRefused::Replayed) => self.ground.heard(incident, ended),
+            Err(_) => self.counts.incidents_refused += 1,
+        }
+    }
+
+    /// The node's incidents changed: lenders and borrower hear what did, and others soon.
+    pub(super) async fn incidents(&mut self, incidents: Incidents) {
+        let now = self.ground.now();
+        let mut news = false;
+        for (incident, ended) in incidents.told(now) {
+            let (issuer, number) = (incident.issuer.clone(), incident.number);
+            if self.directory.incidents.knows(&issuer, number, ended) {
+                continue;
             }
-        }
-        let (issuer, number) = (incident.issuer.clone(), incident.number);
-        for place in self.benches.keys().cloned().collect::<Vec<_>>() {
-            let input = if ended {
-                lender::Input::Ended { issuer: issuer.clone(), number }
+            news = true;
+            for place in self.benches.keys().cloned().collect::<Vec<_>>() {
+                let input = if ended {
+                    lender::Input::Ended { issuer: issuer.clone(), number }
+                } else {
+                    lender::Input::Declared(incident.clone())
+                };
+                self.lend(&place, input).await;
+            }
+            self.borrow(if ended {
+                borrower::Input::Ended { issuer, number }
             } else {
-                lender::Input::Declared(incident.clone())
-            };
-            self.lend(&place, input).await;
+                borrower::Input::Declared(incident)
+            });
         }
-        self.borrow(if ended {
-            borrower::Input::Ended { issuer, number }
-        } else {
-            borrower::Input::Declared(incident)
-        });
-        self.ground.raise(self.directory.raised(now));
-        true
-    }
-
-    /// Somebody of this district declares an incident.
-    pub(super) async fn declare(&mut self, mut incident: Incident) -> Result<u64, String> {
-        let now = self.ground.now();
-        let wall = self.ground.wall().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let wall = u64::try_from(wall.as_micros()).unwrap_or(u64::MAX);
-        incident.issuer = self.own_district().clone();
-        incident.number = wall.max(self.directory.last_number + 1);
-        // The rules are the policy's own.
-        let mut check = headgate_quota::loan::Incidents::new();
-        check.declare(now, incident.clone()).map_err(|refused| refused.to_string())?;
-        self.directory.last_number = incident.number;
-        let number = incident.number;
-        if !self.incident(now, incident, false).await {
-            return Err("as many incidents hold as can be kept; end one first".to_owned());
-        }
-        self.hurry();
-        Ok(number)
-    }
-
-    /// Somebody of this district ends one of its incidents.
-    pub(super) async fn end(&mut self, number: u64) {
-        let now = self.ground.now();
-        let key = (self.own_district().clone(), number);
-        if let Some(declared) = self.directory.incidents.get(&key) {
-            let incident = declared.incident.clone();
-            self.incident(now, incident, true).await;
+        self.directory.incidents = incidents;
+        if news {
             self.hurry();
         }
     }

@@ -137,7 +137,7 @@ impl Desk {
         let lending = self.settings.lending;
         match Lender::new(place.clone(), capacity, lending, owners.clone(), Revision::default(), now) {
             Ok(mut lender) => {
-                for incident in self.directory.incidents(now) {
+                for incident in self.directory.holding(now) {
                     // Nothing follows from it before the ledger is read.
                     let _nothing = lender.handle(now, lender::Input::Declared(incident));
                 }

@@ -23,8 +23,8 @@ use futures_util::future::BoxFuture;
 use headgate_quota::Class;
 use headgate_quota::loan::store::StoreReply;
 use headgate_quota::loan::{
-    Allowance, Allowances, Amount, Borrower, DataClass, Device, District, Guest, Incident, Loan, LoanId,
-    Node, Place, Record, Tenant, borrower, lender,
+    Allowance, Allowances, Amount, Borrower, DataClass, Device, District, Guest, Incident, Incidents, Loan,
+    LoanId, Node, Place, Record, Tenant, borrower, lender,
 };
 use headgate_quota::units::Micros;
 use tokio::sync::{mpsc, oneshot};
@@ -96,8 +96,9 @@ pub trait Ground: Send + Sync + std::fmt::Debug {
     /// What may be placed on other nodes' devices now: the seam for whoever forwards calls there.
     fn allow(&self, allowances: Vec<Allowance>);
 
-    /// Raises tenants' classes for what incidents name; everyone else has its own.
-    fn raise(&self, raised: Vec<(Tenant, Class)>);
+    /// A peer told of an incident, or that it was ended. The node keeps them, this district's too, and says what
+    /// there is now by [`Input::Incidents`].
+    fn heard(&self, incident: Incident, ended: bool);
 }
 
 /// What comes to the desk.
@@ -113,10 +114,8 @@ pub enum Input {
     Claimed(u64, Vec<(Place, Loan)>),
     /// A peer answered a load summary; how long that took.
     Answered(crate::identity::Identity, Option<WireSummary>, Duration),
-    /// Somebody declared an incident here.
-    Declare(Incident, oneshot::Sender<Result<u64, String>>),
-    /// Somebody ended an incident of this district.
-    End(u64),
+    /// These are the incidents there are now.
+    Incidents(Incidents),
     /// Somebody asks how things stand.
     Show(oneshot::Sender<Box<DeskView>>),
 }
@@ -378,12 +377,7 @@ impl Desk {
             }
             Input::Claimed(incarnation, found) => self.claimed(incarnation, found),
             Input::Answered(from, summary, took) => self.answered(&from, summary, took).await,
-            Input::Declare(incident, reply) => {
-                let declared = self.declare(incident).await;
-                // Whoever declared it may have given up waiting.
-                let _unheard = reply.send(declared);
-            }
-            Input::End(number) => self.end(number).await,
+            Input::Incidents(incidents) => self.incidents(incidents).await,
             Input::Show(reply) => {
                 // Whoever asked may have given up.
                 let _unheard = reply.send(Box::new(self.view()));

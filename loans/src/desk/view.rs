@@ -136,6 +136,8 @@ pub struct PeerView {
 pub struct IncidentView {
     /// Who declared it.
     pub issuer: String,
+    /// What it is called.
+    pub name: String,
     /// Its number.
     pub number: u64,
     /// `DISTRICT/TENANT` of each it names.
@@ -345,11 +347,12 @@ impl Desk {
     }
 
     fn incident_views(&self) -> Vec<IncidentView> {
-        let holding = self.directory.incidents(self.ground.now());
+        let holding = self.directory.holding(self.ground.now());
         holding
             .into_iter()
             .map(|incident| IncidentView {
                 issuer: incident.issuer.to_string(),
+                name: incident.name.to_string(),
                 number: incident.number,
                 tenants: incident.tenants.iter().map(ToString::to_string).collect(),
                 class: incident.class.word().to_owned(),

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
@@ -17,7 +17,8 @@ use headgate_loans::tls::TlsFiles;
 use headgate_quota::Class;
 use headgate_quota::loan::borrower::Client;
 use headgate_quota::loan::{
-    Allowance, Amount, Borrowing, DataClass, Device, District, Guest, Lending, Owner, Tenant, Terms,
+    Allowance, Amount, Borrowing, DataClass, Device, District, Guest, Incident, Incidents, Lending, Owner,
+    Tenant, Terms,
 };
 use headgate_quota::units::{Bytes, Micros, Share};
 use tempfile::TempDir;
@@ -139,7 +140,7 @@ struct Seen {
     changed_at: Micros,
     exceeded: Option<DeviceLimits>,
     allowed: Vec<Allowance>,
-    raised: Vec<(Tenant, Class)>,
+    incidents: Incidents,
 }
 
 /// Ground that is a test's to move.
@@ -148,9 +149,27 @@ pub(crate) struct TestGround {
     origin: Instant,
     owners: Vec<Owner>,
     seen: Mutex<Seen>,
+    desk: OnceLock<DeskHandle>,
 }
 
 impl TestGround {
+    /// What the node does with an incident, declared here or heard of.
+    pub(crate) fn incident(&self, incident: Incident, ended: bool) {
+        let incidents = {
+            let now = self.now();
+            let mut seen = self.seen.lock().unwrap();
+            let (issuer, number) = (incident.issuer.clone(), incident.number);
+            // It may be known already.
+            let _known = seen.incidents.declare(now, incident);
+            if ended {
+                seen.incidents.end(&issuer, number);
+            }
+            seen.incidents.clone()
+        };
+        let desk = self.desk.get().unwrap().clone();
+        tokio::spawn(async move { desk.give(Input::Incidents(incidents)).await });
+    }
+
     pub(crate) fn busy(&self, tenant: &str, busy: bool) {
         self.seen.lock().unwrap().busy.insert(tenant.to_owned(), busy);
     }
@@ -172,8 +191,8 @@ impl TestGround {
         self.seen.lock().unwrap().allowed.clone()
     }
 
-    pub(crate) fn raised(&self) -> Vec<(Tenant, Class)> {
-        self.seen.lock().unwrap().raised.clone()
+    pub(crate) fn class_of(&self, tenant: &Guest, own: Class) -> Class {
+        self.seen.lock().unwrap().incidents.class_of(tenant, own).0
     }
 
     pub(crate) fn changed_at(&self) -> Micros {
@@ -247,8 +266,8 @@ impl Ground for TestGround {
         self.seen.lock().unwrap().allowed = allowances;
     }
 
-    fn raise(&self, raised: Vec<(Tenant, Class)>) {
-        self.seen.lock().unwrap().raised = raised;
+    fn heard(&self, incident: Incident, ended: bool) {
+        self.incident(incident, ended);
     }
 }
 
@@ -309,10 +328,15 @@ pub(crate) async fn desk(city: &City, options: NodeOptions) -> Running {
         lending: quick(),
         borrowing: Borrowing { spare_for: Micros::from_millis(500), ..Borrowing::default() },
     };
-    let ground =
-        Arc::new(TestGround { origin: Instant::now(), owners: owners.clone(), seen: Mutex::default() });
+    let ground = Arc::new(TestGround {
+        origin: Instant::now(),
+        owners: owners.clone(),
+        seen: Mutex::default(),
+        desk: OnceLock::new(),
+    });
     let (desk, handle, inbox, listener) =
         Desk::open(settings, Arc::clone(&ground) as Arc<dyn Ground>).await.unwrap();
+    ground.desk.set(handle.clone()).unwrap();
     let capacity = Amount { sm: Share::WHOLE, memory: Bytes(80 << 30) };
     let device = DeviceHolding { device: Device::new(DEVICE).unwrap(), capacity, owners };
     let client_memory = clients.iter().map(|_| Bytes::ZERO).collect();

@@ -29,11 +29,11 @@ pub const ATTEMPTS_MAX: usize = 32;
 /// the higher of both.
 pub const PEAKS_MAX: usize = 32;
 
-/// Incidents that hold at once.
+/// Incidents that hold at once, and as many that were ended before their time, which others must hear.
 pub const INCIDENTS_MAX: usize = 64;
 
-/// Districts whose incidents are remembered by number: as many as a city has.
-pub const ISSUERS_MAX: usize = 1_024;
+/// Incidents that are over and remembered by number, so that a declaration that comes late raises nobody again.
+pub const INCIDENTS_OVER_MAX: usize = 1_024;
 
 /// Tenants one incident names.
 pub const INCIDENT_TENANTS_MAX: usize = 256;

@@ -50,7 +50,7 @@ pub use incident::{Incident, Incidents};
 pub use ledger::{Ledger, Loan, Owner, Revision, Standing};
 pub use lender::Lender;
 pub use message::{Ask, Peer, Promise, ToBorrower, ToLender};
-pub use names::{Device, District, Guest, LoanId, Node, Place, Tenant};
+pub use names::{Device, District, Guest, IncidentName, LoanId, Node, Place, Tenant};
 pub use point::{DevicePoint, Limits, Line, Usage};
 pub use record::{Record, What};
 pub use settings::{Borrowing, Lending};

@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use super::amount::Amount;
-use super::names::{District, Guest, Tenant};
+use super::names::{District, Guest, IncidentName, Tenant};
 use crate::tenant::Class;
 use crate::units::{Micros, Share};
 
@@ -44,8 +44,8 @@ pub enum Why {
         owner: Tenant,
         /// Who declared it.
         issuer: District,
-        /// Its number.
-        number: u64,
+        /// What it is called.
+        name: IncidentName,
     },
     /// Called back: a guest of a higher class waits.
     HigherClassWaits {
@@ -195,8 +195,8 @@ impl fmt::Display for Why {
                 "{owner} ({}) wants {wants} of its own and has {has} while it is lent",
                 class.word()
             ),
-            Self::Incident { owner, issuer, number } => {
-                write!(f, "incident {number} of {issuer} names {owner}, which may need it")
+            Self::Incident { owner, issuer, name } => {
+                write!(f, "incident {name} of {issuer} names {owner}, which may need it")
             }
             Self::HigherClassWaits { guest, class } => {
                 write!(f, "{guest} waits, and {} goes first", class.word())

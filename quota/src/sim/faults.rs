@@ -2,7 +2,9 @@
 
 use super::oracle::Oracle;
 use super::world::{Cut, Event, Mail, Work, World, note};
-use crate::loan::{Amount, Ask, DataClass, District, Guest, Incident, LoanId, Tenant, ToLender, lender};
+use crate::loan::{
+    Amount, Ask, DataClass, District, Guest, Incident, IncidentName, LoanId, Tenant, ToLender, lender,
+};
 use crate::tenant::Class;
 use crate::units::{Bytes, Micros, Share};
 
@@ -261,10 +263,12 @@ impl World {
             }
         }
         self.incidents += 1;
-        let Some(issuer) = District::new("city") else { return };
+        let name = IncidentName::new(&format!("drill-{}", self.incidents));
+        let (Some(issuer), Some(name)) = (District::new("city"), name) else { return };
         let incident = Incident {
             issuer,
             number: self.incidents,
+            name,
             tenants,
             class: Class::Express,
             duration: Micros(self.rng.between(1_000_000, 40_000_000)),

@@ -98,7 +98,7 @@ impl World {
         let clock = self.machines[self.processes[process].node].clock;
         let ends = clock.when(clock.local(self.now) + incident.duration.0);
         let raised = &mut self.processes[process].raised;
-        if raised.iter().all(|(known, _)| known.number < incident.number) {
+        if raised.iter().all(|(known, _)| known.number != incident.number) {
             raised.push((incident.clone(), ends));
         }
     }

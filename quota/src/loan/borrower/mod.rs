@@ -174,6 +174,7 @@ impl Borrower {
     pub fn handle(&mut self, now: Micros, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         self.now = self.now.max(now);
+        self.incidents.expire(self.now);
         match input {
             Input::Tick => {}
             Input::Wants(wants) => {
@@ -194,9 +195,11 @@ impl Borrower {
                     self.counters.incidents_refused += 1;
                 }
             }
-            Input::Ended { issuer, number } => self.incidents.end(&issuer, number),
+            Input::Ended { issuer, number } => {
+                // One that is not known cannot hold.
+                let _ended = self.incidents.end(&issuer, number);
+            }
         }
-        self.incidents.expire(self.now);
         self.keep_alive(&mut out);
         self.seek(&mut out);
         out
@@ -279,7 +282,7 @@ impl Borrower {
     fn class_of(&self, tenant: &Tenant) -> Class {
         let own = self.clients.iter().find(|state| state.client.tenant == *tenant);
         let own = own.map_or(Class::Batch, |state| state.client.class);
-        self.incidents.class_of(&self.guest(tenant), own, self.now)
+        self.incidents.class_of(&self.guest(tenant), own).0
     }
 
     /// Repeats what was not answered, renews, and ends what is over.

@@ -148,9 +148,9 @@ impl Lender {
             return Some(Why::OwnerGone { owner: owner.clone() });
         }
         let guest = Guest { district: self.place.district.clone(), tenant: owner.clone() };
-        if let Some(incident) = self.incidents.reclaiming(&guest, self.now) {
-            let (issuer, number) = (incident.issuer.clone(), incident.number);
-            return Some(Why::Incident { owner: owner.clone(), issuer, number });
+        if let Some(incident) = self.incidents.reclaiming(&guest) {
+            let (issuer, name) = (incident.issuer.clone(), incident.name.clone());
+            return Some(Why::Incident { owner: owner.clone(), issuer, name });
         }
         let after = held.loan.terms.max_duration;
         (after <= held.age(self.now)).then_some(Why::TermOver { after })

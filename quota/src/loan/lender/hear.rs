@@ -54,7 +54,7 @@ impl Lender {
             let pending = Pending { holder: ask.loan.incarnation, attempt: ask.attempt, class: ask.class };
             return self.renew(&ask.loan.clone(), pending, out);
         }
-        let class = self.incidents.class_of(&ask.guest, ask.class, self.now);
+        let class = self.incidents.class_of(&ask.guest, ask.class).0;
         let ask = Ask { class, ..ask };
         if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.ask.loan == ask.loan) {
             if waiting.ask.attempt < ask.attempt {

@@ -212,6 +212,7 @@ impl Lender {
             return out;
         }
         self.now = self.now.max(now);
+        self.incidents.expire(self.now);
         match input {
             Input::Tick => {}
             Input::Observed(observed) => self.observe(observed),
@@ -231,7 +232,10 @@ impl Lender {
                     self.counters.incidents_refused += 1;
                 }
             }
-            Input::Ended { issuer, number } => self.incidents.end(&issuer, number),
+            Input::Ended { issuer, number } => {
+                // One that is not known cannot hold.
+                let _ended = self.incidents.end(&issuer, number);
+            }
         }
         self.reconsider(&mut out);
         out
@@ -346,7 +350,6 @@ impl Lender {
 
     /// Everything that follows from the state and the time.
     fn reconsider(&mut self, out: &mut Vec<Output>) {
-        self.incidents.expire(self.now);
         self.mind_the_store(out);
         if self.desk.is_fenced() {
             return;
@@ -367,7 +370,7 @@ impl Lender {
     /// An owner's class now.
     fn class_of(&self, owner: &Owner) -> Class {
         let guest = Guest { district: self.place.district.clone(), tenant: owner.tenant.clone() };
-        self.incidents.class_of(&guest, owner.class, self.now)
+        self.incidents.class_of(&guest, owner.class).0
     }
 
     /// What is out of an owner's quota.

@@ -43,7 +43,7 @@ impl Lender {
         let mut requests: Vec<Request> = gathered
             .map(|waiting| Request {
                 loan: waiting.ask.loan.clone(),
-                class: self.incidents.class_of(&waiting.ask.guest, waiting.ask.class, self.now),
+                class: self.incidents.class_of(&waiting.ask.guest, waiting.ask.class).0,
                 weight: waiting.from.weight,
                 has: self.borrowed_by(&waiting.ask.guest),
                 distance: waiting.from.distance,
@@ -119,7 +119,7 @@ impl Lender {
     pub(super) fn lendable(&self, state: &OwnerState) -> Result<Amount, Why> {
         let owner: &Owner = &state.owner;
         let guest = Guest { district: self.place.district.clone(), tenant: owner.tenant.clone() };
-        let incident = self.incidents.reclaiming(&guest, self.now);
+        let incident = self.incidents.reclaiming(&guest);
         let mut lent = self.lent(&owner.tenant);
         lent.memory = lent.memory.saturating_add(self.overdue_of(&owner.tenant));
         let view = OwnerView {
@@ -129,7 +129,7 @@ impl Lender {
             lent,
             rests_until: state.rests_until,
             borrows: state.borrows,
-            called_back_by: incident.map(|incident| (&incident.issuer, incident.number)),
+            called_back_by: incident.map(|incident| (&incident.issuer, &incident.name)),
         };
         lendable(&view, self.spare(), &self.lending, self.now, self.flaws)
     }

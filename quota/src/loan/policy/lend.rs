@@ -12,7 +12,7 @@
 use crate::loan::amount::Amount;
 use crate::loan::flaw::{Flaw, Flaws};
 use crate::loan::ledger::Owner;
-use crate::loan::names::District;
+use crate::loan::names::{District, IncidentName};
 use crate::loan::settings::Lending;
 use crate::loan::why::Why;
 use crate::units::{Micros, Share};
@@ -32,8 +32,8 @@ pub struct OwnerView<'a> {
     pub rests_until: Micros,
     /// Whether it borrows elsewhere.
     pub borrows: bool,
-    /// The incident that calls back what it lent: issuer and number.
-    pub called_back_by: Option<(&'a District, u64)>,
+    /// The incident that calls back what it lent: issuer and name.
+    pub called_back_by: Option<(&'a District, &'a IncidentName)>,
 }
 
 /// What an owner may lend, or why nothing. `spare` is the compute that nobody on the device uses, nor borrowed.
@@ -46,8 +46,8 @@ pub fn lendable(
 ) -> Result<Amount, Why> {
     let owner = &view.owner.tenant;
     let tireless = flaws.has(Flaw::NoRest);
-    if let Some((issuer, number)) = view.called_back_by {
-        return Err(Why::Incident { owner: owner.clone(), issuer: issuer.clone(), number });
+    if let Some((issuer, name)) = view.called_back_by {
+        return Err(Why::Incident { owner: owner.clone(), issuer: issuer.clone(), name: name.clone() });
     }
     if view.borrows {
         return Err(Why::OwnerBorrows { owner: owner.clone() });
