@@ -80,11 +80,8 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         let default = default_tenant.as_ref().zip(default_node).map(|(name, node)| (name, node.place));
         let devices = devices.as_deref();
         relations::check(&Relations { tenants, identity, default, devices, overcommit_sm }, report);
-        if loans_node.is_none() {
-            let borrowers = tenants.iter().map(|read| &read.tenant).filter(|tenant| tenant.borrow.is_some());
-            let borrowers: Vec<_> = borrowers.map(|tenant| (&tenant.name, tenant.place)).collect();
-            loans::read::relate(None, &borrowers, report);
-        }
+        let read = tenants.iter().map(|read| &read.tenant);
+        loans::read::relate(loans_node.is_some(), district.as_ref(), read, report);
         let known = districts.as_deref().unwrap_or_default();
         let read = tenants.iter().map(|read| &read.tenant);
         enforcement::relations::check(&kernel.clone().unwrap_or_default(), known, read, report);

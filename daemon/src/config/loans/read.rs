@@ -13,11 +13,13 @@ use headgate_quota::units::{Bytes, Micros, Share};
 use super::{Borrow, Loans, NatsStore, PeerNode, Peers, Store};
 use crate::config::enforcement::read::span;
 use crate::config::fields::{Fields, shown};
-use crate::config::model::Name;
-use crate::config::problem::{Place, Problem};
+use crate::config::model::{Name, Tenant, memory_text};
+use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
-use crate::limits::{ADDRESS_BYTES_MAX, PEER_LEADS_MAX, STORE_URLS_MAX};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
+};
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
     report.push(Problem { place: node.place, text: text.into() });
@@ -36,7 +38,7 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
     let lending = fields.optional("lending").and_then(|node| lending(node, terms, report));
     let borrowing = fields.optional("borrowing").and_then(|node| borrowing(node, report));
     fields.finish(report);
-    let peers = peers_node.and_then(|node| peers(node, district, report));
+    let peers = peers_node.and_then(|node| peers(node, district, own, report));
     if let (Some(district), Some(own)) = (district, own)
         && let Err(bad) = Identity::new(district.as_str(), own.as_str())
     {
@@ -60,6 +62,9 @@ fn nats(node: &Node, report: &mut Report) -> Option<NatsStore> {
     let mut fields = Fields::of(node, "spec.loans.store.nats", report)?;
     let urls = fields.required("urls", report).and_then(|node| {
         let items = list(node, "urls", STORE_URLS_MAX, report)?;
+        if items.is_empty() {
+            problem(node, "there is no server to keep ledgers in; add one such as nats://host:4222", report);
+        }
         Some(items.iter().filter_map(|item| url(item, report)).collect::<Vec<_>>())
     });
     let bucket = fields.optional("bucket").and_then(|node| checked_name(node, "a bucket", report));
@@ -99,7 +104,7 @@ fn url(node: &Node, report: &mut Report) -> Option<String> {
     None
 }
 
-fn peers(node: &Node, own: Option<&Name>, report: &mut Report) -> Option<Peers> {
+fn peers(node: &Node, own: Option<&Name>, own_node: Option<&Name>, report: &mut Report) -> Option<Peers> {
     let mut fields = Fields::of(node, "spec.loans.peers", report)?;
     let listen = fields.required("listen", report).and_then(|node| socket(node, report));
     let advertise = fields.optional("advertise").and_then(|node| address(node, report));
@@ -114,7 +119,7 @@ fn peers(node: &Node, own: Option<&Name>, report: &mut Report) -> Option<Peers> 
         let items = list(node, "leads", PEER_LEADS_MAX, report)?;
         Some(items.iter().filter_map(|item| peer(item, None, report)).collect::<Vec<_>>())
     });
-    let every = fields.optional("summaryEvery").and_then(|node| span(node, "summaryEvery", report));
+    let every = fields.optional("summaryEvery").and_then(|node| summary_every(node, report));
     fields.finish(report);
     if let (Some(known), Some(node), Some(own)) = (&authorities, authorities_node, own)
         && !known.contains_key(own)
@@ -123,6 +128,11 @@ fn peers(node: &Node, own: Option<&Name>, report: &mut Report) -> Option<Peers> 
     }
     let lead = lead.unwrap_or(Some(None));
     let leads = leads.unwrap_or_default();
+    if let Some(Some(lead)) = &lead
+        && own_node == Some(&lead.node)
+    {
+        problem(node, format!("{} is this node itself; write `lead: self`", lead.node), report);
+    }
     if matches!(lead, Some(Some(_))) && !leads.is_empty() {
         problem(node, "only a district's lead talks to other leads; remove `lead` or `leads`", report);
     }
@@ -131,6 +141,20 @@ fn peers(node: &Node, own: Option<&Name>, report: &mut Report) -> Option<Peers> 
             let text = format!("no authority for district {} of lead {}; add it", peer.district, peer.node);
             problem(node, text, report);
         }
+        if own == Some(&peer.district) {
+            let text =
+                format!("{} is of this node's own district; name it as `lead`, or remove it", peer.node);
+            problem(node, text, report);
+        }
+        if 1 < leads.iter().filter(|other| other.district == peer.district).count() {
+            problem(node, format!("district {} has more than one lead; keep one", peer.district), report);
+        }
+    }
+    if let (Some(listen), None) = (listen, &advertise)
+        && listen.ip().is_unspecified()
+    {
+        let text = format!("others cannot dial {listen}; add `advertise: HOST:{}`", listen.port());
+        problem(node, text, report);
     }
     let listen = listen?;
     Some(Peers {
@@ -141,8 +165,18 @@ fn peers(node: &Node, own: Option<&Name>, report: &mut Report) -> Option<Peers> 
         authorities: authorities?,
         lead: lead?,
         leads,
-        summary_every: every.map_or(Duration::from_secs(2), |every| every.max(Duration::from_millis(100))),
+        summary_every: every.unwrap_or(Duration::from_secs(2)),
     })
+}
+
+fn summary_every(node: &Node, report: &mut Report) -> Option<Duration> {
+    let every = span(node, "summaryEvery", report)?;
+    if !(SUMMARY_EVERY_MIN..=SUMMARY_EVERY_MAX).contains(&every) {
+        let text = format!("`summaryEvery` must be between {SUMMARY_EVERY_MIN:?} and {SUMMARY_EVERY_MAX:?}");
+        problem(node, text, report);
+        return None;
+    }
+    Some(every)
 }
 
 /// `self`, or another node of the district. `Some(None)` is this node.
@@ -237,7 +271,14 @@ fn lending(node: &Node, terms: Terms, report: &mut Report) -> Option<Lending> {
     let rise_for = time("riseFor", default.rise_for, report);
     let rest = time("rest", default.rest, report);
     let headroom = fields.optional("headroom").and_then(|node| amount(node, "headroom", report));
-    let least = fields.optional("least").and_then(|node| share(node, "least", report));
+    let least = fields.optional("least").and_then(|node| {
+        let least = share(node, "least", report)?;
+        if least.get() == 0 {
+            let text = "a loan of nothing helps nobody; write the `least` share worth lending, such as 5%";
+            problem(node, text, report);
+        }
+        Some(least)
+    });
     let evict = fields.optional("evict").and_then(|node| on_off(node, "evict", report));
     fields.finish(report);
     Some(Lending {
@@ -278,6 +319,13 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
     let data = fields.optional("data").and_then(|node| one_of(node, "data", &words, report));
     fields.finish(report);
     let memory = memory.unwrap_or(Bytes::ZERO);
+    if total.is_some_and(|total| total < memory) {
+        let text = format!(
+            "`memoryTotal` is below `memory`, so that no loan would fit; raise it to {}",
+            memory_text(memory)
+        );
+        problem(node, text, report);
+    }
     let limit = Amount { sm: sm?.into(), memory: total.unwrap_or(memory) };
     Some(Borrow { limit, memory, data: data.unwrap_or_default() })
 }
@@ -309,11 +357,24 @@ fn micros(node: &Node, key: &'static str, report: &mut Report) -> Option<Micros>
 }
 
 /// What loans ask of the rest of the configuration.
-pub fn relate(loans: Option<&Loans>, borrowers: &[(&Name, Place)], report: &mut Report) {
-    if loans.is_none() {
-        for (name, place) in borrowers {
+pub fn relate<'t>(
+    configured: bool,
+    district: Option<&Name>,
+    tenants: impl Iterator<Item = &'t Tenant>,
+    report: &mut Report,
+) {
+    for tenant in tenants.filter(|tenant| tenant.borrow.is_some()) {
+        let name = &tenant.name;
+        if !configured {
             let text = format!("tenant `{name}` borrows, but there is no spec.loans; add one");
-            report.push(Problem { place: *place, text });
+            report.push(Problem { place: tenant.place, text });
+        }
+        if let Some(district) = district.filter(|district| **district != tenant.district) {
+            let text = format!(
+                "tenant `{name}` of district {} cannot borrow here: a node of {district} borrows for {district} only",
+                tenant.district
+            );
+            report.push(Problem { place: tenant.place, text });
         }
     }
 }
