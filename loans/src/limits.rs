@@ -85,6 +85,12 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// Between attempts to count a start with a store that does not answer.
 pub const CLAIM_PAUSE: Duration = Duration::from_millis(500);
 
+/// Most bytes in one file of the audit log: some forty thousand decisions, followed in well under a second at a start.
+pub const AUDIT_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// How often the files of an audit log are listed anew because one was filled while they were read.
+pub const AUDIT_LISTINGS_MAX: usize = 8;
+
 /// Between writes of the audit log to the disk.
 pub const AUDIT_SYNC_PERIOD: Duration = Duration::from_secs(1);
 

@@ -156,3 +156,107 @@ proptest! {
         prop_assert_eq!(followed.head.sequence, u64::try_from(whys.len()).unwrap());
     }
 }
+
+/// A log in files of at most `bytes_max`, written by daemons that die after every `lives` lines.
+fn log_in_files(directory: &tempfile::TempDir, lines: u64, bytes_max: u64, lives: u64) -> std::path::PathBuf {
+    let path = directory.path().join("audit.log");
+    for first in (0..lines).step_by(usize::try_from(lives).unwrap()) {
+        let mut audit = Audit::open_bounded(&path, bytes_max).unwrap();
+        for number in first..lines.min(first + lives) {
+            audit.write(at(number), &record(number, "cases left it idle")).unwrap();
+        }
+        if let Some(sync) = audit.sync() {
+            sync().unwrap();
+        }
+    }
+    path
+}
+
+fn files(directory: &tempfile::TempDir) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    // `audit.log` itself comes first by name and last in time.
+    files.rotate_left(1);
+    files
+}
+
+#[test]
+fn a_full_file_is_put_aside_and_the_chain_goes_on_over_files() {
+    let whole = tempfile::tempdir().unwrap();
+    let head = follow(&log(&whole, 40)).unwrap().head;
+    for lives in [1, 7, 40] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log_in_files(&directory, 40, 1_000, lives);
+        let files = files(&directory);
+        assert!(10 <= files.len(), "{files:?}");
+        for file in &files {
+            assert!(fs::metadata(file).unwrap().len() <= 1_000, "{} is too long", file.display());
+        }
+        let followed = follow(&path).unwrap();
+        assert_eq!((followed.head, followed.files), (head, files.len()), "one chain, however it is cut");
+        let lines: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+        assert_eq!(lines.concat(), fs::read_to_string(whole.path().join("audit.log")).unwrap());
+    }
+}
+
+#[test]
+fn a_file_that_is_changed_removed_or_exchanged_is_noticed_and_archived_ones_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = log_in_files(&directory, 40, 1_000, 40);
+    let files = files(&directory);
+    let whole = follow(&path).unwrap();
+    let broken = || assert!(matches!(follow(&path), Err(AuditError::Broken { .. })));
+    // One in the middle is gone.
+    let middle = fs::read(&files[3]).unwrap();
+    fs::remove_file(&files[3]).unwrap();
+    broken();
+    // Another stands in its place.
+    fs::copy(&files[4], &files[3]).unwrap();
+    broken();
+    // It is there again, but for its last line.
+    let cut = middle[..middle.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(&files[3], &middle[..cut]).unwrap();
+    broken();
+    fs::write(&files[3], &middle[..middle.len() - 1]).unwrap();
+    broken();
+    fs::write(&files[3], &middle).unwrap();
+    assert_eq!(follow(&path).unwrap(), whole);
+    // The oldest two are archived: the rest says from where it goes on, and each can be checked by itself.
+    let archived = follow(&files[1]).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    let rest = follow(&path).unwrap();
+    assert_eq!((rest.from, rest.head, rest.files), (archived.head, whole.head, whole.files - 2));
+    // Lines cannot be taken from its front: a file is named after its first one.
+    let oldest = fs::read(&files[2]).unwrap();
+    let second = oldest.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    fs::write(&files[2], &oldest[second..]).unwrap();
+    broken();
+    fs::write(&files[2], &oldest).unwrap();
+    // And it is written on.
+    let mut audit = Audit::open_bounded(&path, 1_000).unwrap();
+    assert_eq!(audit.head(), whole.head);
+    audit.write(at(99), &record(99, "on")).unwrap();
+    drop(audit);
+    assert_eq!(follow(&path).unwrap().head.sequence, 41);
+}
+
+#[test]
+fn a_daemon_that_died_between_two_files_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = log(&directory, 3);
+    let head = follow(&path).unwrap().head;
+    fs::rename(&path, directory.path().join("audit.log.000000000001")).unwrap();
+    assert_eq!(follow(&path).unwrap().head, head, "nothing is lost, nothing has begun");
+    let mut audit = Audit::open_bounded(&path, 1_000).unwrap();
+    assert_eq!(audit.head(), head);
+    audit.write(at(3), &record(3, "on")).unwrap();
+    let followed = follow(&path).unwrap();
+    assert_eq!((followed.head.sequence, followed.files), (4, 2));
+    // A last line cut off by death is the last file's only.
+    let text = fs::read(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 5]).unwrap();
+    assert!(follow(&path).unwrap().torn);
+    assert_eq!(Audit::open_bounded(&path, 1_000).unwrap().head(), head);
+}

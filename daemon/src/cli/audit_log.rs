@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use headgate_loans::audit::{AuditError, follow};
+use headgate_quota::loan::audit::Head;
 
 use super::{VerifyArgs, complain};
 
@@ -11,7 +12,7 @@ const UNREADABLE: u8 = 2;
 
 /// 0 whole, 1 broken, 2 unreadable.
 pub(super) fn main(args: &VerifyArgs) -> ExitCode {
-    let VerifyArgs { file, head, json } = args;
+    let VerifyArgs { file, from, head, json } = args;
     let followed = match follow(file) {
         Ok(followed) => followed,
         Err(error @ AuditError::Broken { .. }) => {
@@ -23,7 +24,17 @@ pub(super) fn main(args: &VerifyArgs) -> ExitCode {
             return ExitCode::from(UNREADABLE);
         }
     };
-    let found = format!("{}:{}", followed.head.sequence, followed.head.digest);
+    let told = |head: Head| format!("{}:{}", head.sequence, head.digest);
+    let (begins, found) = (told(followed.from), told(followed.head));
+    if let Some(expected) = from
+        && *expected != begins
+    {
+        complain(format_args!(
+            "{}: the log goes on from {begins}, not from {expected}: files are missing, or all was written anew",
+            file.display()
+        ));
+        return ExitCode::FAILURE;
+    }
     if let Some(expected) = head
         && *expected != found
     {
@@ -35,14 +46,21 @@ pub(super) fn main(args: &VerifyArgs) -> ExitCode {
     }
     let text = if *json {
         let value = serde_json::json!({
-            "lines": followed.head.sequence,
+            "files": followed.files,
+            "lines": followed.head.sequence - followed.from.sequence,
+            "from": begins,
             "head": found,
             "torn": followed.torn,
         });
         format!("{value}\n")
     } else {
         let torn = if followed.torn { "; the last line was cut off when the daemon died" } else { "" };
-        format!("{}: whole, {} lines, head {found}{torn}\n", file.display(), followed.head.sequence)
+        let earlier = match followed.from.sequence {
+            0 => String::new(),
+            _ => format!("; goes on from {begins}, which is not here"),
+        };
+        let (lines, files) = (followed.head.sequence - followed.from.sequence, followed.files);
+        format!("{}: whole, {lines} lines in {files} files, head {found}{earlier}{torn}\n", file.display())
     };
     // A closed pipe is the reader's choice; the exit code says the same.
     let _unread = std::io::stdout().write_all(text.as_bytes());

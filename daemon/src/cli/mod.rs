@@ -156,7 +156,7 @@ enum AuditCommand {
     /// nanoseconds more meanwhile.
     #[command(after_help = "Exit codes:\n  0  printed\n  3  no daemon answers, or the kernel refuses")]
     Ioctl(AuditArgs),
-    /// Follow the chain of a loans' audit log from the first line to the last.
+    /// Follow the chain of a loans' audit log from the first line to the last, through all its files.
     #[command(after_help = "Exit codes:\n  0  the log is whole\n  1  it is not\n  2  it cannot be read")]
     Verify(VerifyArgs),
 }
@@ -251,9 +251,12 @@ enum CertsCommand {
 
 #[derive(Debug, Args)]
 struct VerifyArgs {
-    /// The log.
+    /// The log, audit.log; the full files beside it are read with it. A full file is checked by itself.
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// Where the log must go on from, if its oldest files were archived: SEQUENCE:DIGEST.
+    #[arg(long, value_name = "HEAD")]
+    from: Option<String>,
     /// Where the log must end, as noted elsewhere: SEQUENCE:DIGEST.
     #[arg(long, value_name = "HEAD")]
     head: Option<String>,

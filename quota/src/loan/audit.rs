@@ -101,6 +101,29 @@ pub fn append(head: Head, at: &str, record: &Record, digest: impl Fn(&[u8]) -> D
     (line, head)
 }
 
+/// Where the log ended before this line, by what the line says of it. `None` if it is no line of a log.
+#[must_use]
+pub fn before(line: &str) -> Option<Head> {
+    let mut fields = line.splitn(4, ' ');
+    let sequence: u64 = fields.next()?.parse().ok()?;
+    let hexadecimal = fields.nth(1)?.as_bytes();
+    let mut digest = [0; 32];
+    if hexadecimal.len() != 2 * digest.len() {
+        return None;
+    }
+    let nibble = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    for (byte, pair) in digest.iter_mut().zip(hexadecimal.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    let head = Head { sequence: sequence.checked_sub(1)?, digest: Digest(digest) };
+    // Nothing is before the first line.
+    (head.sequence != 0 || head == Head::default()).then_some(head)
+}
+
 /// Follows a log from `from` on and says where it ends.
 pub fn verify<'a>(
     from: Head,
