@@ -26,6 +26,15 @@ use tokio::sync::Barrier;
 
 /// How often a loan is renewed.
 const RENEW: Duration = Duration::from_secs(5);
+/// How long requests are gathered.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// What one district took, in microseconds: its grant, its renewals on time, and as fast as it could.
+struct Took {
+    grant: u64,
+    paced: Vec<u64>,
+    fast: Vec<u64>,
+}
 
 struct Seat {
     lender: Lender,
@@ -65,7 +74,8 @@ impl Seat {
             nominal: Amount::compute(Share(700_000)),
             lending_limit: Amount::compute(Share(600_000)),
         };
-        let lending = Lending { idle_for: Micros(1_000), gather: Micros(1_000), ..Lending::default() };
+        let lending =
+            Lending { idle_for: Micros(1_000), gather: Micros::from_millis(2), ..Lending::default() };
         let owners = vec![owner];
         let lender =
             Lender::new(place.clone(), capacity, lending, owners, Revision::default(), Micros(1)).unwrap();
@@ -108,8 +118,8 @@ impl Seat {
         promised
     }
 
-    /// Has a loan granted.
-    async fn grant(&mut self) {
+    /// Has a loan granted; how long that took from the request, without the time for which requests are gathered.
+    async fn grant(&mut self) -> Duration {
         self.give(lender::Input::Tick).await;
         let demand =
             lender::Demand { tenant: Tenant::new("cases").unwrap(), wants: Amount::ZERO, borrows: false };
@@ -127,10 +137,14 @@ impl Seat {
             amount: Amount::compute(Share(200_000)),
         };
         let heard = lender::Input::Heard { from: self.peer.clone(), message: ToLender::Ask(ask) };
-        let mut granted = self.give(heard).await;
-        while granted.is_none() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-            granted = self.give(lender::Input::Tick).await;
+        let gathered = self.give(heard).await;
+        assert!(gathered.is_none(), "a request is gathered with others before it is served");
+        loop {
+            tokio::time::sleep(GATHER).await;
+            let served = Instant::now();
+            if self.give(lender::Input::Tick).await.is_some() {
+                return served.elapsed();
+            }
         }
     }
 
@@ -161,18 +175,15 @@ async fn asked(store: &Nats, command: StoreCommand) -> StoreReply {
 }
 
 /// Renews on time, then as fast as it can, and tells how long each renewal took.
-async fn district(
-    url: String,
-    number: usize,
-    districts: usize,
-    seconds: u64,
-    start: Arc<Barrier>,
-) -> (Vec<u64>, Vec<u64>) {
+async fn district(url: String, number: usize, districts: usize, seconds: u64, start: Arc<Barrier>) -> Took {
+    let us = |took: Duration| u64::try_from(took.as_micros()).unwrap();
     let mut seat = Seat::open(&url, number).await;
-    seat.grant().await;
+    start.wait().await;
+    // Everybody asks within a second, as after a partition of the whole city.
+    tokio::time::sleep(Duration::from_secs(1).mul_f64(number as f64 / districts as f64)).await;
+    let grant = us(seat.grant().await);
     start.wait().await;
     let begun = Instant::now();
-    let us = |took: Duration| u64::try_from(took.as_micros()).unwrap();
     // Renewals are spread over the period, as they are where daemons start when they start.
     let offset = RENEW.mul_f64(number as f64 / districts as f64);
     let (mut paced, mut attempt) = (Vec::new(), 1);
@@ -190,7 +201,7 @@ async fn district(
         attempt += 1;
         fast.push(us(seat.renew(attempt).await));
     }
-    (paced, fast)
+    Took { grant, paced, fast }
 }
 
 #[tokio::main]
@@ -202,23 +213,27 @@ async fn main() {
     let tasks: Vec<_> = (0..districts)
         .map(|number| tokio::spawn(district(url.clone(), number, districts, seconds, Arc::clone(&start))))
         .collect();
-    let (mut paced, mut fast) = (Vec::new(), Vec::new());
+    let (mut grants, mut paced, mut fast) = (Vec::new(), Vec::new(), Vec::new());
     for task in tasks {
-        let (one, other) = task.await.unwrap();
-        paced.extend(one);
-        fast.extend(other);
+        let took = task.await.unwrap();
+        grants.push(took.grant);
+        paced.extend(took.paced);
+        fast.extend(took.fast);
     }
+    grants.sort_unstable();
     paced.sort_unstable();
     fast.sort_unstable();
     let quantile = |sorted: &[u64], permille: usize| sorted[(sorted.len() - 1) * permille / 1_000];
     println!(
         "{{\"districts\":{districts},\"seconds\":{seconds},\"renewals\":{},\"per_second\":{},\"p50_us\":{},\"p99_us\":{},\
-         \"max_us\":{},\"flat_out_per_second\":{},\"flat_out_p50_us\":{},\"flat_out_p99_us\":{}}}",
+         \"max_us\":{},\"grant_p50_us\":{},\"grant_p99_us\":{},\"flat_out_per_second\":{},\"flat_out_p50_us\":{},\"flat_out_p99_us\":{}}}",
         paced.len(),
         paced.len() as u64 / seconds,
         quantile(&paced, 500),
         quantile(&paced, 990),
         quantile(&paced, 1_000),
+        quantile(&grants, 500),
+        quantile(&grants, 990),
         fast.len() as u64 / 5,
         quantile(&fast, 500),
         quantile(&fast, 990),

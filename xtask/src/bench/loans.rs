@@ -30,11 +30,15 @@ pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     let figure = |key: &str| told[key].as_f64().with_context(|| format!("the load printed no {key}: {told}"));
     let subject = Subject { bench: "loans", device: "none".to_owned(), commit: settings.commit.clone() };
     let paced = format!("{districts} districts, one renewal each every 5 s");
+    let at_once = format!("{districts} districts asking within a second");
     let flat_out = format!("{districts} districts, as fast as they can");
     Ok(vec![
         subject.higher("renewals", &paced, "1/s", None, &[figure("per_second")?])?,
         subject.lower("renewal p50", &paced, "us", None, &[figure("p50_us")?])?,
         subject.lower("renewal p99", &paced, "us", Some(100_000.0), &[figure("p99_us")?])?,
+        subject.lower("slowest renewal", &paced, "us", None, &[figure("max_us")?])?,
+        subject.lower("grant p50", &at_once, "us", None, &[figure("grant_p50_us")?])?,
+        subject.lower("grant p99", &at_once, "us", Some(500_000.0), &[figure("grant_p99_us")?])?,
         subject.higher("renewals", &flat_out, "1/s", Some(200.0), &[figure("flat_out_per_second")?])?,
         subject.lower("renewal p50", &flat_out, "us", None, &[figure("flat_out_p50_us")?])?,
         subject.lower("renewal p99", &flat_out, "us", None, &[figure("flat_out_p99_us")?])?,
