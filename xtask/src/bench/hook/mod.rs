@@ -26,7 +26,7 @@ use crate::workspace::{self, Profile};
 /// Most the hook may add to a launch, in nanoseconds. The best rival measured adds 14.
 const LAUNCH_NS_MAX: f64 = 15.0;
 /// Most it may add to an allocation and its free. The best rival adds 506, and more the more is allocated.
-const PAIR_NS_MAX: f64 = 200.0;
+const PAIR_NS_MAX: f64 = 120.0;
 /// Most it may add until the last of [`STARTS_WITH_GOAL`] programs has started. The best rival adds 55.
 const STARTS_MS_MAX: f64 = 50.0;
 /// Number of starting programs that the goal is about.
