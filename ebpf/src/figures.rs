@@ -73,6 +73,38 @@ fn upper_bound_seconds(bucket: usize) -> f64 {
     upper_bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9)
 }
 
+/// Where a tenant's time goes, on one GPU or on no known one. What is missing on this node is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// The GPU, as the caller numbers them; `None` for processes that use several, or of which it is not known.
+    pub gpu: Option<u8>,
+    /// In the driver's synchronous calls: waiting for the GPU.
+    pub wait: Option<Durations>,
+    /// In launches, while they were audited.
+    pub launch: Option<Durations>,
+    /// From the first launch to the end of the synchronous call behind it, while launches were audited.
+    pub span: Option<Durations>,
+    /// In calls that hand out memory or take it back.
+    pub memory: Option<Durations>,
+}
+
+impl Latency {
+    /// Adds another's time, whatever its GPU.
+    pub fn merge(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.wait, &other.wait),
+            (&mut self.launch, &other.launch),
+            (&mut self.span, &other.span),
+            (&mut self.memory, &other.memory),
+        ];
+        for (own, other) in pairs {
+            if let Some(other) = other {
+                own.get_or_insert_default().merge(other);
+            }
+        }
+    }
+}
+
 /// What one slot's sockets did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketCounts {

@@ -1,27 +1,32 @@
 //! The second ledger and the bypass witness, as [`crate::Probes`] holds them.
 
-use std::{collections::BTreeMap, ops::Range, os::fd::BorrowedFd};
+use std::{collections::BTreeMap, ops::Range, os::fd::BorrowedFd, sync::Arc};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     programs::RawTracePoint,
 };
+use aya_obj::generated::{BPF_ANY, BPF_NOEXIST};
 use headgate_ebpf_records::{
     gate::Attested,
-    ledger::{Allocation, AllocationKey, Bypass, Bypasses, Kind, Process},
+    histogram::Histogram,
+    ledger::{Allocation, AllocationKey, Bypass, Bypasses, Kind, Process, rule},
     maps,
     slots::Slot,
 };
 
 use crate::{
+    cells::Change,
     error::{Error, chain},
-    library::{self, Engine, Library, LibraryFile, LibraryId, Suite},
+    figures::Durations,
+    library::{Engine, Library, LibraryFile, LibraryId, Suite},
     limits::SWEEP_MAX,
     probes::{absent_is_fine, load_object, program, remove_row, set_row},
     rows,
     site::Site,
     status::{Mode, Part, PartStatus, State},
+    wait::write_cells,
 };
 
 const LEDGER: Suite = Suite { enter: maps::LEDGER_ENTER, leave: Some(maps::LEDGER_LEAVE) };
@@ -34,7 +39,7 @@ pub struct ProcessMemory {
     pub tgid: u32,
     /// The tenant that its last call was made as.
     pub slot: Slot,
-    /// Bytes of plain, pitched, stream-ordered and pool memory.
+    /// Bytes of plain and pitched memory.
     pub plain: u64,
     /// Bytes of managed memory.
     pub managed: u64,
@@ -42,17 +47,22 @@ pub struct ProcessMemory {
     pub physical: u64,
     /// Bytes of arrays, by their descriptors.
     pub arrays: u64,
+    /// Bytes of stream-ordered and pool memory. The pool itself may hold more.
+    pub pooled: u64,
     /// Allocations held.
     pub held: u64,
     /// Contexts it has ended. What was allocated in them is still in the sums.
     pub context_ends: u64,
+    /// Allocations from pools, ever: a pool may hold memory after the last of them is gone.
+    pub pool_calls: u64,
 }
 
 impl ProcessMemory {
     /// All bytes together.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.plain.wrapping_add(self.managed).wrapping_add(self.physical).wrapping_add(self.arrays)
+        let explicit = self.plain.wrapping_add(self.managed).wrapping_add(self.physical);
+        explicit.wrapping_add(self.arrays).wrapping_add(self.pooled)
     }
 }
 
@@ -72,6 +82,8 @@ pub struct Witnessed {
     pub bypasses: BTreeMap<Bypass, BypassCount>,
     /// Launches seen in launch audits, whoever made them.
     pub launches: u64,
+    /// Processes ended for a call around the hook.
+    pub refused: u64,
 }
 
 #[derive(Debug)]
@@ -94,7 +106,7 @@ pub(crate) struct Ledger {
 /// A library whose calls are followed.
 #[derive(Debug)]
 struct Followed {
-    file: LibraryFile,
+    file: Arc<LibraryFile>,
     calls: Option<Library>,
     launch_sites: Vec<Site>,
     launches: Option<Library>,
@@ -110,11 +122,17 @@ impl Ledger {
     pub(crate) fn load(
         object: &[u8],
         tenants: u32,
+        cells: u32,
         allocations: u32,
         perf_only: bool,
     ) -> Result<Self, String> {
-        let mut ebpf =
-            load_object(object, &[(maps::BYPASSES, tenants + 1), (maps::ALLOCATIONS, allocations)])?;
+        let sizes = [
+            (maps::BYPASSES, tenants + 1),
+            (maps::RULES, tenants + 1),
+            (maps::CALL_TIMES, cells),
+            (maps::ALLOCATIONS, allocations),
+        ];
+        let mut ebpf = load_object(object, &sizes)?;
         attach_tracepoint(&mut ebpf, maps::LEDGER_EXEC, "sched_process_exec")?;
         attach_tracepoint(&mut ebpf, maps::LEDGER_EXIT, "sched_process_exit").or_else(|reason| {
             tracing::info!(
@@ -166,7 +184,7 @@ impl Ledger {
     }
 
     /// Follows a library's calls. One that exports none of them is remembered for its launches only.
-    pub(crate) fn attach(&mut self, file: LibraryFile, calls: &[Site], launch_sites: Vec<Site>) {
+    pub(crate) fn attach(&mut self, file: Arc<LibraryFile>, calls: &[Site], launch_sites: Vec<Site>) {
         if self.libraries.contains_key(&file.id()) {
             return;
         }
@@ -205,9 +223,41 @@ impl Ledger {
         Ok(())
     }
 
-    pub(crate) fn end_launch_audit(&mut self) {
+    /// Ends it; the links are the caller's to drop.
+    pub(crate) fn end_launch_audit(&mut self) -> Vec<Library> {
         self.auditing = false;
-        library::detach(self.libraries.values_mut().filter_map(|followed| followed.launches.take()));
+        self.libraries.values_mut().filter_map(|followed| followed.launches.take()).collect()
+    }
+
+    pub(crate) fn seat(&mut self, change: &Change) -> Result<(), Error> {
+        write_cells(&mut self.ebpf, change)
+            .map_err(|error| Error::part(Part::MemoryLedger, "seating processes", chain(&error)))?;
+        self.next_epoch()
+    }
+
+    pub(crate) fn set_rule(&mut self, row: u32, refuse: bool) -> Result<(), Error> {
+        let refused = |error: MapError| Error::part(Part::BypassWitness, "setting a rule", chain(&error));
+        let map = self
+            .ebpf
+            .map_mut(maps::RULES)
+            .ok_or_else(|| refused(MapError::InvalidName { name: maps::RULES.to_owned() }))?;
+        let mut rules: Array<&mut MapData, u32> = map.try_into().map_err(refused)?;
+        rules.set(row, if refuse { rule::REFUSE } else { rule::COUNT }, 0).map_err(refused)
+    }
+
+    /// How long the calls took that hand out memory or take it back.
+    pub(crate) fn durations(&self, row: u32) -> Result<Durations, Error> {
+        let values = rows::read::<Histogram>(&self.ebpf, maps::CALL_TIMES, row).map_err(|error| {
+            Error::part(Part::MemoryLedger, "reading a tenant's durations", chain(&error))
+        })?;
+        let mut durations = Durations::default();
+        values.iter().for_each(|cpu| durations.add(cpu));
+        Ok(durations)
+    }
+
+    pub(crate) fn clear_durations(&mut self, row: u32) -> Result<(), Error> {
+        rows::fill(&mut self.ebpf, maps::CALL_TIMES, row, Histogram::EMPTY)
+            .map_err(|error| Error::part(Part::MemoryLedger, "clearing a tenant's durations", chain(&error)))
     }
 
     pub(crate) fn set(&mut self, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
@@ -227,6 +277,7 @@ impl Ledger {
     }
 
     pub(crate) fn clear(&mut self, row: u32) -> Result<(), Error> {
+        self.set_rule(row, false)?;
         rows::fill(&mut self.ebpf, maps::BYPASSES, row, Bypasses::EMPTY)
             .map_err(|error| Error::part(Part::BypassWitness, "clearing a tenant's figures", chain(&error)))
     }
@@ -244,6 +295,7 @@ impl Ledger {
         let mut witnessed = Witnessed::default();
         for cpu in values.iter() {
             witnessed.launches = witnessed.launches.wrapping_add(cpu.launches);
+            witnessed.refused = witnessed.refused.wrapping_add(cpu.refused);
             for bypass in Bypass::ALL {
                 let count = witnessed.bypasses.entry(bypass).or_default();
                 count.outside = count.outside.wrapping_add(cpu.outside[bypass as usize]);
@@ -254,10 +306,24 @@ impl Ledger {
     }
 
     pub(crate) fn attest(&mut self, process: u32, code: &Range<u64>) -> Result<(), Error> {
-        let attested = Attested { start: code.start, end: code.end };
-        self.attested()
-            .and_then(|mut table| table.insert(process, attested, 0))
-            .map_err(|error| Error::part(Part::BypassWitness, "naming a process' hook", chain(&error)))
+        self.enter(process, Attested { start: code.start, end: code.end }, u64::from(BPF_ANY))
+    }
+
+    /// Enters a process without code, unless it has a hook: see the kernel program.
+    pub(crate) fn excuse(&mut self, process: u32) -> Result<(), Error> {
+        self.enter(process, Attested { start: 0, end: 0 }, u64::from(BPF_NOEXIST))
+    }
+
+    fn enter(&mut self, process: u32, attested: Attested, flags: u64) -> Result<(), Error> {
+        match self.attested().and_then(|mut table| table.insert(process, attested, flags)) {
+            Err(MapError::SyscallError(error))
+                if flags == u64::from(BPF_NOEXIST) && error.io_error.raw_os_error() == Some(libc::EEXIST) =>
+            {
+                Ok(())
+            }
+            outcome => outcome
+                .map_err(|error| Error::part(Part::BypassWitness, "naming a process' hook", chain(&error))),
+        }
     }
 
     pub(crate) fn revoke(&mut self, process: u32) -> Result<(), Error> {
@@ -335,8 +401,10 @@ fn memory_of(tgid: u32, process: &Process) -> ProcessMemory {
         managed: bytes(Kind::Managed),
         physical: bytes(Kind::Physical),
         arrays: bytes(Kind::Array),
+        pooled: bytes(Kind::Pooled),
         held: process.held,
         context_ends: process.context_ends,
+        pool_calls: process.pool_calls,
     }
 }
 

@@ -30,6 +30,12 @@ pub const OPENS_PER_DRAIN_MAX: usize = 2048;
 /// Bytes of a function looked at when choosing where to probe it. The longest skipped prologue is four short instructions.
 pub const PROLOGUE_BYTES: usize = 32;
 
+/// Pairs of a tenant and a GPU told apart by default: every tenant on its one GPU, or a quarter of them on four each.
+pub const CELLS_DEFAULT: u32 = TENANTS_DEFAULT;
+
+/// Pages of the ring of new code mappings on each CPU: some five hundred records, a few dozen programs that start at once.
+pub const MAPPINGS_RING_PAGES: usize = 16;
+
 const _: () = assert!(TENANTS_DEFAULT <= headgate_ebpf_records::limits::TENANTS_MAX);
 const _: () = assert!(EXITS_PER_DRAIN_MAX * 32 >= headgate_ebpf_records::limits::EXITS_RING_BYTES as usize);
 const _: () = assert!(OPENS_PER_DRAIN_MAX * 32 >= headgate_ebpf_records::limits::OPENS_RING_BYTES as usize);

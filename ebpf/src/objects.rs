@@ -54,8 +54,8 @@ where
     program.try_into().map_err(|error| chain(&error))
 }
 
-pub(crate) fn durations(ebpf: &Ebpf, probe: Probe, map: &str, slot: Slot) -> Result<Durations, Error> {
-    let values = rows::read::<Histogram>(ebpf, map, slot.row())
+pub(crate) fn durations(ebpf: &Ebpf, probe: Probe, map: &str, row: u32) -> Result<Durations, Error> {
+    let values = rows::read::<Histogram>(ebpf, map, row)
         .map_err(|error| Error::kernel(probe, "reading a tenant's durations", chain(&error)))?;
     let mut durations = Durations::default();
     for cpu in values.iter() {

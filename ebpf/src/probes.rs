@@ -16,20 +16,16 @@ use std::{
     ops::Range,
     os::fd::{AsFd as _, BorrowedFd},
     path::Path,
+    sync::Arc,
 };
 
-#[expect(deprecated, reason = "the map that works without CO-RE; see the kernel program")]
-use aya::maps::cgroup_storage::{CgroupStorage, CgroupStorageKey};
 use aya::{
     Ebpf,
     maps::{MapData, MapError, RingBuf},
-    programs::{CgroupAttachMode, RawTracePoint, SockOps, sock_ops::SockOpsLink},
+    programs::RawTracePoint,
 };
-use aya_obj::generated::bpf_attach_type::BPF_CGROUP_SOCK_OPS;
 use headgate_ebpf_records::{
-    counters::{Counter, Sockets},
-    events,
-    histogram::Histogram,
+    counters::Counter,
     limits::{ALLOCATIONS_MAX, TENANTS_MAX},
     maps,
     slots::Slot,
@@ -41,21 +37,22 @@ pub(crate) use crate::objects::{
 };
 use crate::{
     attest::code_files,
+    cells::Cells,
     cgroup::Cgroup,
+    enforce::Cidr,
     error::{Error, chain},
-    figures::{Durations, Exit, SocketCounts},
+    figures::{Durations, Exit, Latency, SocketCounts},
     ioctl::{IoctlAudit, IoctlReport},
     ledger::{Ledger, ProcessMemory, Witnessed},
-    library::{self, Attached, Engine, Library, LibraryFile, LibraryId, Suite},
-    limits::{EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, STRANGERS_MAX, TENANTS_DEFAULT},
+    library::{self, Attached, LibraryFile, LibraryId},
+    limits::{CELLS_DEFAULT, EXITS_PER_DRAIN_MAX, LIBRARIES_MAX, STRANGERS_MAX, TENANTS_DEFAULT},
+    network::{Peers, Rtt},
     object::{COMMITTED, Objects},
     rows,
-    site::{Site, launch, ledger_call, sync_call},
+    site::{launch, ledger_call, sync_call},
     status::{Mode, Part, PartStatus, Probe, ProbeStatus, State},
+    wait::Wait,
 };
-
-/// The programs on synchronous calls.
-const WAITS: Suite = Suite { enter: maps::WAIT_ENTER, leave: Some(maps::WAIT_LEAVE) };
 
 /// The tracepoint of a thread's end.
 const EXIT_TRACEPOINT: &str = "sched_process_exit";
@@ -80,11 +77,18 @@ pub struct Config {
     /// Allocations that the second ledger follows at once; at most [`ALLOCATIONS_MAX`], more is cut to that. Its table's skeleton
     /// takes 16 bytes for each, the entries some 80 as they come.
     pub allocations: u32,
+    /// Pairs of a tenant and a GPU whose durations are told apart. A process beyond them counts for its tenant on no GPU.
+    pub cells: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tenants: TENANTS_DEFAULT, attach: AttachPreference::Best, allocations: ALLOCATIONS_MAX }
+        Self {
+            tenants: TENANTS_DEFAULT,
+            attach: AttachPreference::Best,
+            allocations: ALLOCATIONS_MAX,
+            cells: CELLS_DEFAULT,
+        }
     }
 }
 
@@ -100,29 +104,14 @@ pub struct Probes {
     ioctls: Option<IoctlAudit>,
     ioctls_refused: Option<String>,
     ioctl_object: &'static [u8],
+    /// Whose durations on which GPU are in which row.
+    cells: Cells,
     /// Cgroups named so far, for what is loaded later.
     named: BTreeMap<u64, Slot>,
     /// Files seen as code that are no drivers.
     strangers: BTreeSet<LibraryId>,
-}
-
-#[derive(Debug)]
-struct Wait {
-    // Before the programs and maps they use.
-    libraries: BTreeMap<LibraryId, Library>,
-    engine: Engine,
-    epoch: u32,
-    ebpf: Ebpf,
-    /// Why the last library was refused, until one is accepted.
-    trouble: Option<String>,
-}
-
-#[derive(Debug)]
-struct Rtt {
-    attachments: BTreeMap<u64, SockOpsLink>,
-    ebpf: Ebpf,
-    /// Why the last cgroup was refused, until one is accepted.
-    trouble: Option<String>,
+    /// A file that looks like a driver and stands in front of one: the hook's library.
+    hook: Option<LibraryId>,
 }
 
 struct ExitProbe {
@@ -145,14 +134,16 @@ impl Probes {
 
     pub(crate) fn load_objects(config: Config, objects: Objects) -> Self {
         let tenants = config.tenants.min(TENANTS_MAX);
+        let cells = Cells::new(tenants + 1, config.cells.min(TENANTS_MAX));
         let probes = Self {
             tenants,
-            wait: Wait::load(objects.wait, tenants, config.attach).map_err(with_advice),
-            rtt: Rtt::load(objects.rtt, tenants).map_err(with_advice),
+            wait: Wait::load(objects.wait, cells.rows(), config.attach).map_err(with_advice),
+            rtt: Rtt::load(objects.rtt).map_err(with_advice),
             exit: ExitProbe::load(objects.exit).map_err(with_advice),
             ledger: Ledger::load(
                 objects.ledger,
                 tenants,
+                cells.rows(),
                 config.allocations.clamp(1, ALLOCATIONS_MAX),
                 config.attach == AttachPreference::PerfOnly,
             )
@@ -160,8 +151,10 @@ impl Probes {
             ioctls: None,
             ioctls_refused: None,
             ioctl_object: objects.ioctl,
+            cells,
             named: BTreeMap::new(),
             strangers: BTreeSet::new(),
+            hook: None,
         };
         for status in probes.status() {
             tracing::info!(probe = status.probe.name(), state = ?status.state, reason = status.reason, "kernel probe");
@@ -260,7 +253,7 @@ impl Probes {
             outcome = outcome.and(remove_row(&mut exit.ebpf, cgroup_id).map_err(naming(Probe::ProcessExit)));
         }
         if let Ok(rtt) = &mut self.rtt {
-            rtt.attachments.remove(&cgroup_id);
+            rtt.remove(cgroup_id);
         }
         if let Ok(ledger) = &mut self.ledger {
             outcome = outcome.and(ledger.remove(cgroup_id));
@@ -281,15 +274,18 @@ impl Probes {
         self.check_row(slot)?;
         let refused =
             |probe, error: MapError| Error::kernel(probe, "clearing a tenant's figures", chain(&error));
-        if let Ok(wait) = &mut self.wait {
-            rows::fill(&mut wait.ebpf, maps::WAITS, slot.row(), Histogram::EMPTY)
-                .map_err(|error| refused(Probe::GpuWait, error))?;
+        let rows: Vec<u32> = self.cells.rows_of(slot).map(|(_, row)| row).collect();
+        for row in rows {
+            if let Ok(wait) = &mut self.wait {
+                wait.clear(row).map_err(|error| refused(Probe::GpuWait, error))?;
+            }
+            if let Ok(ledger) = &mut self.ledger {
+                ledger.clear_durations(row)?;
+            }
         }
+        self.cells.release(slot);
         if let Ok(rtt) = &mut self.rtt {
-            rows::fill(&mut rtt.ebpf, maps::RTTS, slot.row(), Histogram::EMPTY)
-                .map_err(|error| refused(Probe::NetworkRtt, error))?;
-            rows::fill(&mut rtt.ebpf, maps::SOCKETS, slot.row(), Sockets::EMPTY)
-                .map_err(|error| refused(Probe::NetworkRtt, error))?;
+            rtt.clear(slot.row()).map_err(|error| refused(Probe::NetworkRtt, error))?;
         }
         if let Ok(ledger) = &mut self.ledger {
             ledger.clear(slot.row())?;
@@ -332,10 +328,10 @@ impl Probes {
         }
         let file = LibraryFile::open(path)?;
         if let Ok(wait) = &self.wait {
-            if let Some(library) = wait.libraries.get(&file.id()) {
-                return Ok(library.report(true));
+            if let Some(report) = wait.known(file.id()) {
+                return Ok(report);
             }
-            if wait.libraries.len() >= LIBRARIES_MAX {
+            if wait.libraries().count() >= LIBRARIES_MAX {
                 return Err(Error::TooManyLibraries { path: path.to_owned(), limit: LIBRARIES_MAX });
             }
         }
@@ -344,8 +340,9 @@ impl Probes {
             let reason = "it exports none of the driver's synchronous calls".to_owned();
             return Err(Error::NotDriver { path: path.to_owned(), reason });
         }
+        let file = Arc::new(file);
         let attached = match &mut self.wait {
-            Ok(wait) => wait.attach(&file, &waits),
+            Ok(wait) => wait.attach(Arc::clone(&file), &waits, launches.clone()),
             Err(_) => Err(Error::NotLoaded(Probe::GpuWait)),
         };
         if let Ok(ledger) = &mut self.ledger {
@@ -362,35 +359,54 @@ impl Probes {
     pub fn attach_process(&mut self, process: u32) -> io::Result<usize> {
         let mut fresh = 0;
         for (file, path) in code_files(process)? {
-            let known = self.strangers.contains(&file)
-                || self.wait.as_ref().is_ok_and(|wait| wait.libraries.contains_key(&file));
-            if known {
-                continue;
-            }
-            match self.attach_library_inner(&path) {
-                Ok(report) if !report.already => fresh += 1,
-                Ok(_) => {}
-                Err(Error::NotDriver { .. }) => {
-                    // Inodes come again in time; forgetting all of them now and then costs a few looks.
-                    if self.strangers.len() >= STRANGERS_MAX {
-                        self.strangers.clear();
-                    }
-                    self.strangers.insert(file);
-                }
-                Err(error) => {
-                    if let Ok(wait) = &mut self.wait {
-                        wait.trouble = Some(error.to_string());
-                    }
-                }
-            }
+            fresh += usize::from(self.attach_file(file, &path));
         }
         Ok(fresh)
     }
 
+    /// Probes a file of code if it is a driver, as [`Probes::attach_process`] does for all of a process'. Answers whether it is
+    /// one that was not probed yet.
+    ///
+    /// # Errors
+    /// If the path leads nowhere any more.
+    pub fn attach_code(&mut self, path: &Path) -> io::Result<bool> {
+        Ok(self.attach_file(LibraryId::of(path)?, path))
+    }
+
+    /// Tells which file is the hook's library: it exports the driver's calls and is none.
+    pub const fn set_hook(&mut self, hook: Option<LibraryId>) {
+        self.hook = hook;
+    }
+
+    fn attach_file(&mut self, file: LibraryId, path: &Path) -> bool {
+        if self.hook == Some(file)
+            || self.strangers.contains(&file)
+            || self.wait.as_ref().is_ok_and(|wait| wait.known(file).is_some())
+        {
+            return false;
+        }
+        match self.attach_library_inner(path) {
+            Ok(report) => return !report.already,
+            Err(Error::NotDriver { .. }) => {
+                // Inodes come again in time; forgetting all of them now and then costs a few looks.
+                if self.strangers.len() >= STRANGERS_MAX {
+                    self.strangers.clear();
+                }
+                self.strangers.insert(file);
+            }
+            Err(error) => {
+                if let Ok(wait) = &mut self.wait {
+                    wait.trouble = Some(error.to_string());
+                }
+            }
+        }
+        false
+    }
+
     /// Takes the probes out of a library. Answers whether it was attached.
     pub fn detach_library(&mut self, library: LibraryId) -> bool {
-        let waits = self.wait.as_mut().ok().and_then(|wait| wait.libraries.remove(&library));
-        let was_attached = waits.is_some();
+        let waits = self.wait.as_mut().map_or_else(|_| Vec::new(), |wait| wait.release(library));
+        let was_attached = !waits.is_empty();
         let ledgers = self.ledger.as_mut().map_or_else(|_| Vec::new(), |ledger| ledger.release(library));
         library::detach(waits.into_iter().chain(ledgers));
         was_attached
@@ -398,7 +414,7 @@ impl Probes {
 
     /// The libraries attached.
     pub fn libraries(&self) -> impl Iterator<Item = LibraryId> {
-        self.wait.iter().flat_map(|wait| wait.libraries.keys().copied())
+        self.wait.iter().flat_map(Wait::libraries)
     }
 
     /// GPU waits of a slot; `None` if the probe is missing.
@@ -406,12 +422,54 @@ impl Probes {
     /// # Errors
     /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
     pub fn gpu_waits(&self, slot: Slot) -> Result<Option<Durations>, Error> {
+        let mut all: Option<Durations> = None;
+        for latency in self.latencies(slot)? {
+            if let Some(wait) = latency.wait {
+                all.get_or_insert_default().merge(&wait);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Where a slot's time goes, apart for every GPU that one of its processes was said to use; first what is on none.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] or [`Error::Part`] if the kernel refuses.
+    pub fn latencies(&self, slot: Slot) -> Result<Vec<Latency>, Error> {
         self.check_row(slot)?;
-        self.wait
-            .as_ref()
-            .ok()
-            .map(|wait| durations(&wait.ebpf, Probe::GpuWait, maps::WAITS, slot))
-            .transpose()
+        self.cells.rows_of(slot).map(|(gpu, row)| self.latency(gpu, row)).collect()
+    }
+
+    fn latency(&self, gpu: Option<u8>, row: u32) -> Result<Latency, Error> {
+        let mut latency = Latency { gpu, ..Latency::default() };
+        if let Ok(wait) = &self.wait {
+            let read = |map| durations(&wait.ebpf, Probe::GpuWait, map, row);
+            latency.wait = Some(read(maps::WAITS)?);
+            latency.launch = Some(read(maps::LAUNCH_TIMES)?);
+            latency.span = Some(read(maps::SPANS)?);
+        }
+        if let Ok(ledger) = &self.ledger {
+            latency.memory = Some(ledger.durations(row)?);
+        }
+        Ok(latency)
+    }
+
+    /// Says which processes use which one GPU, by any numbering of the caller's; all others use none or several. The answer
+    /// is how many could not be told apart because there are no cells left for their tenants and GPUs.
+    ///
+    /// # Errors
+    /// What the kernel refuses. The probes that took it have it.
+    pub fn seat(&mut self, processes: &BTreeMap<u32, (Slot, u8)>) -> Result<usize, Error> {
+        let change = self.cells.seat(processes);
+        if !change.is_empty() {
+            if let Ok(wait) = &mut self.wait {
+                wait.seat(&change)?;
+            }
+            if let Ok(ledger) = &mut self.ledger {
+                ledger.seat(&change)?;
+            }
+        }
+        Ok(change.crowded_out)
     }
 
     /// What every process that has allocated holds, by the second ledger; `None` if it is missing. A tenant's bytes are the sum
@@ -456,14 +514,39 @@ impl Probes {
     /// # Errors
     /// [`Error::PartMissing`], or [`Error::Part`] if the kernel refuses.
     pub fn audit_launches(&mut self) -> Result<(), Error> {
-        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::LaunchAudit))?.audit_launches()
+        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::LaunchAudit))?.audit_launches()?;
+        if let Ok(wait) = &mut self.wait {
+            wait.audit_launches()?;
+        }
+        Ok(())
     }
 
     /// Ends it.
     pub fn end_launch_audit(&mut self) {
-        if let Ok(ledger) = &mut self.ledger {
-            ledger.end_launch_audit();
-        }
+        let waits = self.wait.as_mut().map_or_else(|_| Vec::new(), Wait::end_launch_audit);
+        let ledgers = self.ledger.as_mut().map_or_else(|_| Vec::new(), Ledger::end_launch_audit);
+        library::detach(waits.into_iter().chain(ledgers));
+    }
+
+    /// Whether the witness ends a slot's processes that allocate around the hook; launches too, while they are watched.
+    ///
+    /// # Errors
+    /// [`Error::NoRow`], [`Error::PartMissing`], or what the kernel refuses.
+    pub fn refuse_bypasses(&mut self, slot: Slot, refuse: bool) -> Result<(), Error> {
+        self.check_row(slot)?;
+        self.ledger
+            .as_mut()
+            .map_err(|_| Error::PartMissing(Part::BypassWitness))?
+            .set_rule(slot.row(), refuse)
+    }
+
+    /// Tells the witness that a process was there before it: what it does around the hook is counted and never refused, until it
+    /// executes another program or ends, or is attested.
+    ///
+    /// # Errors
+    /// [`Error::PartMissing`], or [`Error::Part`] if the table is full.
+    pub fn excuse(&mut self, process: u32) -> Result<(), Error> {
+        self.ledger.as_mut().map_err(|_| Error::PartMissing(Part::BypassWitness))?.excuse(process)
     }
 
     /// Begins to watch ioctls of the GPU driver, until [`Probes::end_ioctl_audit`]. Every system call of the node costs some tens
@@ -515,12 +598,12 @@ impl Probes {
     /// # Errors
     /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
     pub fn round_trips(&self, slot: Slot) -> Result<Option<Durations>, Error> {
-        self.check_row(slot)?;
-        self.rtt
-            .as_ref()
-            .ok()
-            .map(|rtt| durations(&rtt.ebpf, Probe::NetworkRtt, maps::RTTS, slot))
-            .transpose()
+        Ok(self.peers_of(slot)?.map(|peers| {
+            peers.values().fold(Durations::default(), |mut all, peer| {
+                all.merge(&peer.round_trips);
+                all
+            })
+        }))
     }
 
     /// TCP connections and retransmits of a slot; `None` if the probe is missing.
@@ -528,14 +611,34 @@ impl Probes {
     /// # Errors
     /// [`Error::NoRow`] if there is no such row; [`Error::Kernel`] if the kernel refuses.
     pub fn sockets(&self, slot: Slot) -> Result<Option<SocketCounts>, Error> {
+        Ok(self.peers_of(slot)?.map(|peers| {
+            peers.values().fold(SocketCounts::default(), |total, peer| SocketCounts {
+                established: total.established.wrapping_add(peer.sockets.established),
+                retransmits: total.retransmits.wrapping_add(peer.sockets.retransmits),
+            })
+        }))
+    }
+
+    fn peers_of(&self, slot: Slot) -> Result<Option<Peers>, Error> {
         self.check_row(slot)?;
-        let Ok(rtt) = &self.rtt else { return Ok(None) };
-        let values = rows::read::<Sockets>(&rtt.ebpf, maps::SOCKETS, slot.row())
-            .map_err(|error| Error::kernel(Probe::NetworkRtt, "reading a tenant's sockets", chain(&error)))?;
-        Ok(Some(values.iter().fold(SocketCounts::default(), |total, cpu| SocketCounts {
-            established: total.established.wrapping_add(cpu.established),
-            retransmits: total.retransmits.wrapping_add(cpu.retransmits),
-        })))
+        Ok(self.peers()?.map(|mut all| all.remove(&slot).unwrap_or_default()))
+    }
+
+    /// TCP connections of every slot that has any, by the district of their other end; `None` if the probe is missing. This
+    /// machine is `_local`, no known district `_unknown`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses.
+    pub fn peers(&self) -> Result<Option<BTreeMap<Slot, Peers>>, Error> {
+        self.rtt.as_ref().ok().map(Rtt::peers).transpose()
+    }
+
+    /// Which addresses lie in which district, for connections from now on. Does nothing if the probe is missing.
+    ///
+    /// # Errors
+    /// [`Error::RangeTwice`], [`Error::Full`], or [`Error::Kernel`] if the kernel refuses.
+    pub fn set_districts(&mut self, districts: &[(String, Vec<Cidr>)]) -> Result<(), Error> {
+        self.rtt.as_mut().map_or(Ok(()), |rtt| rtt.set_districts(districts))
     }
 
     /// Every counter of the loaded probes: losses, and what was seen and deliberately not kept.
@@ -590,10 +693,9 @@ impl Probes {
     /// Takes every probe off the node. Afterwards nothing is counted and figures read as missing.
     pub fn detach_all(&mut self) {
         let gone = || "detached".to_owned();
-        let waits =
-            self.wait.as_mut().map_or_else(|_| BTreeMap::new(), |wait| std::mem::take(&mut wait.libraries));
+        let waits = self.wait.as_mut().map_or_else(|_| Vec::new(), Wait::release_all);
         let ledgers = self.ledger.as_mut().map_or_else(|_| Vec::new(), Ledger::release_all);
-        library::detach(waits.into_values().chain(ledgers));
+        library::detach(waits.into_iter().chain(ledgers));
         self.wait = Err(gone());
         self.rtt = Err(gone());
         self.exit = Err(gone());
@@ -606,115 +708,6 @@ impl Probes {
             Some(tenant) if tenant >= self.tenants => Err(Error::NoRow { tenant, rows: self.tenants }),
             _ => Ok(()),
         }
-    }
-}
-
-impl Wait {
-    fn load(object: &[u8], tenants: u32, attach: AttachPreference) -> Result<Self, String> {
-        let mut ebpf = load_object(object, &[(maps::WAITS, tenants + 1)])?;
-        let engine = Engine::load(&mut ebpf, object, WAITS, attach == AttachPreference::PerfOnly)?;
-        let mut wait = Self { libraries: BTreeMap::new(), engine, epoch: 0, ebpf, trouble: None };
-        wait.next_epoch().map_err(|error| error.to_string())?;
-        Ok(wait)
-    }
-
-    fn status(&self) -> ProbeStatus {
-        let mode = self.libraries.values().map(Library::mode).max();
-        let mut reasons: Vec<&str> = self.trouble.as_deref().into_iter().collect();
-        if self.libraries.is_empty() && reasons.is_empty() {
-            reasons.push("no driver library has been found yet");
-        }
-        if mode == Some(Mode::UprobePerf) {
-            reasons.push(self.engine.fallback_reason());
-        }
-        let state = if self.libraries.is_empty() { State::Idle } else { State::Up };
-        ProbeStatus { probe: Probe::GpuWait, state, mode, reason: reasons.join("; ") }
-    }
-
-    fn attach(&mut self, file: &LibraryFile, sites: &[Site]) -> Result<Attached, Error> {
-        let library = self
-            .engine
-            .attach(&mut self.ebpf, file, sites)
-            .map_err(|reason| Error::kernel(Probe::GpuWait, "attaching to the driver library", reason))?;
-        let report = library.report(false);
-        self.libraries.insert(file.id(), library);
-        Ok(report)
-    }
-
-    fn set(&mut self, cgroup_id: u64, slot: Slot) -> Result<(), Error> {
-        set_row(&mut self.ebpf, cgroup_id, slot).map_err(naming(Probe::GpuWait))?;
-        self.next_epoch()
-    }
-
-    fn remove(&mut self, cgroup_id: u64) -> Result<(), Error> {
-        remove_row(&mut self.ebpf, cgroup_id).map_err(naming(Probe::GpuWait))?;
-        self.next_epoch()
-    }
-
-    /// Makes every thread look its tenant up again. After the table has changed, never before.
-    fn next_epoch(&mut self) -> Result<(), Error> {
-        // Zero is what a thread that never looked has; skipping it costs one comparison in four billion changes.
-        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
-        write_epoch(&mut self.ebpf, self.epoch)
-            .map_err(|error| Error::kernel(Probe::GpuWait, "starting a new epoch", chain(&error)))
-    }
-}
-
-impl Rtt {
-    fn load(object: &[u8], tenants: u32) -> Result<Self, String> {
-        let mut ebpf = load_object(object, &[(maps::RTTS, tenants + 1), (maps::SOCKETS, tenants + 1)])?;
-        program::<&mut SockOps>(&mut ebpf, maps::SOCKET_EVENT)?.load().map_err(|error| chain(&error))?;
-        Ok(Self { attachments: BTreeMap::new(), ebpf, trouble: None })
-    }
-
-    fn status(&self) -> ProbeStatus {
-        let idle = self.attachments.is_empty();
-        let reason = match &self.trouble {
-            Some(trouble) => trouble.clone(),
-            None if idle => "no tenant has a cgroup yet".to_owned(),
-            None => String::new(),
-        };
-        ProbeStatus {
-            probe: Probe::NetworkRtt,
-            state: if idle { State::Idle } else { State::Up },
-            mode: (!idle).then_some(Mode::CgroupLink),
-            reason,
-        }
-    }
-
-    fn set(&mut self, cgroup: &Cgroup, slot: Slot) -> Result<(), Error> {
-        let outcome = self.attach(cgroup).and_then(|()| self.name(cgroup, slot)).map_err(|reason| {
-            self.attachments.remove(&cgroup.id());
-            Error::kernel(Probe::NetworkRtt, "attaching to a cgroup's sockets", reason)
-        });
-        self.trouble = outcome.as_ref().err().map(ToString::to_string);
-        outcome
-    }
-
-    fn attach(&mut self, cgroup: &Cgroup) -> Result<(), String> {
-        if self.attachments.contains_key(&cgroup.id()) {
-            return Ok(());
-        }
-        let program: &mut SockOps = program(&mut self.ebpf, maps::SOCKET_EVENT)?;
-        // A link is always one of several on its cgroup, whatever the mode; `Single` sends no flags, which links want.
-        let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
-        let link = program.take_link(id).map_err(|error| chain(&error))?;
-        self.attachments.insert(cgroup.id(), link);
-        Ok(())
-    }
-
-    /// Tells the attachment whose it is.
-    #[expect(deprecated, reason = "the map that works without CO-RE; see the kernel program")]
-    fn name(&mut self, cgroup: &Cgroup, slot: Slot) -> Result<(), String> {
-        let map = self
-            .ebpf
-            .map_mut(maps::ATTACHED)
-            .ok_or_else(|| "the object holds no attachment storage".to_owned())?;
-        let mut storage: CgroupStorage<&mut MapData, events::Attached> =
-            map.try_into().map_err(|error: MapError| chain(&error))?;
-        let key = CgroupStorageKey::new(cgroup.id(), BPF_CGROUP_SOCK_OPS as u32);
-        let attached = events::Attached { cgroup_id: cgroup.id(), row: slot.row(), reserved: 0 };
-        storage.insert(key, attached, 0).map_err(|error| chain(&error))
     }
 }
 

@@ -67,7 +67,8 @@ pub(crate) fn ledger_call(name: &str) -> Option<u64> {
         return None;
     }
     let operation = match stem {
-        "cuMemAlloc" | "cuMemAllocAsync" | "cuMemAllocFromPoolAsync" => Operation::Allocate,
+        "cuMemAlloc" => Operation::Allocate,
+        "cuMemAllocAsync" | "cuMemAllocFromPoolAsync" => Operation::AllocatePooled,
         "cuMemAllocPitch" => Operation::AllocatePitch,
         "cuMemAllocManaged" => Operation::AllocateManaged,
         "cuMemCreate" => Operation::CreatePhysical,
@@ -128,7 +129,10 @@ pub(crate) fn sites<const SETS: usize>(
         )));
     }
     let mut found: [BTreeMap<u64, Site>; SETS] = std::array::from_fn(|_| BTreeMap::new());
-    for symbol in elf.dynamic_symbols() {
+    // A program with the driver linked into it exports nothing, but if it was not stripped it names what it holds.
+    let exported = elf.dynamic_symbols().any(|symbol| symbol.is_definition());
+    let named = if exported { None } else { Some(elf.symbols()) };
+    for symbol in elf.dynamic_symbols().chain(named.into_iter().flatten()) {
         let Ok(name) = symbol.name() else { continue };
         if symbol.kind() != SymbolKind::Text || symbol.is_undefined() {
             continue;
@@ -205,8 +209,8 @@ mod tests {
     fn the_ledger_knows_every_family_and_leaves_the_32_bit_ones_out() {
         for (name, operation) in [
             ("cuMemAlloc_v2", Operation::Allocate),
-            ("cuMemAllocAsync_ptsz", Operation::Allocate),
-            ("cuMemAllocFromPoolAsync", Operation::Allocate),
+            ("cuMemAllocAsync_ptsz", Operation::AllocatePooled),
+            ("cuMemAllocFromPoolAsync", Operation::AllocatePooled),
             ("cuMemAllocPitch_v2", Operation::AllocatePitch),
             ("cuMemFreeAsync_ptsz", Operation::Free),
             ("cuMemFree_v2", Operation::Free),

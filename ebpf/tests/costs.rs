@@ -10,7 +10,7 @@ use std::time::Duration;
 use aya::programs::{UProbe, uprobe::UProbeScope};
 use headgate_ebpf::{AttachPreference, Config, Probe, Probes, Slot};
 use headgate_ebpf_records::maps;
-use support::{Bench, Client, bench, now, skip};
+use support::{Bench, Client, bench, figure, now, skip};
 
 /// Few enough in a debug build, where the tests only prove that nothing timed goes uncounted.
 const CALLS: u64 = if cfg!(debug_assertions) { 1_000 } else { 20_000 };
@@ -64,6 +64,9 @@ fn gpu_wait_per_call() {
                 attached.mode.name(),
                 probed.saturating_sub(bare)
             );
+            let case = format!("{}, {prologue}", attached.mode.name());
+            #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a call")]
+            figure("sync call, entry and return", &case, "ns", probed as f64 - bare as f64);
         }
         let seen = bench.probes.gpu_waits(slot).expect("the row exists").expect("loaded").count();
         assert_eq!(seen, (4 * CALLS + CALLS / 10) * ROUNDS as u64, "every call that was timed was counted");
@@ -97,6 +100,8 @@ fn program_bodies() {
             }
         }
         println!("program {name:13} {:4} ns a run over {count} runs", nanoseconds(time) / count.max(1));
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a program")]
+        figure("body, the clock included", name, "ns", (nanoseconds(time) / count.max(1)) as f64);
     }
 }
 
@@ -161,8 +166,41 @@ fn round_trip_over_loopback() {
     }
     let [with, without] = costs.map(median);
     println!("network_rtt     bare {without} ns, probed {with} ns per ping-pong of two messages");
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a message")]
+    figure("ping-pong over loopback, probed", "of bare", "ratio", with as f64 / without as f64);
     let seen = bench.probes.round_trips(slot).expect("the row exists").expect("loaded").count();
     assert!(seen >= CALLS * ROUNDS as u64, "{seen} round trips seen");
+}
+
+/// A program that waits for its GPU a millisecond at a time, with and without the probe: what of its throughput is gone.
+#[test]
+fn a_loop_of_calls_that_take_a_millisecond() {
+    let (with, slot) = match bench_with(AttachPreference::Best) {
+        Ok(bench) => bench,
+        Err(why) => skip!("{why}"),
+    };
+    let (without, _) = match bench_with(AttachPreference::Best) {
+        Ok(bench) => bench,
+        Err(why) => skip!("{why}"),
+    };
+    let mut with = with;
+    let library = with.library.clone();
+    with.probes.attach_library(&library).expect("the library exports sync calls");
+    let (mut probed, mut bare) = (with.client(&with.root), without.client(&without.root));
+    let calls = if cfg!(debug_assertions) { 5 } else { 50 };
+    let rounds: u64 = if cfg!(debug_assertions) { 3 } else { 40 };
+    let mut changes: Vec<f64> = Vec::new();
+    for _ in 0..rounds {
+        let one = probed.call("cuCtxSynchronize", 1_000_000, calls).as_secs_f64();
+        let other = bare.call("cuCtxSynchronize", 1_000_000, calls).as_secs_f64();
+        changes.push(100.0 * (one / other - 1.0));
+    }
+    changes.sort_by(f64::total_cmp);
+    let median = changes[changes.len() / 2];
+    println!("a loop of 1 ms calls takes {median:.3} % longer when probed");
+    figure("a loop of 1 ms calls, longer by", "probed", "percent", median);
+    let seen = with.probes.gpu_waits(slot).expect("the row exists").expect("loaded").count();
+    assert_eq!(seen, calls * rounds, "every call that was timed was counted");
 }
 
 #[test]
@@ -178,11 +216,16 @@ fn loading_reading_and_detaching() {
     let start = now();
     for tenant in 0..200 {
         let slot = Slot::of_tenant(tenant).expect("a small index");
-        bench.probes.gpu_waits(slot).expect("the row exists");
-        bench.probes.round_trips(slot).expect("the row exists");
-        bench.probes.sockets(slot).expect("the row exists");
+        bench.probes.latencies(slot).expect("the row exists");
+        bench.probes.witnessed(slot).expect("the row exists");
     }
+    bench.probes.peers().expect("readable");
+    bench.probes.memory().expect("readable");
+    bench.probes.counters().expect("readable");
     let scrape = start.elapsed();
+    figure("reading the probes", "200 tenants", "ms", scrape.as_secs_f64() * 1e3);
+    // Nothing else is done for an event outside the kernel: 50,000 of them a second, read every 15 seconds.
+    figure("consumer", "50,000 events/s, read every 15 s", "ns", scrape.as_secs_f64() * 1e9 / 750_000.0);
     let library = bench.library.clone();
     let start = now();
     let attached = bench.probes.attach_library(&library).expect("the library exports sync calls");
@@ -190,6 +233,8 @@ fn loading_reading_and_detaching() {
     let start = now();
     assert!(bench.probes.detach_library(attached.library));
     let detach = start.elapsed();
+    figure("attach a library by link", "7 sites", "ms", attach.as_secs_f64() * 1e3);
+    figure("detach a library by link", "7 sites", "ms", detach.as_secs_f64() * 1e3);
     println!(
         "loading all probes {load:?}; reading 200 tenants {scrape:?}; {} sites attached in {attach:?}, detached in {detach:?}",
         attached.sites

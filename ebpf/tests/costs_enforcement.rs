@@ -18,7 +18,7 @@ use headgate_ebpf_records::maps;
 use support::{
     TestCgroup, bench,
     city::{Agent, City, Realm},
-    compile_program, now, skip,
+    compile_program, figure, now, skip,
 };
 
 const CALLS: u64 = 1_000;
@@ -49,7 +49,7 @@ fn runs(name: &str) -> (u64, u64) {
 }
 
 /// Prints what programs' bodies take, beside one that does nothing: the clock itself is in both.
-fn print_bodies(names: &[&str], mut work: impl FnMut()) {
+fn print_bodies(names: &[&str], note: &str, mut work: impl FnMut()) {
     let Ok(_clock) = aya::sys::enable_stats(aya::sys::Stats::RunTime) else {
         println!("no run time statistics");
         return;
@@ -71,6 +71,8 @@ fn print_bodies(names: &[&str], mut work: impl FnMut()) {
     }
     for (name, ns) in names.iter().zip(&best).skip(1) {
         println!("program {name:16} {:5} ns net ({ns} with the clock)", ns.saturating_sub(best[0]));
+        #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a program")]
+        figure("body, net", &format!("{name}{}", note), "ns", ns.saturating_sub(best[0]) as f64);
     }
 }
 
@@ -168,6 +170,23 @@ fn the_border() {
     assert_eq!(paid, CALLS * ROUNDS as u64 * 92, "every datagram that was timed was paid for");
     assert_eq!(flows[&Peer::District("airport".to_owned())].egress, paid);
 
+    // A thousand bytes hold ten datagrams of 92; two senders try for more at once.
+    let before = enforcement.budget("clinic", "airport").expect("known").passed;
+    enforcement.refill("clinic", "airport", 1_000).expect("known");
+    let mut second = city.agent("tenant", Some(&deep));
+    let overdraw = format!("send udpc 10.2.0.2 4791 64 {CALLS}");
+    std::thread::scope(|scope| {
+        // Whether a sender stops at the first refusal is its own affair.
+        scope.spawn(|| tenant.ask(&overdraw).is_ok());
+        let _stopped = second.ask(&overdraw);
+    });
+    let passed = enforcement.budget("clinic", "airport").expect("known").passed - before;
+    #[expect(clippy::cast_precision_loss, reason = "some hundred bytes")]
+    figure("budget overshoot", "1,000 bytes, two senders", "bytes", passed.saturating_sub(1_000) as f64);
+    assert!((828..=1_000).contains(&passed), "{passed} bytes passed on a budget of 1,000");
+    drop(second);
+    enforcement.refill("clinic", "airport", 1 << 40).expect("known");
+
     bodies_of_the_border(&mut enforcement, &city, &mut tenant);
     drop((tenant, nobody));
     drop((deep, one));
@@ -183,6 +202,7 @@ fn bodies_of_the_border(enforcement: &mut Enforcement, city: &City, tenant: &mut
             maps::BORDER_SENDMSG4,
             maps::BORDER_SENDMSG6,
         ],
+        "",
         || {
             tenant.get(&format!("send udpc 10.2.0.2 4791 64 {CALLS}"));
             tenant.get(&format!("send udp 10.1.0.2 4791 64 {CALLS}"));
@@ -192,7 +212,7 @@ fn bodies_of_the_border(enforcement: &mut Enforcement, city: &City, tenant: &mut
         },
     );
     tenant.get("sink udp 4792");
-    print_bodies(&[maps::BORDER_INGRESS], || {
+    print_bodies(&[maps::BORDER_INGRESS], "", || {
         tenant.get(&format!("send udpc 127.0.0.1 4792 64 {CALLS}"));
     });
     // The guard, on the router's end of the tenant's cable.
@@ -203,7 +223,7 @@ fn bodies_of_the_border(enforcement: &mut Enforcement, city: &City, tenant: &mut
         enforcement.guard_interface("clinic", interface.parse().expect("a number"), Side::HostIngress)
     })
     .expect("the kernel lets us");
-    print_bodies(&[maps::BORDER_FRAME], || {
+    print_bodies(&[maps::BORDER_FRAME], "", || {
         tenant.get(&format!("send udpc 10.2.0.2 4791 64 {CALLS}"));
     });
 }
@@ -230,15 +250,15 @@ fn the_gate() {
         let [gated, bare] = ns_each([&mut tenant, &mut outside], &open, CALLS);
         println!("open and close, {what:9}  outside {bare} ns, tenant {gated} ns");
     }
-    println!("of a guarded device, the telling included:");
-    print_bodies(&[maps::DEVICE_GATE, maps::GATE_EXIT], || {
+    println!("of a guarded device:");
+    print_bodies(&[maps::DEVICE_GATE, maps::GATE_EXIT], ", guarded device", || {
         tenant.get(&format!("open-often /dev/null {CALLS}"));
         clinic.run_forks(50);
         enforcement.drain_opens(|_| ());
     });
     enforcement.set_devices(&Devices::default().with_major(195, DeviceClass::Gpu)).expect("a few");
     println!("of any other:");
-    print_bodies(&[maps::DEVICE_GATE], || {
+    print_bodies(&[maps::DEVICE_GATE], ", other device", || {
         tenant.get(&format!("open-often /dev/null {CALLS}"));
     });
     assert!(enforcement.refusals("clinic").expect("readable").values().all(|count| count.refused == 0));
@@ -294,19 +314,28 @@ fn the_ledger_and_the_audits() {
     println!("driver attached for waits and ledger in {:?}", start.elapsed());
     let [followed] = ns_each([&mut churn.tenant], &command, 2 * CALLS);
     println!("allocation or free  bare {bare} ns, followed and witnessed {followed} ns each");
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a call")]
+    figure("allocation or free, followed and witnessed", "all-in", "ns", followed as f64 - bare as f64);
     let [unaudited] = ns_each([&mut churn.tenant], &launch, CALLS);
     churn.bench.probes.audit_launches().expect("the kernel lets us");
     let [audited] = ns_each([&mut churn.tenant], &launch, CALLS);
     println!("launch              bare {bare_launch} ns, no audit {unaudited} ns, audited {audited} ns");
+    #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a launch")]
+    let amortised = (audited as f64 - bare_launch as f64) / 60.0;
+    figure("launch, audited one second of sixty", "amortised", "ns", amortised);
     let seen =
         churn.bench.probes.witnessed(Slot::of_tenant(0).expect("small")).expect("the row").expect("loaded");
     assert_eq!(seen.launches, CALLS * ROUNDS as u64);
     assert_eq!(seen.bypasses[&headgate_ebpf::Bypass::Allocate].unattested, CALLS * ROUNDS as u64);
-    print_bodies(&[maps::LEDGER_ENTER, maps::LEDGER_LEAVE, maps::LEDGER_LAUNCH, maps::LEDGER_EXIT], || {
-        churn.tenant.get(&command);
-        churn.tenant.get(&launch);
-        churn.bench.root.run_forks(50);
-    });
+    print_bodies(
+        &[maps::LEDGER_ENTER, maps::LEDGER_LEAVE, maps::LEDGER_LAUNCH, maps::LEDGER_EXIT],
+        "",
+        || {
+            churn.tenant.get(&command);
+            churn.tenant.get(&launch);
+            churn.bench.root.run_forks(50);
+        },
+    );
     churn.bench.probes.end_launch_audit();
 
     // System calls while ioctls are audited: the cheapest there is, and one of the audited kind.
@@ -318,7 +347,7 @@ fn the_ledger_and_the_audits() {
     }
     let [with] = ns_each([&mut agent], &devices, 2 * CALLS);
     println!("system call         bare {without} ns, during an ioctl audit {with} ns (open and close, mean)");
-    print_bodies(&[maps::IOCTL_ENTER, maps::IOCTL_LEAVE], || {
+    print_bodies(&[maps::IOCTL_ENTER, maps::IOCTL_LEAVE], "", || {
         agent.get(&format!("ioctl c008462a {CALLS}"));
     });
     let report = churn.bench.probes.end_ioctl_audit().expect("readable").expect("under way");
@@ -359,6 +388,8 @@ fn reading_everything_of_two_hundred_tenants() {
         }
     }
     println!("flows, refusals and budgets of 200 tenants and 10 districts read in {:?}", start.elapsed());
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    figure("reading enforcement", "200 tenants, 10 districts", "ms", milliseconds);
     let start = now();
     for tenant in &tenants {
         for district in &names {

@@ -98,7 +98,7 @@ impl Scene {
 
 /// The ledger's figures in the order in which the tenant's model reports its own.
 fn figures(memory: ProcessMemory) -> [u64; 5] {
-    [memory.plain, memory.managed, memory.physical, memory.arrays, memory.held]
+    [memory.plain + memory.pooled, memory.managed, memory.physical, memory.arrays, memory.held]
 }
 
 #[test]

@@ -530,7 +530,8 @@ fn address_v4(address: *mut bpf_sock_addr) -> i32 {
 
 #[inline(always)]
 fn address_v6(address: *mut bpf_sock_addr) -> i32 {
-    let words = [word_at::<8>(address), word_at::<12>(address), word_at::<16>(address), word_at::<20>(address)];
+    let words =
+        [word_at::<8>(address), word_at::<12>(address), word_at::<16>(address), word_at::<20>(address)];
     judge_address(address, || {
         // An IPv4 address in an IPv6 socket leaves as an IPv4 packet.
         if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {

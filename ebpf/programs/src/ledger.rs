@@ -18,7 +18,9 @@
 //! So a process that moves takes its bytes along, and one that ends takes them with it in one removal, whatever it held.
 //! What is left of its allocations names a process that is no more; the loader sweeps it up.
 //!
-//! The witness looks at the return address at entry: a call out of the hook returns into the hook's code.
+//! The witness looks at the return address at entry: a call out of the hook returns into the hook's code. Where the tenant's
+//! rule says so, an allocation around the hook ends its process before the driver sees it. A process without an attested hook that
+//! was there before the witness is only counted: it may have had one attested by a daemon that is no more.
 //!
 //! # Known drift
 //! Contexts that end take allocations with them without a call for each; they are counted per process, and the sum is too
@@ -29,6 +31,7 @@
 #![no_main]
 
 mod attribution;
+mod cells;
 
 use core::mem::MaybeUninit;
 
@@ -38,25 +41,31 @@ use aya_ebpf::{
     btf_maps::{Array, HashMap, PerCpuArray},
     helpers::generated::{
         bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
+        bpf_send_signal,
     },
     macros::{btf_map, raw_tracepoint, uprobe, uretprobe},
     programs::{ProbeContext, RawTracePointContext, RetProbeContext},
 };
 use headgate_ebpf_programs::{
-    count::{add, count, count_by},
+    count::{add, count, count_by, observe},
     storage::TaskStorage,
 };
 use headgate_ebpf_records::{
     counters::Counter,
     gate::Attested,
+    histogram::Histogram,
     ledger::{
         Allocation, AllocationKey, Bypass, Bypasses, Call, KINDS, Kind, NOT_FOUND, Operation, Process, Space,
+        rule,
     },
     limits::{ALLOCATIONS_MAX, ATTESTED_MAX, NESTED_CALLS_MAX, NESTED_STACK_BYTES, PROCESSES_MAX},
     slots::ROWS_MAX,
 };
 
-use crate::attribution::{current_cgroup, current_row};
+use crate::{
+    attribution::{current_cgroup, current_row},
+    cells::cell_of,
+};
 
 /// See [`headgate_ebpf_records::maps::EPOCH`].
 #[btf_map]
@@ -83,6 +92,15 @@ static ATTESTED: HashMap<u32, Attested, { ATTESTED_MAX as usize }, { BPF_F_NO_PR
 
 #[btf_map]
 static BYPASSES: PerCpuArray<Bypasses, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+#[btf_map]
+static RULES: Array<u32, { ROWS_MAX as usize }> = Array::new();
+
+#[btf_map]
+static CALL_TIMES: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+/// `SIGKILL`.
+const KILL: u32 = 9;
 
 /// What x86-64's `call` pushed and `ret` has popped by the time the return probe runs.
 const RETURN_ADDRESS_BYTES: u64 = 8;
@@ -167,6 +185,8 @@ pub fn ledger_enter(context: ProbeContext) -> u32 {
     unsafe { (*call).bytes = bytes };
     // SAFETY: as above.
     unsafe { (*call).kind = kind };
+    // SAFETY: as above; the helper takes nothing.
+    unsafe { (*call).started_ns = bpf_ktime_get_ns() };
     // SAFETY: as above.
     unsafe { (*call).stack_pointer = stack_pointer };
     0
@@ -199,6 +219,9 @@ pub fn ledger_leave(context: RetProbeContext) -> u32 {
     }
     // SAFETY: as above.
     let call = unsafe { *call };
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    observe(&CALL_TIMES, call.cell, now_ns.wrapping_sub(call.started_ns));
     // A driver function answers 32 bits.
     // SAFETY: as above.
     let succeeded = unsafe { (*registers).rax } as u32 == 0;
@@ -312,6 +335,7 @@ fn settle_allocation(call: &Call, operation: Operation) {
         Operation::AllocateManaged => Kind::Managed,
         Operation::CreatePhysical => Kind::Physical,
         Operation::CreateArray | Operation::CreateArray3d => Kind::Array,
+        Operation::AllocatePooled => Kind::Pooled,
         _ => Kind::Plain,
     } as u32;
     // SAFETY: the value was just looked up.
@@ -325,6 +349,10 @@ fn settle_allocation(call: &Call, operation: Operation) {
     unsafe { add_bytes(process, kind, bytes) };
     // SAFETY: as above.
     unsafe { add(&raw mut (*process).held, 1) };
+    if kind == Kind::Pooled as u32 {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*process).pool_calls, 1) };
+    }
 }
 
 /// Takes off what was given back, or puts it back if the driver refused.
@@ -372,7 +400,9 @@ unsafe fn add_bytes(process: *mut Process, kind: u32, bytes: u64) {
         // SAFETY: as above.
         2 => unsafe { add(&raw mut (*process).bytes[2], bytes) },
         // SAFETY: as above.
-        _ => unsafe { add(&raw mut (*process).bytes[3], bytes) },
+        3 => unsafe { add(&raw mut (*process).bytes[3], bytes) },
+        // SAFETY: as above.
+        _ => unsafe { add(&raw mut (*process).bytes[4], bytes) },
     }
 }
 
@@ -388,7 +418,7 @@ fn process_record(tgid: u32, row: u32) -> Option<*mut Process> {
     // that comes again.
     // SAFETY: the helper takes nothing.
     let birth = (unsafe { bpf_ktime_get_ns() } >> 10) as u32 & !3;
-    let fresh = Process { birth, row, bytes: [0; KINDS], held: 0, context_ends: 0 };
+    let fresh = Process { birth, row, bytes: [0; KINDS], held: 0, context_ends: 0, pool_calls: 0 };
     // Another thread of the process may have been faster: then its record counts.
     let _there = PROCESSES.insert(tgid, fresh, u64::from(BPF_NOEXIST));
     PROCESSES.get_ptr_mut(tgid)
@@ -423,7 +453,9 @@ fn witness(stack_pointer: u64, tgid: u32, row: u32, bypass: Bypass) {
     }
     let Some(bypasses) = BYPASSES.get_ptr_mut(row) else { return };
     // SAFETY: the value was just looked up, here and below.
-    let counts = if attested.is_some() {
+    // A process from before the witness is entered without code.
+    let has_hook = attested.is_some_and(|hook| hook.end != 0);
+    let counts = if has_hook {
         unsafe { &raw mut (*bypasses).outside }
     } else {
         // SAFETY: as above.
@@ -442,6 +474,18 @@ fn witness(stack_pointer: u64, tgid: u32, row: u32, bypass: Bypass) {
     };
     // SAFETY: as above.
     unsafe { add(number, 1) };
+    let is_older = attested.is_some_and(|hook| hook.end == 0);
+    if is_older || !matches!(bypass, Bypass::Allocate | Bypass::Launch) {
+        return;
+    }
+    // SAFETY: a 32-bit number in a value just looked up; the loader stores it whole.
+    let rule = RULES.get_ptr(row).map_or(rule::COUNT, |rule| unsafe { rule.read_volatile() });
+    // The thread has not left the kernel since it hit the probe, so it never executes the driver's next instruction.
+    // SAFETY: the helper takes a number.
+    if rule == rule::REFUSE && unsafe { bpf_send_signal(KILL) } == 0 {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*bypasses).refused, 1) };
+    }
 }
 
 /// Whether properties of physical memory ask for a device's. What cannot be read is taken for it.
@@ -527,5 +571,7 @@ unsafe fn row_of(call: *mut Call) -> u32 {
     unsafe { (*call).epoch = epoch };
     // SAFETY: as above.
     unsafe { (*call).row = row };
+    // SAFETY: as above.
+    unsafe { (*call).cell = cell_of(row) };
     row
 }

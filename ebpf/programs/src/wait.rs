@@ -20,13 +20,18 @@
 //! once, and a thread that leaves a call by `longjmp` or an exception heals within a bounded number of calls, counted.
 //! Depth counters do not.
 //!
+//! While launches are audited, their calls are timed in the same way, and a thread remembers when its first one began: the
+//! end of its next synchronous call closes the span. That is an upper bound of queueing and running together.
+//!
 //! # Known drift
-//! A wait under way is invisible until it returns. A thread killed while it waits leaves no duration.
+//! A wait under way is invisible until it returns. A thread killed while it waits leaves no duration. The GPU is that of the
+//! process, as the daemon knows it: a process with several has its durations under none.
 
 #![no_std]
 #![no_main]
 
 mod attribution;
+mod cells;
 
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray},
@@ -42,7 +47,10 @@ use headgate_ebpf_records::{
     counters::Counter, events::Waiting, histogram::Histogram, limits::NESTED_WAITS_MAX, slots::ROWS_MAX,
 };
 
-use crate::attribution::{current_cgroup, current_row};
+use crate::{
+    attribution::{current_cgroup, current_row},
+    cells::cell_of,
+};
 
 /// See [`headgate_ebpf_records::maps::EPOCH`].
 #[btf_map]
@@ -53,6 +61,12 @@ static WAITING: TaskStorage<Waiting> = TaskStorage::new();
 
 #[btf_map]
 static WAITS: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+#[btf_map]
+static LAUNCH_TIMES: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
+
+#[btf_map]
+static SPANS: PerCpuArray<Histogram, { ROWS_MAX as usize }> = PerCpuArray::new();
 
 /// What x86-64's `call` pushed and `ret` has popped by the time the return probe runs.
 const RETURN_ADDRESS_BYTES: u64 = 8;
@@ -117,20 +131,101 @@ pub fn wait_leave(context: RetProbeContext) -> u32 {
     // SAFETY: as above.
     let started_ns = unsafe { (*waiting).started_ns };
     // SAFETY: as above.
-    let row = unsafe { row_of(waiting) };
-    observe(&WAITS, row, now_ns.wrapping_sub(started_ns));
+    let cell = unsafe { cell_now(waiting) };
+    observe(&WAITS, cell, now_ns.wrapping_sub(started_ns));
+    // SAFETY: as above.
+    let first_launch_ns = unsafe { (*waiting).first_launch_ns };
+    if first_launch_ns != 0 {
+        // SAFETY: as above.
+        unsafe { (*waiting).first_launch_ns = 0 };
+        observe(&SPANS, cell, now_ns.wrapping_sub(first_launch_ns));
+    }
     0
 }
 
-/// The tenant row of the current thread, from its record if neither its cgroup nor the table has changed since.
+/// A launch, while launches are audited.
+#[uprobe]
+pub fn wait_launch(context: ProbeContext) -> u32 {
+    let waiting = WAITING.of_current_or_new();
+    if waiting.is_null() {
+        count(Counter::WaitStartLost);
+        return 0;
+    }
+    // SAFETY: the kernel passes the registers of the probed thread.
+    let stack_pointer = unsafe { (*context.regs).rsp };
+    // SAFETY: not null, and only the current thread touches its own record, here and below.
+    let outermost = unsafe { (*waiting).launch_stack_pointer };
+    if outermost != 0 {
+        // SAFETY: as above.
+        let nested = unsafe { (*waiting).launches_nested };
+        if stack_pointer < outermost && nested < NESTED_WAITS_MAX {
+            // SAFETY: as above.
+            unsafe { (*waiting).launches_nested = nested + 1 };
+            count(Counter::WaitNested);
+            return 0;
+        }
+        count(if stack_pointer == outermost { Counter::WaitRestarted } else { Counter::WaitAbandoned });
+    }
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: as above.
+    unsafe { (*waiting).launches_nested = 0 };
+    // SAFETY: as above.
+    unsafe { (*waiting).launch_stack_pointer = stack_pointer };
+    // SAFETY: as above.
+    unsafe { (*waiting).launch_started_ns = now_ns };
+    // SAFETY: as above.
+    if unsafe { (*waiting).first_launch_ns } == 0 {
+        // SAFETY: as above.
+        unsafe { (*waiting).first_launch_ns = now_ns };
+    }
+    0
+}
+
+/// A launch has returned.
+#[uretprobe]
+pub fn wait_launched(context: RetProbeContext) -> u32 {
+    // SAFETY: the helper takes nothing.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    let waiting = WAITING.of_current();
+    if waiting.is_null() {
+        count(Counter::WaitUnmatched);
+        return 0;
+    }
+    // SAFETY: the kernel passes the registers of the probed thread.
+    let frame = unsafe { (*context.regs).rsp }.wrapping_sub(RETURN_ADDRESS_BYTES);
+    // SAFETY: not null, and only the current thread touches its own record, here and below.
+    let outermost = unsafe { (*waiting).launch_stack_pointer };
+    if outermost == 0 {
+        count(Counter::WaitUnmatched);
+        return 0;
+    }
+    if frame < outermost {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*waiting).launch_stack_pointer = 0 };
+    if frame > outermost {
+        count(Counter::WaitAbandoned);
+        return 0;
+    }
+    // SAFETY: as above.
+    let started_ns = unsafe { (*waiting).launch_started_ns };
+    // SAFETY: as above.
+    let cell = unsafe { cell_now(waiting) };
+    observe(&LAUNCH_TIMES, cell, now_ns.wrapping_sub(started_ns));
+    0
+}
+
+/// Where the current thread's durations go, from its record if neither its cgroup nor the table has changed since.
 ///
 /// The epoch is read before the table: a change that comes in between leaves an old epoch in the record, and the next
-/// call looks again. A cached row can thus be stale for the calls already running, never longer.
+/// call looks again. What is cached can thus be stale for the calls already running, never longer.
 ///
 /// # Safety
 /// `waiting` is the current thread's own record.
 #[inline(always)]
-unsafe fn row_of(waiting: *mut Waiting) -> u32 {
+unsafe fn cell_now(waiting: *mut Waiting) -> u32 {
     let epoch = match EPOCH.get_ptr(0) {
         // SAFETY: a 32-bit number in a map value just looked up; one load.
         Some(epoch) => unsafe { epoch.read_volatile() },
@@ -140,14 +235,14 @@ unsafe fn row_of(waiting: *mut Waiting) -> u32 {
     // SAFETY: the caller's promise.
     let cached = unsafe { *waiting };
     if cached.epoch == epoch && cached.cgroup_id == cgroup_id {
-        return cached.row;
+        return cached.cell;
     }
-    let row = current_row();
+    let cell = cell_of(current_row());
     // SAFETY: the caller's promise.
     unsafe { (*waiting).cgroup_id = cgroup_id };
     // SAFETY: the caller's promise.
     unsafe { (*waiting).epoch = epoch };
     // SAFETY: the caller's promise.
-    unsafe { (*waiting).row = row };
-    row
+    unsafe { (*waiting).cell = cell };
+    cell
 }

@@ -93,6 +93,60 @@ const _: () = {
     assert!(LATELY_ENTRIES.is_power_of_two() && Found::place([255; 4]) < LATELY_ENTRIES);
 };
 
+/// Entries of the table of cgroups lately asked for: a power of two. A CPU runs a handful of containers at a time.
+pub const CGROUPS_LATELY: u32 = 256;
+
+/// The row found for a cgroup, in one word.
+///
+/// ```text
+/// bit 0       32     45      64
+///     | cgroup | row  | epoch |
+/// ```
+/// Only cgroups whose number has 32 bits are kept; the kernel counts them up from one. The epoch is cut to 19 bits: what was found
+/// is believed again after exactly 524,288 changes of the tables in which nothing else took the place. Zero is never found, because
+/// no cgroup has that number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoundRow(pub u64);
+
+impl FoundRow {
+    const ROW_BITS: u32 = 13;
+
+    /// What was found in an epoch; zero for a cgroup that cannot be kept.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(epoch: u32, cgroup_id: u64, row: u32) -> Self {
+        if cgroup_id >> 32 != 0 {
+            return Self(0);
+        }
+        Self((epoch as u64) << (32 + Self::ROW_BITS) | (row as u64) << 32 | cgroup_id)
+    }
+
+    /// The row, if this is about that cgroup and still holds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn row(self, epoch: u32, cgroup_id: u64) -> Option<u32> {
+        let row = (self.0 >> 32) as u32 & ((1 << Self::ROW_BITS) - 1);
+        if self.0 == Self::new(epoch, cgroup_id, row).0 && self.0 != 0 { Some(row) } else { None }
+    }
+
+    /// Where a cgroup is kept.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower bits tell cgroups apart")]
+    pub const fn place(cgroup_id: u64) -> u32 {
+        (cgroup_id as u32).wrapping_mul(0x9e37_79b1) >> (32 - CGROUPS_LATELY.trailing_zeros())
+    }
+}
+
+const _: () = {
+    let found = FoundRow::new(0x0100_0007, 9_000, 4_096);
+    assert!(matches!(found.row(0x0100_0007, 9_000), Some(4_096)));
+    assert!(found.row(8, 9_000).is_none() && found.row(0x0100_0007, 9_001).is_none());
+    assert!(FoundRow(0).row(0, 0).is_none() && FoundRow::new(1, 1 << 32, 1).0 == 0);
+    assert!(ROWS_MAX <= 1 << FoundRow::ROW_BITS);
+    assert!(CGROUPS_LATELY.is_power_of_two() && FoundRow::place(u64::MAX) < CGROUPS_LATELY);
+};
+
 /// Bytes that crossed to (or from) one district on one CPU: of whole IP packets as they are on the wire.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

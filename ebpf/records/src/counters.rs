@@ -3,6 +3,8 @@
 //! Every path on which a program gives up ends in one of these, so that a figure on a dashboard is either complete or
 //! visibly incomplete.
 
+use crate::histogram::Histogram;
+
 /// One counter of a kernel program; the row of the per-CPU counter array.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,11 +51,13 @@ pub enum Counter {
     GateUntold = 18,
     /// Ioctl audit: a call that could not be followed (no memory for the thread's record).
     IoctlLost = 19,
+    /// Round trips: connections for whose tenant and district the table had no room; they are in no figure.
+    PeersFull = 20,
 }
 
 impl Counter {
     /// Every counter, in row order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::WaitStartLost,
         Self::WaitAbandoned,
         Self::WaitUnmatched,
@@ -74,6 +78,7 @@ impl Counter {
         Self::LedgerOrphans,
         Self::GateUntold,
         Self::IoctlLost,
+        Self::PeersFull,
     ];
 
     /// The row of the counter array.
@@ -97,6 +102,7 @@ impl Counter {
                 | Self::LedgerUnsized
                 | Self::GateUntold
                 | Self::IoctlLost
+                | Self::PeersFull
         )
     }
 
@@ -124,17 +130,20 @@ impl Counter {
             Self::LedgerOrphans => "ledger_orphans",
             Self::GateUntold => "gate_untold",
             Self::IoctlLost => "ioctl_lost",
+            Self::PeersFull => "peers_full",
         }
     }
 }
 
 /// Rows of the counter array.
-pub const COUNTERS: u32 = 20;
+pub const COUNTERS: u32 = 21;
 
-/// What one tenant's sockets did, on one CPU.
+/// What one tenant's sockets to one district did, on one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sockets {
+    /// TCP round trips.
+    pub round_trips: Histogram,
     /// TCP connections established, both ways.
     pub established: u64,
     /// TCP segments sent again.
@@ -143,7 +152,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Nothing has happened yet.
-    pub const EMPTY: Self = Self { established: 0, retransmits: 0 };
+    pub const EMPTY: Self = Self { round_trips: Histogram::EMPTY, established: 0, retransmits: 0 };
 }
 
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);
@@ -154,4 +163,4 @@ const _: () = {
         row += 1;
     }
 };
-const _: () = assert!(size_of::<Sockets>() == 16 && align_of::<Sockets>() == 8);
+const _: () = assert!(size_of::<Sockets>() == size_of::<Histogram>() + 16 && align_of::<Sockets>() == 8);

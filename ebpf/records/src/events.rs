@@ -19,12 +19,14 @@ pub struct Exit {
     pub at_ns: u64,
 }
 
-/// The wait that a thread is in, and the tenant it was last found to belong to. Lives in task storage: the kernel frees
+/// The wait that a thread is in, the launch it is in, and where its durations go. Lives in task storage: the kernel frees
 /// it with the thread and no table can fill up.
 ///
 /// ```text
-/// 0              8              16             24       28       32       36         40
-/// | stack_pointer| started_ns   | cgroup_id    | epoch  | row    | nested | reserved |
+/// 0              8              16             24       28       32       36
+/// | stack_pointer| started_ns   | cgroup_id    | epoch  | cell   | nested | launches_nested |
+/// 40                    48                  56               64
+/// | launch_stack_pointer| launch_started_ns | first_launch_ns|
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,16 +36,33 @@ pub struct Waiting {
     pub stack_pointer: u64,
     /// Start of the outermost call, `CLOCK_MONOTONIC` nanoseconds.
     pub started_ns: u64,
-    /// The cgroup for which `row` was found.
+    /// The cgroup for which `cell` was found.
     pub cgroup_id: u64,
-    /// The attribution epoch in which `row` was found; zero means never.
+    /// The attribution epoch in which `cell` was found; zero means never.
     pub epoch: u32,
-    /// The tenant's row.
-    pub row: u32,
+    /// Where durations go: the tenant's row, or its [`Cell`] on one GPU.
+    pub cell: u32,
     /// Sync calls begun inside the outermost one so far.
     pub nested: u32,
-    /// Keeps the layout free of padding.
-    pub reserved: u32,
+    /// Launches begun inside the outermost one so far.
+    pub launches_nested: u32,
+    /// Stack pointer at the outermost launch's entry; zero while the thread is in none.
+    pub launch_stack_pointer: u64,
+    /// Start of that launch, `CLOCK_MONOTONIC` nanoseconds.
+    pub launch_started_ns: u64,
+    /// Start of the first launch since the last synchronous call; zero if none was seen.
+    pub first_launch_ns: u64,
+}
+
+/// Where the durations of a process go while it belongs to the tenant of `row`: a row behind the tenants' own that the
+/// loader has set aside for that tenant on one GPU. Keyed by process id in the initial PID namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// The tenant's row. A process that has moved to another tenant has no cell.
+    pub row: u32,
+    /// Row of the arrays of histograms.
+    pub cell: u32,
 }
 
 /// What an attachment to a cgroup's sockets knows about itself. Written by the loader after attaching, as a whole: the
@@ -59,15 +78,29 @@ pub struct Attached {
     pub reserved: u32,
 }
 
-/// The cgroup whose tenant a socket counts for; zero until a program claims it.
+/// The cgroup whose tenant a socket counts for, zero until a program claims it; and where its other end is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// A cgroup v2 id.
     pub cgroup_id: u64,
+    /// Index of the other end's district, by the address table in force when the socket was claimed.
+    pub district: u32,
+    /// Keeps the layout free of padding.
+    pub reserved: u32,
+}
+
+/// A tenant and the district of its connections' other end.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey {
+    /// The tenant's row.
+    pub row: u32,
+    /// Index of the district.
+    pub district: u32,
 }
 
 const _: () = assert!(size_of::<Attached>() == 16 && align_of::<Attached>() == 8);
-const _: () = assert!(size_of::<Claim>() == 8);
+const _: () = assert!(size_of::<Claim>() == 16 && size_of::<PeerKey>() == 8 && size_of::<Cell>() == 8);
 const _: () = assert!(size_of::<Exit>() == 24 && align_of::<Exit>() == 8);
-const _: () = assert!(size_of::<Waiting>() == 40 && align_of::<Waiting>() == 8);
+const _: () = assert!(size_of::<Waiting>() == 64 && align_of::<Waiting>() == 8);

@@ -24,7 +24,8 @@ pub struct Attested {
     pub end: u64,
 }
 
-/// A tenant's process has tried to open a GPU: a hint to look at it, sent through a ring buffer. Refusals are counted elsewhere.
+/// A tenant's process without an attested hook has tried to open a GPU: a hint to look at it, sent through a ring buffer. Refusals
+/// are counted elsewhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
@@ -36,10 +37,10 @@ pub struct Opened {
     pub major: u32,
     /// Device.
     pub minor: u32,
-    /// Whether it was attested, zero or one.
-    pub attested: u32,
     /// Whether it was let through, zero or one.
     pub passed: u32,
+    /// Keeps the record as long as it was.
+    pub reserved: u32,
 }
 
 /// Key of one device.

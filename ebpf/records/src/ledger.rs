@@ -32,11 +32,13 @@ pub enum Operation {
     ExportTable = 12,
     /// Launches work. Probed on demand only.
     Launch = 13,
+    /// Takes memory from a pool, which the driver may hold more of than was asked for: as [`Operation::Allocate`].
+    AllocatePooled = 14,
 }
 
 impl Operation {
     /// Every operation, by number.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Allocate,
         Self::AllocatePitch,
         Self::AllocateManaged,
@@ -51,6 +53,7 @@ impl Operation {
         Self::EndContext,
         Self::ExportTable,
         Self::Launch,
+        Self::AllocatePooled,
     ];
 
     /// The operation with this number.
@@ -72,6 +75,7 @@ impl Operation {
             11 => Self::EndContext,
             12 => Self::ExportTable,
             13 => Self::Launch,
+            14 => Self::AllocatePooled,
             _ => return None,
         })
     }
@@ -132,18 +136,29 @@ pub struct Bypasses {
     pub unattested: [u64; BYPASSES],
     /// Launches seen, whoever made them.
     pub launches: u64,
+    /// Processes ended for one.
+    pub refused: u64,
 }
 
 impl Bypasses {
     /// None.
-    pub const EMPTY: Self = Self { outside: [0; BYPASSES], unattested: [0; BYPASSES], launches: 0 };
+    pub const EMPTY: Self =
+        Self { outside: [0; BYPASSES], unattested: [0; BYPASSES], launches: 0, refused: 0 };
+}
+
+/// What the witness does about a tenant's calls around the hook, besides counting them: an entry of the array of rules.
+pub mod rule {
+    /// Nothing.
+    pub const COUNT: u32 = 0;
+    /// It ends the process before the driver sees an allocation, or a launch that is watched.
+    pub const REFUSE: u32 = 1;
 }
 
 /// What memory was handed out as: which of a process' sums it is in.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Plain, pitched, stream-ordered and pool memory.
+    /// Plain and pitched memory.
     Plain = 0,
     /// Managed memory, which may lie on either side.
     Managed = 1,
@@ -151,10 +166,12 @@ pub enum Kind {
     Physical = 2,
     /// Arrays, by their descriptors: the driver may pad them.
     Array = 3,
+    /// Stream-ordered and pool memory, by what was asked for.
+    Pooled = 4,
 }
 
 /// Kinds of memory.
-pub const KINDS: usize = 4;
+pub const KINDS: usize = 5;
 
 /// What names an allocation: addresses, handles and arrays are numbers of three worlds.
 #[repr(u32)]
@@ -183,6 +200,8 @@ pub struct Process {
     pub held: u64,
     /// Contexts ended: what was allocated in them is gone without a call for each, and still in `bytes`.
     pub context_ends: u64,
+    /// Allocations from pools, ever: a pool may hold memory after the last of them is gone.
+    pub pool_calls: u64,
 }
 
 /// Names one allocation.
@@ -242,8 +261,10 @@ pub struct Call {
     pub kind: u32,
     /// Calls begun inside the outermost one so far.
     pub nested: u32,
-    /// Keeps the layout free of padding.
-    pub reserved: u32,
+    /// Where durations go: the tenant's row, or its [`crate::events::Cell`] on one GPU.
+    pub cell: u32,
+    /// Start of the outermost call, `CLOCK_MONOTONIC` nanoseconds.
+    pub started_ns: u64,
 }
 
 /// No kind: what is freed was never seen.
@@ -258,6 +279,6 @@ const _: () = {
     }
     assert!(Operation::from_cookie(Operation::ALL.len() as u64).is_none());
 };
-const _: () = assert!(size_of::<Process>() == 56 && align_of::<Process>() == 8);
+const _: () = assert!(size_of::<Process>() == 72 && align_of::<Process>() == 8);
 const _: () = assert!(size_of::<AllocationKey>() == 16 && size_of::<Allocation>() == 16);
-const _: () = assert!(size_of::<Call>() == 64 && size_of::<Bypasses>() == 72);
+const _: () = assert!(size_of::<Call>() == 72 && size_of::<Bypasses>() == 80);

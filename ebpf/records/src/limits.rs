@@ -55,6 +55,13 @@ pub const NESTED_CALLS_MAX: u32 = 32;
 /// outer call without returning.
 pub const NESTED_STACK_BYTES: u64 = 64 * 1024;
 
+/// Most processes whose GPU the probes know: as many as may be attested.
+pub const SEATED_MAX: u32 = ATTESTED_MAX;
+
+/// Most pairs of a tenant and a district with connections at once: 1,024 of 216 bytes take 216 KiB on every CPU. Past it a
+/// connection is counted as one that is in no figure.
+pub const PEERS_MAX: u32 = 1024;
+
 const _: () = assert!(OPENS_RING_BYTES.is_power_of_two() && OPENS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(EXITS_RING_BYTES.is_power_of_two() && EXITS_RING_BYTES.is_multiple_of(4096));
 const _: () = assert!(CGROUPS_MAX >= TENANTS_MAX);

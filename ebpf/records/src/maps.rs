@@ -6,16 +6,26 @@ pub const CGROUPS: &str = "CGROUPS";
 pub const EPOCH: &str = "EPOCH";
 /// Per-thread record of the wait under way, in task storage.
 pub const WAITING: &str = "WAITING";
-/// Per-tenant GPU wait.
+/// GPU wait, per tenant and per cell.
 pub const WAITS: &str = "WAITS";
+/// Process -> [`crate::events::Cell`]. In the wait object and in the ledger object.
+pub const CELLS: &str = "CELLS";
+/// Duration of audited launches, per tenant and per cell.
+pub const LAUNCH_TIMES: &str = "LAUNCH_TIMES";
+/// From the first audited launch to the end of the synchronous call behind it, per tenant and per cell.
+pub const SPANS: &str = "SPANS";
+/// Duration of the calls that the second ledger follows, per tenant and per cell.
+pub const CALL_TIMES: &str = "CALL_TIMES";
+/// What the witness does about calls around the hook, per tenant: see [`crate::ledger::rule`].
+pub const RULES: &str = "RULES";
 /// The tenant row of the cgroup that a socket program was attached to, in cgroup-local storage.
 pub const ATTACHED: &str = "ATTACHED";
 /// Which cgroup a socket counts for, in socket storage.
 pub const CLAIMS: &str = "CLAIMS";
-/// Per-tenant TCP round trip.
-pub const RTTS: &str = "RTTS";
-/// Per-tenant socket counts.
+/// [`crate::events::PeerKey`] -> [`crate::counters::Sockets`].
 pub const SOCKETS: &str = "SOCKETS";
+/// One number: which of the two tables that share a trie of addresses is in force.
+pub const GENERATION: &str = "GENERATION";
 /// Exits of tenants' processes, a ring buffer.
 pub const EXITS: &str = "EXITS";
 /// [`crate::counters::Counter`] rows; every object has its own.
@@ -113,6 +123,10 @@ pub const LEDGER_EXIT_LEADER: &str = "ledger_exit_leader";
 
 /// Program at the entry of a sync call.
 pub const WAIT_ENTER: &str = "wait_enter";
+/// Program at the entry of a launch, on demand, for its duration.
+pub const WAIT_LAUNCH: &str = "wait_launch";
+/// Program at the return of a launch, on demand.
+pub const WAIT_LAUNCHED: &str = "wait_launched";
 /// Program at the return of a sync call.
 pub const WAIT_LEAVE: &str = "wait_leave";
 /// Program on a tenant cgroup's sockets.

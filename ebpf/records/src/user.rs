@@ -8,7 +8,7 @@
 use crate::{
     border::{AddressV4, AddressV6, Flow, Name, Refusals, Spend},
     counters::Sockets,
-    events::{Attached, Exit},
+    events::{Attached, Cell, Exit, PeerKey},
     gate,
     histogram::Histogram,
     ioctl::Numbers,
@@ -47,3 +47,7 @@ unsafe impl aya::Pod for Allocation {}
 unsafe impl aya::Pod for Bypasses {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Numbers {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Cell {}
+// SAFETY: as above.
+unsafe impl aya::Pod for PeerKey {}

@@ -106,30 +106,11 @@ impl Border {
 
     /// Puts a new address table into force, as a whole: a packet is judged by the old one or by the new one.
     pub(crate) fn set_ranges(&mut self, registry: &Registry, ranges: &[(Cidr, u8)]) -> Result<(), Error> {
-        let table = check(ranges)?;
+        let table = check_ranges(ranges)?;
         let next = 1 - registry.word(control::GENERATION).min(1);
         let refused =
             |error: MapError| Error::part(Part::Residency, "writing the address table", chain(&error));
-        {
-            let mut v4 = self.trie::<AddressV4>(maps::RANGES_V4).map_err(refused)?;
-            clear(&mut v4, |key| key.generation == next).map_err(refused)?;
-            let mut v6 = self.trie::<AddressV6>(maps::RANGES_V6).map_err(refused)?;
-            clear(&mut v6, |key| key.generation == next).map_err(refused)?;
-        }
-        for (range, district) in &table {
-            match range.key(next) {
-                RangeKey::V4(key) => {
-                    self.trie::<AddressV4>(maps::RANGES_V4)
-                        .and_then(|mut trie| trie.insert(&key, u32::from(*district), 0))
-                        .map_err(refused)?;
-                }
-                RangeKey::V6(key) => {
-                    self.trie::<AddressV6>(maps::RANGES_V6)
-                        .and_then(|mut trie| trie.insert(&key, u32::from(*district), 0))
-                        .map_err(refused)?;
-                }
-            }
-        }
+        write_ranges(&mut self.ebpf, &table, next).map_err(refused)?;
         registry.set_word(control::GENERATION, next);
         registry.next_epoch();
         // The old table is cleared by the next change; programs that still read it must have ended by then.
@@ -137,10 +118,6 @@ impl Border {
             tracing::debug!(%error, "no grace period could be asked for; the next table is written later anyway");
         }
         Ok(())
-    }
-
-    fn trie<K: aya::Pod>(&mut self, name: &str) -> Result<LpmTrie<&mut MapData, K, u32>, MapError> {
-        self.ebpf.map_mut(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?.try_into()
     }
 
     /// From now on so many bytes may pass, and not one more. What is left of an earlier grant is void.
@@ -223,7 +200,7 @@ impl RefusalCounts {
 }
 
 /// The ranges with loopback's, if no range is two districts' and the tries hold them all.
-fn check(ranges: &[(Cidr, u8)]) -> Result<BTreeMap<Cidr, u8>, Error> {
+pub(crate) fn check_ranges(ranges: &[(Cidr, u8)]) -> Result<BTreeMap<Cidr, u8>, Error> {
     let mut table: BTreeMap<Cidr, u8> = Cidr::loopback().into_iter().map(|range| (range, LOCAL)).collect();
     for (range, district) in ranges {
         if let Some(other) = table.insert(*range, *district)
@@ -236,6 +213,31 @@ fn check(ranges: &[(Cidr, u8)]) -> Result<BTreeMap<Cidr, u8>, Error> {
         return Err(Error::Full { what: "address ranges", limit: RANGES_MAX as usize });
     }
     Ok(table)
+}
+
+/// Writes the table of one generation into an object's tries, in the place of what it was.
+pub(crate) fn write_ranges(
+    ebpf: &mut Ebpf,
+    table: &BTreeMap<Cidr, u8>,
+    generation: u32,
+) -> Result<(), MapError> {
+    clear(&mut trie::<AddressV4>(ebpf, maps::RANGES_V4)?, |key| key.generation == generation)?;
+    clear(&mut trie::<AddressV6>(ebpf, maps::RANGES_V6)?, |key| key.generation == generation)?;
+    for (range, district) in table {
+        let district = u32::from(*district);
+        match range.key(generation) {
+            RangeKey::V4(key) => trie::<AddressV4>(ebpf, maps::RANGES_V4)?.insert(&key, district, 0)?,
+            RangeKey::V6(key) => trie::<AddressV6>(ebpf, maps::RANGES_V6)?.insert(&key, district, 0)?,
+        }
+    }
+    Ok(())
+}
+
+fn trie<'ebpf, K: aya::Pod>(
+    ebpf: &'ebpf mut Ebpf,
+    name: &str,
+) -> Result<LpmTrie<&'ebpf mut MapData, K, u32>, MapError> {
+    ebpf.map_mut(name).ok_or_else(|| MapError::InvalidName { name: name.to_owned() })?.try_into()
 }
 
 fn clear<K: aya::Pod>(

@@ -41,8 +41,6 @@ pub struct Open {
     pub tenant: Option<String>,
     /// Major and minor number of the device.
     pub device: (u32, u32),
-    /// Whether the process had an attested hook.
-    pub attested: bool,
     /// Whether it was let through.
     pub passed: bool,
 }
@@ -53,8 +51,8 @@ pub(crate) fn read_open(bytes: &[u8]) -> Option<(u32, Open)> {
     let mut words = bytes.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_ne_bytes));
     let mut next = || words.next();
     let (tgid, row, major, minor) = (next()?, next()?, next()?, next()?);
-    let (attested, passed) = (next()? != 0, next()? != 0);
-    Some((row, Open { tgid, tenant: None, device: (major, minor), attested, passed }))
+    let passed = next()? != 0;
+    Some((row, Open { tgid, tenant: None, device: (major, minor), passed }))
 }
 
 /// Pin names of the tracepoints' links.

@@ -35,6 +35,7 @@ use headgate_ebpf_records::{
 };
 
 pub use border::{Budget, FlowBytes, RefusalCounts};
+pub(crate) use border::{check_ranges, write_ranges};
 pub use cidr::{Cidr, CidrError};
 pub use devices::{DeviceClass, Devices};
 pub use gate::Open;
@@ -425,9 +426,9 @@ impl Enforcement {
         self.gate.as_ref().ok().map(|gate| gate.opens.as_fd())
     }
 
-    /// Hands out attempts of tenants' processes to open a GPU, oldest first, those made while nobody held the gate included;
-    /// answers how many. Never blocks. Whoever opens a GPU should be looked at: an attested process for copies of the driver
-    /// ([`crate::Probes::attach_process`]), another one for a seat it does not have.
+    /// Hands out attempts of tenants' processes without an attested hook to open a GPU, oldest first, those made while nobody held
+    /// the gate included; answers how many. Never blocks. Such a process should be looked at for a copy of the driver
+    /// ([`crate::Probes::attach_process`]).
     pub fn drain_opens(&mut self, mut each: impl FnMut(Open)) -> usize {
         let (Ok((registry, _)), Ok(gate)) = (&self.tables, &mut self.gate) else { return 0 };
         let mut drained = 0;

@@ -258,6 +258,12 @@ pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
+/// Prints a figure for `cargo xtask bench ebpf`, which gathers these lines.
+#[allow(clippy::print_stdout, reason = "printing is what it is for")]
+pub(crate) fn figure(figure: &str, case: &str, unit: &str, value: f64) {
+    println!("FIGURE\t{figure}\t{case}\t{unit}\t{value}");
+}
+
 /// The clock of tests.
 #[expect(clippy::disallowed_methods, reason = "tests against the kernel run in real time")]
 pub(crate) fn now() -> Instant {
