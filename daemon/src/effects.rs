@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::wire::{Answer, RefusalReason, Welcome};
+use headgate_ebpf::Cidr;
 use headgate_quota::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -18,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::config::model::{CgroupPath, Identity};
 use crate::control::session::{Opened, Reply};
 use crate::devices::DriverLimit;
+use crate::enforcement::ledgers::Sitting;
 use crate::enforcement::plan::{self, Plan};
 use crate::gate::{GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
@@ -79,6 +81,8 @@ pub struct Hands {
     next_request: u64,
     /// What the kernel was last asked to hold.
     plan: Option<Option<Result<Plan, String>>>,
+    /// Which districts the probes were told of.
+    districts: Vec<(String, Vec<Cidr>)>,
 }
 
 #[derive(Debug)]
@@ -133,6 +137,7 @@ impl Hands {
             recounts: HashSet::new(),
             next_request: 0,
             plan: None,
+            districts: Vec::new(),
         }
     }
 
@@ -380,6 +385,7 @@ impl Hands {
         });
         let table = GateTable { tenants: tenants.collect() };
         self.floor.show(state, &self.segments);
+        self.witness.seats(self.sittings(state));
         let present: Vec<usize> =
             (0..rows.len()).filter(|&row| rows[row].as_ref().is_some_and(|row| row.present)).collect();
         if let Err(error) = self.gates.serve(&present) {
@@ -436,6 +442,26 @@ impl Hands {
             self.plan = Some(plan);
         }
         self.witness.watch(plan::witness(state));
+        let districts = plan::districts(state);
+        if self.districts != districts {
+            self.witness.districts(districts.clone());
+            self.districts = districts;
+        }
+    }
+
+    fn sittings(&self, state: &State) -> Vec<Sitting> {
+        let tenants = state.tenants().filter_map(|(slot, tenant)| {
+            let seats = tenant.seats.iter().filter_map(|(&index, sitter)| {
+                Some((SeatIndex::new(u32::try_from(index).ok()?)?, sitter.process.pid))
+            });
+            Some(Sitting {
+                slot: slot.to_u32(),
+                serial: tenant.serial,
+                segments: Arc::clone(self.segments.get(&slot)?),
+                seats: seats.collect(),
+            })
+        });
+        tenants.collect()
     }
 
     fn remember(&self, state: &State) -> Result<(), RecordError> {

@@ -118,3 +118,8 @@ pub const STORE_URLS_MAX: usize = 16;
 
 /// Longest `host:port`: the longest DNS name and a port.
 pub const ADDRESS_BYTES_MAX: usize = 260;
+
+/// Files of code remembered as looked at: every program and library of a few thousand containers.
+pub const FILES_KNOWN_MAX: usize = 65_536;
+/// Mappings of code looked at in one batch; the rest is found by the next round over the tenants' processes.
+pub const MAPPINGS_MAX: usize = 1_024;

@@ -4,14 +4,15 @@
 //! The daemon says whose cgroup is whose and which processes came; the thread attaches what it can, keeps trying
 //! for what is not there yet, and hands out figures. All of it is optional: a node without probes is a node.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use headgate_ebpf::{Cgroup, Counter, Durations, LibraryId, Probes, Slot, SocketCounts, Witnessed, attest};
+use headgate_ebpf::mappings::{self, Mapping, Mappings};
+use headgate_ebpf::{Cgroup, Cidr, Counter, Latency, LibraryId, PeerCounts, Probes, Slot, Witnessed, attest};
 use headgate_quota::Micros;
 use tokio::sync::oneshot;
 
@@ -20,9 +21,11 @@ use crate::config::enforcement;
 use crate::config::model;
 use crate::drivers::{self, Drivers, Unhooked};
 use crate::enforcement::ioctls::{self, IoctlAudits};
+use crate::enforcement::ledgers::{Ledgers, Sitting, TenantLedgers};
 use crate::enforcement::{Audits, PartState, Plan, Standing, Warden};
 use crate::identity::process;
-use crate::limits::{DISCOVERY_PERIOD, SAMPLE_PERIOD};
+use crate::limits::{DISCOVERY_PERIOD, MAPPINGS_MAX, SAMPLE_PERIOD};
+use crate::newcode::{self, KnownFiles, is_of, processes_below};
 
 /// Requests waiting for the thread. A burst of starting processes is the most there is.
 const REQUESTS_MAX: usize = 4096;
@@ -70,6 +73,8 @@ pub struct Figures {
     pub states: Vec<ProbeState>,
     /// Per tenant, by serial.
     pub tenants: HashMap<u64, TenantFigures>,
+    /// What nobody's processes did; `None` while no probe is loaded.
+    pub unknown: Option<TenantFigures>,
     /// Losses, and what was seen and not kept.
     pub counters: BTreeMap<Counter, u64>,
     /// How the parts that witness stand, and those that refuse.
@@ -83,12 +88,12 @@ pub struct Figures {
 /// What the probes saw of a tenant.
 #[derive(Clone, Debug, Default)]
 pub struct TenantFigures {
-    /// Waits in the driver; `None` while the probe is missing.
-    pub gpu_wait: Option<Durations>,
-    /// Round trips; `None` while the probe is missing.
-    pub rtt: Option<Durations>,
-    /// Connections and retransmits; `None` while the probe is missing.
-    pub sockets: Option<SocketCounts>,
+    /// Where its time goes, by device row; empty while the probes are missing.
+    pub latencies: Vec<Latency>,
+    /// Its connections, by the district of their other end; empty while the probe is missing.
+    pub peers: BTreeMap<String, PeerCounts>,
+    /// Its memory by two ledgers; `None` while the second one is missing.
+    pub ledgers: Option<TenantLedgers>,
     /// Processes that exited.
     pub exits: u64,
     /// What the bypass witness saw; `None` while it is missing.
@@ -99,6 +104,12 @@ enum Request {
     Configure(model::Probes),
     Assign(Vec<Whose>),
     Process(u32),
+    /// Who sits where.
+    Seats(Vec<Sitting>),
+    /// Which addresses lie in which district.
+    Districts(Vec<(String, Vec<Cidr>)>),
+    /// Code has been mapped.
+    Mapped(Vec<Mapping>),
     /// What the kernel is to hold.
     Enforce(Option<Result<Plan, String>>),
     /// What the witness is to do.
@@ -142,9 +153,11 @@ impl Witness {
         let (requests, inbox) = mpsc::sync_channel(REQUESTS_MAX);
         let standing = Standing::default();
         let warden = Warden::new(&setup.state_dir, standing.clone());
+        let known_files = KnownFiles::default();
+        watch_mappings(&requests, &known_files);
         let handle = thread::Builder::new()
             .name("headgate-probes".to_owned())
-            .spawn(move || Thread::new(setup, warden).run(&inbox))?;
+            .spawn(move || Thread::new(setup, warden, known_files).run(&inbox))?;
         Ok((Self { requests, standing }, handle))
     }
 
@@ -190,6 +203,16 @@ impl Witness {
         self.ask(Request::Assign(tenants));
     }
 
+    /// Who sits where now.
+    pub fn seats(&self, seats: Vec<Sitting>) {
+        self.ask(Request::Seats(seats));
+    }
+
+    /// Which addresses lie in which district now.
+    pub fn districts(&self, districts: Vec<(String, Vec<Cidr>)>) {
+        self.ask(Request::Districts(districts));
+    }
+
     /// A process got a seat: its driver library may be one not probed yet.
     pub fn process(&self, pid: u32) {
         self.ask(Request::Process(pid));
@@ -220,6 +243,33 @@ impl Witness {
     }
 }
 
+/// Has new code told to the thread. Without that, it is found by looking at tenants' processes every few seconds.
+fn watch_mappings(requests: &mpsc::SyncSender<Request>, known: &KnownFiles) {
+    let (requests, missed) = (requests.clone(), known.clone());
+    let watched = Mappings::open().and_then(|mappings| {
+        newcode::watch(mappings, known.clone(), move |mut fresh| {
+            if fresh.is_empty() {
+                return true;
+            }
+            if MAPPINGS_MAX < fresh.len() {
+                fresh.truncate(MAPPINGS_MAX);
+                missed.miss();
+            }
+            match requests.try_send(Request::Mapped(fresh)) {
+                Ok(()) => true,
+                Err(mpsc::TrySendError::Full(_)) => {
+                    missed.miss();
+                    true
+                }
+                Err(mpsc::TrySendError::Disconnected(_)) => false,
+            }
+        })
+    });
+    if let Err(error) = watched {
+        tracing::info!(%error, "the kernel does not tell of new code; drivers are found every few seconds");
+    }
+}
+
 struct Thread {
     wanted: model::Probes,
     hook: Option<PathBuf>,
@@ -227,6 +277,15 @@ struct Thread {
     warden: Warden,
     audits: Audits,
     ioctls: IoctlAudits,
+    ledgers: Ledgers,
+    sittings: Vec<Sitting>,
+    known_files: KnownFiles,
+    districts: Vec<(String, Vec<Cidr>)>,
+    /// Processes of tenants that were looked at once.
+    looked_at: HashSet<u32>,
+    /// Code to be looked at when there is nothing else to do: reading a large library takes a while, and who says hello
+    /// must not wait for that.
+    code: VecDeque<Mapping>,
     /// Loaded once any of them is wanted.
     probes: Option<Probes>,
     tenants: Vec<Whose>,
@@ -245,7 +304,7 @@ struct Named {
 }
 
 impl Thread {
-    fn new(setup: Setup, warden: Warden) -> Self {
+    fn new(setup: Setup, warden: Warden, known_files: KnownFiles) -> Self {
         let mut this = Self {
             wanted: setup.probes,
             hook: setup.hook,
@@ -253,6 +312,12 @@ impl Thread {
             warden,
             audits: Audits::default(),
             ioctls: IoctlAudits::default(),
+            ledgers: Ledgers::default(),
+            sittings: Vec::new(),
+            known_files,
+            districts: Vec::new(),
+            looked_at: HashSet::new(),
+            code: VecDeque::new(),
             probes: None,
             tenants: Vec::new(),
             named: HashMap::new(),
@@ -267,7 +332,9 @@ impl Thread {
     fn load_wanted(&mut self) {
         let model::Probes { gpu_wait, network_rtt, process_exit, .. } = self.wanted;
         if self.probes.is_none() && (gpu_wait || network_rtt || process_exit) {
-            self.probes = Some(Probes::load(headgate_ebpf::Config::default()));
+            let mut probes = Probes::load(headgate_ebpf::Config::default());
+            note(probes.set_districts(&self.districts));
+            self.probes = Some(probes);
         }
         self.name_cgroups();
         self.attach_known_libraries();
@@ -279,14 +346,20 @@ impl Thread {
         let mut round: u32 = 0;
         let mut due = clock::instant() + SAMPLE_PERIOD;
         loop {
-            match inbox.recv_timeout(due.saturating_duration_since(clock::instant())) {
+            let left = due.saturating_duration_since(clock::instant());
+            match inbox.recv_timeout(if self.code.is_empty() { left } else { Duration::ZERO }) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(request) => self.serve(request),
+                Err(RecvTimeoutError::Timeout) if !self.code.is_empty() && !left.is_zero() => {
+                    self.look_at_code();
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     due = clock::instant() + SAMPLE_PERIOD;
                     round = round.wrapping_add(1);
                     self.drain();
                     self.look_at_newcomers();
+                    self.look_at_ledgers();
+                    self.look_at_openers();
                     self.warden.tick(clock::since_boot());
                     self.audits.tick(self.probes.as_mut(), clock::monotonic());
                     self.audits.warn(self.probes.as_ref(), &self.tenants);
@@ -295,6 +368,7 @@ impl Thread {
                         // Cgroups are made and drivers are installed while we run.
                         self.name_cgroups();
                         self.attach_known_libraries();
+                        self.look_at_tenants();
                         self.warden.devices_may_have_changed();
                     }
                 }
@@ -327,12 +401,30 @@ impl Thread {
             }
             Request::Process(pid) if self.looks < LOOKS_PER_ROUND_MAX => {
                 self.looks += 1;
+                self.ledgers.greet(pid);
                 self.attach_libraries_of(pid);
             }
-            Request::Process(pid) if self.newcomers.len() < REQUESTS_MAX => self.newcomers.push_back(pid),
+            Request::Process(pid) if self.newcomers.len() < REQUESTS_MAX => {
+                self.ledgers.greet(pid);
+                self.newcomers.push_back(pid);
+            }
             Request::Process(pid) => tracing::debug!(pid, "too many new processes to look for their drivers"),
             Request::Enforce(plan) => self.warden.apply(plan, clock::since_boot()),
-            Request::Watch(witness) => self.audits.configure(witness),
+            Request::Seats(sittings) => {
+                self.sittings = sittings;
+                self.seat();
+            }
+            Request::Districts(districts) => {
+                if let Some(probes) = &mut self.probes {
+                    note(probes.set_districts(&districts));
+                }
+                self.districts = districts;
+            }
+            Request::Mapped(mappings) => self.queue_code(mappings),
+            Request::Watch(witness) => {
+                self.audits.configure(witness);
+                self.set_rules();
+            }
             Request::AuditIoctls(span, reply) => {
                 self.ioctls.begin(self.probes.as_mut(), clock::monotonic(), span, reply);
             }
@@ -416,6 +508,11 @@ impl Thread {
             }
             let Some(row) = Slot::of_tenant(tenant.slot) else { continue };
             note(probes.set_cgroup(&cgroup, row));
+            // Who is there already may have been attested by a daemon that is no more.
+            for pid in processes_below(directory) {
+                note(probes.excuse(pid));
+            }
+            note(probes.refuse_bypasses(row, self.audits.refuses()));
             self.named.insert(tenant.slot, Named { serial: tenant.serial, cgroup_id: cgroup.id() });
         }
     }
@@ -427,7 +524,7 @@ impl Thread {
         }
     }
 
-    /// Probes the driver libraries a process has mapped, whatever file system they come from.
+    /// Probes the driver libraries that a process has mapped: those named so at once, what else it has mapped in time.
     fn attach_libraries_of(&mut self, pid: u32) {
         // The process may be gone again.
         let Ok(maps) = fs::read_to_string(process::proc_path(pid, "maps")) else { return };
@@ -438,14 +535,121 @@ impl Thread {
             .collect();
         paths.dedup();
         for path in paths {
-            self.attach(&process::proc_path(pid, "root").join(path.trim_start_matches('/')));
+            let path = process::proc_path(pid, "root").join(path.trim_start_matches('/'));
+            self.drivers.note(&path);
+            if path.file_name().is_some_and(is_cuda) {
+                self.attach(&path);
+            }
+        }
+        match mappings::of(pid) {
+            Ok(mappings) => self.queue_code(mappings),
+            Err(error) => tracing::debug!(pid, %error, "a process' libraries are not looked at"),
+        }
+    }
+
+    /// Remembers code of tenants' processes to be looked at.
+    fn queue_code(&mut self, mappings: Vec<Mapping>) {
+        if !self.wanted.gpu_wait || self.probes.is_none() {
+            return;
+        }
+        let mut whose: HashMap<u32, bool> = HashMap::new();
+        for mapping in mappings {
+            let tenants = &self.tenants;
+            let is_tenants = whose.entry(mapping.process).or_insert_with(|| is_of(tenants, mapping.process));
+            if !*is_tenants || self.known_files.contains(mapping.file) {
+                continue;
+            }
+            if MAPPINGS_MAX <= self.code.len() {
+                self.known_files.miss();
+                break;
+            }
+            self.code.push_back(mapping);
+        }
+    }
+
+    /// Looks at one file of code.
+    fn look_at_code(&mut self) {
+        let Some(mapping) = self.code.pop_front() else { return };
+        if self.known_files.contains(mapping.file) {
+            return;
+        }
+        // The hook's library may be replaced while we run, and must never be taken for a driver.
+        let hook = self.hook.as_deref().and_then(|hook| LibraryId::of(hook).ok());
+        let Some(probes) = &mut self.probes else { return };
+        probes.set_hook(hook);
+        // The process may be gone again; then the file is looked at when another one maps it.
+        if probes.attach_code(&mapping.path()).is_ok() {
+            self.known_files.insert(mapping.file);
+        }
+    }
+
+    /// Looks at every process of a tenant once, in case nobody told of its code or it was moved there since.
+    fn look_at_tenants(&mut self) {
+        let directories = self.tenants.iter().filter_map(|tenant| tenant.directory.as_deref());
+        let there: HashSet<u32> = directories.flat_map(processes_below).collect();
+        if self.known_files.take_missed() {
+            self.looked_at.clear();
+        }
+        let fresh: Vec<u32> = there.difference(&self.looked_at).copied().collect();
+        self.looked_at = there;
+        fresh.into_iter().for_each(|pid| self.attach_libraries_of(pid));
+    }
+
+    /// Says who sits on which GPU, and what the witness does about whom.
+    fn seat(&mut self) {
+        let Some(probes) = &mut self.probes else { return };
+        let mut seated = BTreeMap::new();
+        for sitting in &self.sittings {
+            let Some(slot) = Slot::of_tenant(sitting.slot) else { continue };
+            for &(seat, pid) in &sitting.seats {
+                if let Some(row) = sitting.row_of(seat) {
+                    seated.insert(pid, (slot, row));
+                }
+            }
+        }
+        match probes.seat(&seated) {
+            Ok(0) => {}
+            Ok(crowded_out) => {
+                tracing::debug!(crowded_out, "more tenants on more GPUs than the probes tell apart");
+            }
+            Err(error) => tracing::warn!(%error, "the probes do not follow who uses which GPU"),
+        }
+    }
+
+    fn set_rules(&mut self) {
+        let Some(probes) = &mut self.probes else { return };
+        for slot in self.named.keys().filter_map(|slot| Slot::of_tenant(*slot)) {
+            note(probes.refuse_bypasses(slot, self.audits.refuses()));
+        }
+    }
+
+    /// Looks at processes that tried to open a GPU without a hook.
+    fn look_at_openers(&mut self) {
+        let openers: HashSet<u32> = self.warden.opens().into_iter().map(|open| open.tgid).collect();
+        for pid in openers {
+            if self.newcomers.len() < REQUESTS_MAX {
+                self.newcomers.push_back(pid);
+            }
+        }
+    }
+
+    fn look_at_ledgers(&mut self) {
+        self.seat();
+        let Some(probes) = &mut self.probes else { return };
+        note(probes.sweep_ledger().map(|_swept| ()));
+        match probes.memory() {
+            Ok(Some(memory)) => {
+                let tenants = self.tenants.iter().map(|tenant| (tenant.slot, tenant.serial));
+                self.ledgers.look(&memory, tenants, &self.sittings);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the second ledger cannot be read"),
         }
     }
 
     fn attach(&mut self, path: &Path) {
         self.drivers.note(path);
         if self.wanted.gpu_wait
-            && path.file_name().is_some_and(is_driver)
             && let Some(probes) = &mut self.probes
             && let Err(error) = probes.attach_library(path)
         {
@@ -497,20 +701,31 @@ impl Thread {
                 reason: if on { status.reason } else { off.to_owned() },
             }
         });
-        let tenants = self.tenants.iter().filter_map(|tenant| {
-            let slot = Slot::of_tenant(tenant.slot)?;
-            let figures = TenantFigures {
-                gpu_wait: probes.gpu_waits(slot).ok().flatten().filter(|_| self.wanted.gpu_wait),
-                rtt: probes.round_trips(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
-                sockets: probes.sockets(slot).ok().flatten().filter(|_| self.wanted.network_rtt),
-                exits: self.exits.get(&tenant.slot).copied().unwrap_or(0),
-                witnessed: probes.witnessed(slot).ok().flatten(),
-            };
-            Some((tenant.serial, figures))
-        });
+        let mut peers = probes.peers().ok().flatten().filter(|_| self.wanted.network_rtt).unwrap_or_default();
+        let mut of_slot = |slot: Slot| TenantFigures {
+            latencies: self
+                .wanted
+                .gpu_wait
+                .then(|| probes.latencies(slot).ok())
+                .flatten()
+                .unwrap_or_default(),
+            peers: peers.remove(&slot).unwrap_or_default(),
+            witnessed: probes.witnessed(slot).ok().flatten(),
+            ..TenantFigures::default()
+        };
+        let mut tenants = HashMap::new();
+        for tenant in &self.tenants {
+            let Some(slot) = Slot::of_tenant(tenant.slot) else { continue };
+            let mut figures = of_slot(slot);
+            figures.exits = self.exits.get(&tenant.slot).copied().unwrap_or(0);
+            figures.ledgers = self.ledgers.of(tenant.serial);
+            tenants.insert(tenant.serial, figures);
+        }
+        let unknown = Some(of_slot(Slot::UNKNOWN));
         Figures {
             states: states.collect(),
-            tenants: tenants.collect(),
+            tenants,
+            unknown,
             counters: probes.counters().unwrap_or_default(),
             parts,
             enforcement,
@@ -519,7 +734,8 @@ impl Thread {
     }
 }
 
-fn is_driver(name: &std::ffi::OsStr) -> bool {
+/// What is called as NVIDIA's driver library is.
+fn is_cuda(name: &std::ffi::OsStr) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("libcuda.so"))
 }
 

@@ -37,6 +37,7 @@ use crate::limits::{
 };
 use crate::loans::{self, Floor, Loans};
 use crate::node::{self, DeviceFacts, Event, Peer, Process, RequestId, Resident, State};
+use crate::page::{self, Keys};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
@@ -73,7 +74,7 @@ pub enum Question {
     /// The status document.
     Status(oneshot::Sender<Box<StatusDocument>>),
     /// The metrics snapshot, and its tenants' serials.
-    Snapshot(oneshot::Sender<(Snapshot, Vec<u64>)>),
+    Snapshot(oneshot::Sender<(Snapshot, Keys)>),
     /// The way to the desk, where there is one.
     Desk(oneshot::Sender<Option<DeskHandle>>),
     /// Why the node is not ready.
@@ -367,7 +368,7 @@ impl Daemon {
             }
             Question::Snapshot(reply) => {
                 let view = self.view("");
-                let _unheard = reply.send((view.snapshot(), view.serials()));
+                let _unheard = reply.send((view.snapshot(), view.keys()));
             }
             Question::Desk(reply) => {
                 let _unheard = reply.send(self.loans.handle());
@@ -656,10 +657,10 @@ impl Source {
 
 impl headgate_exporter::Source for Source {
     async fn snapshot(&self) -> Option<Snapshot> {
-        let (mut snapshot, serials) = self.ask(Question::Snapshot).await?;
+        let (mut snapshot, keys) = self.ask(Question::Snapshot).await?;
         let desk = self.ask(Question::Desk).await?;
         snapshot.loans = loans::view(desk).await.map(|view| view::loans(&snapshot, &view));
-        view::add_figures(&mut snapshot, &serials, self.witness.figures().await);
+        page::add_figures(&mut snapshot, &keys, self.witness.figures().await);
         Some(snapshot)
     }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::segment::layout::{BACKEND_MEMOPS, UNLIMITED};
-use headgate_ebpf::Witnessed;
 use headgate_exporter::kernel::Kernel;
 use headgate_exporter::loans::Loans;
 use headgate_exporter::snapshot::{self, Histogram, Snapshot};
@@ -24,6 +23,7 @@ use crate::node::census::Presence;
 use crate::node::state::REASONS;
 use crate::node::state::TenantState;
 use crate::node::{Row, State, TenantLimits, TenantSlot};
+use crate::page::Keys;
 use crate::probes::Figures;
 use crate::segments::TenantSegments;
 use crate::segments::counts::Counts;
@@ -367,6 +367,15 @@ impl View<'_> {
         Some(self.presence(slot, row).map_or(0, |here| here.bytes.0))
     }
 
+    /// What the driver says of a tenant on all devices, as a ledger; none while it cannot tell.
+    fn driver_ledger(&self, slot: TenantSlot) -> Vec<(&'static str, u64)> {
+        if self.state.census.is_none() {
+            return Vec::new();
+        }
+        let rows = self.rows().filter_map(|(row, _)| self.driver_bytes(slot, row));
+        vec![("driver", rows.fold(0, u64::saturating_add))]
+    }
+
     /// Who holds a tenant to its memory quota on a device.
     fn enforced_by(&self, tenant: &TenantState, device: &Row, limit: Option<u64>) -> &'static str {
         let Some(limit) = limit else { return "none" };
@@ -534,6 +543,7 @@ impl View<'_> {
             parts: Vec::new(),
             loans: None,
             unhooked_symbols: Vec::new(),
+            unknown: None,
             probe_events: Vec::new(),
         }
     }
@@ -587,84 +597,19 @@ impl View<'_> {
             gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, counts.gate_wait()),
             lanes_refused: counts.lanes_refused,
             unenforced: self.state.census.as_ref().map(|census| census.unenforced(slot).len() as u64),
-            gpu_wait: None,
-            network: None,
-            kernel: Kernel::default(),
+            kernel: Kernel { ledgers: self.driver_ledger(slot), ..Kernel::default() },
             gpus,
         }
     }
 
-    /// Which tenant of the snapshot is which, for the probes' figures.
+    /// Who and what is which on the snapshot, for the probes' figures.
     #[must_use]
-    pub fn serials(&self) -> Vec<u64> {
-        self.state.tenants().map(|(_, tenant)| tenant.serial).collect()
-    }
-}
-
-/// Adds what the probes saw. `serials` are those of the snapshot's tenants, in order.
-pub fn add_figures(snapshot: &mut Snapshot, serials: &[u64], mut figures: Figures) {
-    snapshot.probes = figures
-        .states
-        .iter()
-        .map(|state| snapshot::Probe { probe: state.name.clone(), up: state.up })
-        .collect();
-    snapshot.parts =
-        figures.parts.iter().map(|part| snapshot::Probe { probe: part.name.clone(), up: part.up }).collect();
-    snapshot.unhooked_symbols = figures.unhooked.as_deref().map(unhooked).unwrap_or_default();
-    let mut enforcement = figures.enforcement.unwrap_or_default();
-    figures.counters.append(&mut enforcement.counters);
-    snapshot.probe_events = figures.counters.iter().map(|(counter, n)| (counter.name(), *n)).collect();
-    for (tenant, serial) in snapshot.tenants.iter_mut().zip(serials) {
-        let seen = figures.tenants.remove(serial).unwrap_or_default();
-        tenant.process_exits = seen.exits;
-        tenant.kernel = kernel(enforcement.tenants.remove(&tenant.tenant), seen.witnessed.as_ref());
-        tenant.gpu_wait = seen.gpu_wait.as_ref().map(histogram);
-        tenant.network = seen.rtt.as_ref().map(|rtt| {
-            let sockets = seen.sockets.unwrap_or_default();
-            snapshot::Network {
-                rtt: histogram(rtt),
-                connections: sockets.established,
-                retransmits: sockets.retransmits,
-            }
-        });
-    }
-}
-
-/// How many entry points have nothing in front of them, by library; none is said, too.
-fn unhooked(found: &[Unhooked]) -> Vec<(&'static str, u64)> {
-    let count = |library| (library, found.iter().filter(|entry| entry.library == library).count() as u64);
-    ["libcuda", "libnvidia-ml"].map(count).into()
-}
-
-/// What the kernel counted, in the page's terms.
-fn kernel(enforced: Option<enforcement::figures::TenantFigures>, witnessed: Option<&Witnessed>) -> Kernel {
-    let enforced = enforced.unwrap_or_default();
-    let bypasses = witnessed.map(|witnessed| {
-        let calls = witnessed.bypasses.iter();
-        calls.map(|(call, count)| (call.name(), count.outside, count.unattested)).collect()
-    });
-    Kernel {
-        flows: enforced.flows.into_iter().map(|(peer, bytes)| (peer, bytes.egress, bytes.ingress)).collect(),
-        refusals: enforced.refusals.into_iter().map(|(why, n)| (why, n.refused, n.audited)).collect(),
-        budgets: enforced.budgets.into_iter().map(|(peer, (granted, left))| (peer, granted, left)).collect(),
-        bypasses: bypasses.unwrap_or_default(),
-        audited_launches: witnessed.map(|witnessed| witnessed.launches),
-        ledgers: Vec::new(),
-        drifts: Vec::new(),
-    }
-}
-
-fn histogram(durations: &headgate_ebpf::Durations) -> Histogram {
-    let mut buckets: Vec<(f64, u64)> = durations.buckets().collect();
-    let above = match buckets.last() {
-        Some((bound, count)) if bound.is_infinite() => {
-            let count = *count;
-            buckets.pop();
-            count
+    pub fn keys(&self) -> Keys {
+        Keys {
+            serials: self.state.tenants().map(|(_, tenant)| tenant.serial).collect(),
+            gpus: self.rows().map(|(_, row)| row.uuid.to_string()).collect(),
         }
-        _ => 0,
-    };
-    Histogram { buckets, above, sum_seconds: durations.sum_seconds() }
+    }
 }
 
 /// A tenant is starved when it gets clearly less than it owns and waited at the gate for longer than the share

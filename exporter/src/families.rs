@@ -7,7 +7,7 @@ use headgate_quota::{Micros, Status};
 
 use crate::kernel;
 use crate::loans;
-use crate::snapshot::{Account, Histogram, Network, Snapshot, Tenant, seconds};
+use crate::snapshot::{Account, Histogram, Snapshot, Tenant, seconds};
 
 /// What all names start with.
 pub const PREFIX: &str = "headgate";
@@ -101,14 +101,6 @@ fn accounts(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Account) -
 fn tenants(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Tenant) -> Value<'_>) {
     for tenant in &snapshot.tenants {
         sink(&[&tenant.tenant, &tenant.district], value(tenant));
-    }
-}
-
-fn networks(snapshot: &Snapshot, sink: &mut Sink<'_>, value: impl Fn(&Network) -> Value<'_>) {
-    for tenant in &snapshot.tenants {
-        if let Some(network) = &tenant.network {
-            sink(&[&tenant.tenant, &tenant.district], value(network));
-        }
     }
 }
 
@@ -366,39 +358,49 @@ pub const FAMILIES: &[Family] = &[
         name: "gpu_wait",
         kind: Kind::Histogram,
         unit: Some("seconds"),
-        labels: PER_TENANT,
-        help: "How long the driver's synchronising calls took, as the kernel saw them; absent while the probe is.",
-        samples: |s, sink| {
-            for tenant in &s.tenants {
-                if let Some(histogram) = &tenant.gpu_wait {
-                    sink(&[&tenant.tenant, &tenant.district], Value::Histogram(histogram));
-                }
-            }
-        },
+        labels: PER_GPU,
+        help: "How long the driver's synchronising calls took, as the kernel saw them; absent while the probe is. Tenant _unknown is nobody's processes, gpu _unknown those that use several.",
+        samples: |s, sink| kernel::waits(s, sink, |latency| latency.wait.as_ref()),
+    },
+    Family {
+        name: "driver_call",
+        kind: Kind::Histogram,
+        unit: Some("seconds"),
+        labels: &["tenant", "district", "gpu", "call"],
+        help: "How long other calls of the driver took, as the kernel saw them: memory always, launch while launches are audited.",
+        samples: kernel::calls,
+    },
+    Family {
+        name: "launch_span",
+        kind: Kind::Histogram,
+        unit: Some("seconds"),
+        labels: PER_GPU,
+        help: "From the first launch to the end of the synchronising call behind it, while launches are audited: queueing, gate and work together.",
+        samples: |s, sink| kernel::waits(s, sink, |latency| latency.span.as_ref()),
     },
     Family {
         name: "network_rtt",
         kind: Kind::Histogram,
         unit: Some("seconds"),
-        labels: PER_TENANT,
-        help: "TCP round trips of a tenant's connections, as the kernel saw them; absent while the probe is.",
-        samples: |s, sink| networks(s, sink, |network| Value::Histogram(&network.rtt)),
+        labels: PER_PEER,
+        help: "TCP round trips of a tenant's connections, by the district of their other end, as the kernel saw them; _local is this machine, _unknown no known district.",
+        samples: |s, sink| kernel::networks(s, sink, |network| Value::Histogram(&network.rtt)),
     },
     Family {
         name: "network_connections",
         kind: Kind::Counter,
         unit: None,
-        labels: PER_TENANT,
-        help: "TCP connections a tenant established, both ways; absent while the probe is.",
-        samples: |s, sink| networks(s, sink, |network| Value::Whole(network.connections)),
+        labels: PER_PEER,
+        help: "TCP connections a tenant established, both ways, by the district of their other end.",
+        samples: |s, sink| kernel::networks(s, sink, |network| Value::Whole(network.connections)),
     },
     Family {
         name: "network_retransmits",
         kind: Kind::Counter,
         unit: None,
-        labels: PER_TENANT,
-        help: "TCP segments a tenant's connections sent again; absent while the probe is.",
-        samples: |s, sink| networks(s, sink, |network| Value::Whole(network.retransmits)),
+        labels: PER_PEER,
+        help: "TCP segments a tenant's connections sent again, by the district of their other end.",
+        samples: |s, sink| kernel::networks(s, sink, |network| Value::Whole(network.retransmits)),
     },
     Family {
         name: "process_exits",
@@ -462,7 +464,15 @@ pub const FAMILIES: &[Family] = &[
         unit: None,
         labels: PER_TENANT,
         help: "Launches seen by the kernel while launches were audited, whoever made them.",
-        samples: kernel::audited_launches,
+        samples: |s, sink| kernel::of_witness(s, sink, |kernel| kernel.audited_launches),
+    },
+    Family {
+        name: "bypass_refusals",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Processes of a tenant that the kernel ended because they called the driver around the hook.",
+        samples: |s, sink| kernel::of_witness(s, sink, |kernel| kernel.bypass_refusals),
     },
     Family {
         name: "ledger",

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub loans: Option<crate::loans::Loans>,
     /// Entry points of the drivers seen that nothing stands in front of, by library; empty before one was seen.
     pub unhooked_symbols: Vec<(&'static str, u64)>,
+    /// What the kernel counted for processes that are in no tenant's cgroup; `None` while nothing watches.
+    pub unknown: Option<Kernel>,
     /// What the kernel probes lost, or saw and did not keep, by kind.
     pub probe_events: Vec<(&'static str, u64)>,
 }
@@ -80,20 +82,16 @@ pub struct Tenant {
     pub unenforced: Option<u64>,
     /// Lanes of work that could not be followed because all were taken.
     pub lanes_refused: u64,
-    /// How long the driver's synchronising calls took; `None` while that probe is missing.
-    pub gpu_wait: Option<Histogram>,
-    /// Network round trips and what goes with them; `None` while that probe is missing.
-    pub network: Option<Network>,
     /// What the kernel counted for it.
     pub kernel: Kernel,
     /// Its accounts, one for each device.
     pub gpus: Vec<Account>,
 }
 
-/// A tenant's TCP connections, as the kernel saw them.
+/// A tenant's TCP connections to one district, as the kernel saw them.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Network {
-    /// Smoothed round trips.
+    /// Round trips.
     pub rtt: Histogram,
     /// Connections established, both ways.
     pub connections: u64,

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use headgate_exporter::document::document;
-use headgate_exporter::kernel::Kernel;
+use headgate_exporter::kernel::{Kernel, Latency};
 use headgate_exporter::loans::Loans;
 use headgate_exporter::page;
 use headgate_exporter::snapshot::{
@@ -54,14 +54,23 @@ fn snapshot() -> Snapshot {
         gate_wait: histogram.clone(),
         lanes_refused: 1,
         unenforced: Some(0),
-        gpu_wait: Some(histogram.clone()),
-        network: Some(Network { rtt: histogram.clone(), connections: 5, retransmits: 1 }),
         kernel: Kernel {
+            latencies: vec![Latency {
+                gpu: "GPU-0".to_owned(),
+                wait: Some(histogram.clone()),
+                calls: vec![("memory", histogram.clone()), ("launch", histogram.clone())],
+                span: Some(histogram.clone()),
+            }],
+            networks: vec![(
+                "south".to_owned(),
+                Network { rtt: histogram.clone(), connections: 5, retransmits: 1 },
+            )],
             flows: vec![("south".to_owned(), 1_500, 40), ("_unknown".to_owned(), 0, 60)],
             refusals: vec![("unknown_district", 3, 0), ("unattested", 0, 2)],
             budgets: vec![("south".to_owned(), 10_000, 8_500)],
             bypasses: vec![("allocate", 1, 0)],
             audited_launches: Some(70),
+            bypass_refusals: Some(0),
             ledgers: vec![("hook", 3 << 30), ("probes", 3 << 30)],
             drifts: vec![("probes", 0)],
         },
@@ -106,6 +115,7 @@ fn snapshot() -> Snapshot {
             audit_failures: 0,
         }),
         unhooked_symbols: vec![("libcuda", 0), ("libnvidia-ml", 1)],
+        unknown: Some(Kernel { bypasses: vec![("allocate", 0, 3)], ..Kernel::default() }),
         probe_events: vec![("exit_lost", 0)],
     }
 }

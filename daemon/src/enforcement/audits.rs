@@ -26,6 +26,12 @@ impl Audits {
         self.wanted = wanted;
     }
 
+    /// Whether processes that call the driver around the hook are to be ended.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        self.wanted.policy == WitnessPolicy::Refuse
+    }
+
     /// Begins and ends audits when it is time. A kernel that refuses is asked again at the next sample.
     pub fn tick(&mut self, probes: Option<&mut Probes>, now: Micros) {
         let Some(probes) = probes else { return };
@@ -49,7 +55,10 @@ impl Audits {
 
     /// Tells the log of tenants that have called the driver around the hook since the last look.
     pub fn warn(&mut self, probes: Option<&Probes>, tenants: &[Whose]) {
-        let (Some(probes), WitnessPolicy::Warn) = (probes, self.wanted.policy) else { return };
+        let Some(probes) = probes else { return };
+        if self.wanted.policy == WitnessPolicy::Count {
+            return;
+        }
         self.told.retain(|serial, _| tenants.iter().any(|tenant| tenant.serial == *serial));
         for tenant in tenants {
             let Some(Ok(Some(seen))) = Slot::of_tenant(tenant.slot).map(|slot| probes.witnessed(slot)) else {

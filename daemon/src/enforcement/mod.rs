@@ -11,7 +11,8 @@
 //! their period is over and not before ([`book`]).
 //!
 //! Read in this order: [`plan`] (what is to hold), [`warden`] (making it so), [`book`] (when budgets are granted),
-//! [`figures`] (what it came to).
+//! [`figures`] (what it came to),
+//! [`ledgers`] (whose word on memory agrees with whose).
 
 pub mod plan;
 pub mod warden;
@@ -19,6 +20,7 @@ pub mod book;
 pub mod figures;
 pub mod audits;
 pub mod ioctls;
+pub mod ledgers;
 
 pub use audits::Audits;
 pub use figures::{Figures, PartState};

@@ -102,18 +102,28 @@ impl Plan {
         let Some(governed) = directory else {
             return Some(Err("this kernel has no cgroup2 mount, so nothing can be refused".to_owned()));
         };
-        let districts = config.districts.iter().map(|district| {
-            let ranges = district.ranges.iter().map(|(range, _)| *range).collect();
-            (district.name.as_str().to_owned(), ranges)
-        });
         Some(Ok(Self {
             pins: pins.clone(),
             governed,
             devices: devices.clone(),
-            districts: districts.collect(),
+            districts: districts_of(config),
             tenants: state.tenants().map(|(_, tenant)| TenantPlan::of(&tenant.policy, cgroups)).collect(),
         }))
     }
+}
+
+fn districts_of(config: &Config) -> Vec<(String, Vec<Cidr>)> {
+    let districts = config.districts.iter().map(|district| {
+        let ranges = district.ranges.iter().map(|(range, _)| *range).collect();
+        (district.name.as_str().to_owned(), ranges)
+    });
+    districts.collect()
+}
+
+/// Districts and their addresses, by the configuration in force.
+#[must_use]
+pub fn districts(state: &State) -> Vec<(String, Vec<Cidr>)> {
+    state.configured.as_ref().map_or_else(Vec::new, |configured| districts_of(&configured.config))
 }
 
 /// What the witness is to do, by the configuration in force.

@@ -93,6 +93,9 @@ pub enum WitnessPolicy {
     Count,
     /// It is counted, and the log names the tenant.
     Warn,
+    /// As [`WitnessPolicy::Warn`]; and a process that allocates around the hook, or launches while that is watched, is ended before
+    /// the driver sees the call.
+    Refuse,
 }
 
 impl WitnessPolicy {
@@ -102,6 +105,7 @@ impl WitnessPolicy {
         match self {
             Self::Count => "count",
             Self::Warn => "warn",
+            Self::Refuse => "refuse",
         }
     }
 }

@@ -146,7 +146,7 @@ fn interface(node: &Node, report: &mut Report) -> Option<String> {
 /// `spec.witness`.
 pub fn witness(node: &Node, report: &mut Report) -> Option<Witness> {
     let mut fields = Fields::of(node, "spec.witness", report)?;
-    let policies = [WitnessPolicy::Count, WitnessPolicy::Warn].map(|p| (p.word(), p));
+    let policies = [WitnessPolicy::Count, WitnessPolicy::Warn, WitnessPolicy::Refuse].map(|p| (p.word(), p));
     let policy = fields.optional("policy").and_then(|node| one_of(node, "policy", &policies, report));
     let launch_audit = fields.optional("launchAudit").and_then(|node| launch_audit(node, report));
     fields.finish(report);

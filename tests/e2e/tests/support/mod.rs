@@ -55,17 +55,38 @@ impl Puppet {
 
     /// Starts a puppet in a tenant's cgroup without the hook.
     pub fn native_in(node: &Node, tenant: &str) -> Self {
+        Self::start_in(node, tenant, &mut node.native_command(puppet()))
+    }
+
+    /// Starts a command in a tenant's cgroup, without the hook.
+    pub fn start_in(node: &Node, tenant: &str, command: &mut Command) -> Self {
         let root = headgate_harness::node::cgroup_root().expect("cgroup v2 is mounted");
         let procs = root.join(node.cgroup_of(tenant).trim_start_matches('/')).join("cgroup.procs");
-        let puppet = Self::start(&mut node.native_command(puppet()));
+        let puppet = Self::start(command);
         std::fs::write(procs, puppet.pid().to_string()).unwrap();
         puppet
     }
 
-    /// Gives one command; the numbers of its answer, good or bad.
-    #[track_caller]
-    pub fn words(&mut self, command: &str) -> Result<Vec<u64>, Vec<u64>> {
-        writeln!(self.input, "{command}").unwrap();
+    /// How it ended, by itself or by somebody else.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// The answer to a command that was told; `None` if the puppet ended instead.
+    pub fn answer_or_end(&mut self) -> Option<Answer> {
+        let mut line = String::new();
+        let read = self.output.read_line(&mut line).unwrap();
+        let mut words = line.split_whitespace();
+        match (read, words.next()) {
+            (0, _) => None,
+            (_, Some("ok")) => Some(Ok(words.map(|word| word.parse().unwrap()).collect())),
+            (_, Some("err")) => Some(Err(words.next().unwrap().parse().unwrap())),
+            _ => panic!("the puppet said {line:?}"),
+        }
+    }
+
+    /// What a program says without being asked; the numbers of its line, good or bad.
+    pub fn said(&mut self) -> Result<Vec<u64>, Vec<u64>> {
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
         let mut words = line.split_whitespace();
@@ -74,8 +95,15 @@ impl Puppet {
         match good {
             Some("ok") => Ok(numbers),
             Some("err") => Err(numbers),
-            _ => panic!("{command}: the program said {line:?}"),
+            _ => panic!("the program said {line:?}"),
         }
+    }
+
+    /// Gives one command; the numbers of its answer, good or bad.
+    #[track_caller]
+    pub fn words(&mut self, command: &str) -> Result<Vec<u64>, Vec<u64>> {
+        self.tell(command);
+        self.said()
     }
 
     /// Starts a command that is directed by lines.
@@ -94,15 +122,14 @@ impl Puppet {
     /// Gives one command and returns the answer.
     #[track_caller]
     pub fn ask(&mut self, command: &str) -> Answer {
-        writeln!(self.input, "{command}").unwrap();
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("ok") => Ok(words.map(|word| word.parse().unwrap()).collect()),
-            Some("err") => Err(words.next().unwrap().parse().unwrap()),
-            _ => panic!("{command}: the puppet said {line:?}"),
-        }
+        self.tell(command);
+        self.answer()
+    }
+
+    /// The answer to a command that was told.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        self.answer_or_end().expect("the puppet ended instead of answering")
     }
 
     /// Gives a command without waiting for its answer.
@@ -137,7 +164,8 @@ impl Drop for Puppet {
     }
 }
 
-fn puppet() -> &'static Path {
+/// The puppet's program.
+pub fn puppet() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_puppet"))
 }
 

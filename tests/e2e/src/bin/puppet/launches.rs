@@ -1,8 +1,9 @@
-//! `dependent N`: N launches of the loaded kernel, each of which may overlap the one before it.
+//! `dependent N`: N launches of the loaded kernel, each of which may overlap the one before it. `timed ROUNDS N`: rounds of N launches
+//! and a synchronisation, and how many nanoseconds they took by this program's own clock.
 
 use std::ffi::{c_uint, c_void};
 
-use crate::{Libraries, NOT_FOUND, State, Status, answer, call};
+use crate::{Libraries, NOT_FOUND, State, Status, answer, call, launch};
 
 /// `CUlaunchAttribute` of programmatic stream serialization.
 #[repr(C, align(8))]
@@ -52,4 +53,23 @@ pub(crate) fn dependent(libraries: &Libraries, state: &mut State, launches: u64)
         }
     }
     answer(0, &[])
+}
+
+/// The program's own word for how long it waited for everything.
+#[expect(clippy::disallowed_methods, reason = "a program has a clock of its own")]
+pub(crate) fn timed(libraries: &Libraries, state: &mut State, rounds: u64, launches: u64) -> String {
+    let start = std::time::Instant::now();
+    for _ in 0..rounds {
+        for _ in 0..launches {
+            let status = launch(libraries, state);
+            if status != 0 {
+                return answer(status, &[]);
+            }
+        }
+        let status = call!(libraries, "cuCtxSynchronize", 2000, (), ());
+        if status != 0 {
+            return answer(status, &[]);
+        }
+    }
+    answer(0, &[u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)])
 }

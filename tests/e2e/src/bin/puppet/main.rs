@@ -6,8 +6,10 @@
 #![expect(unsafe_code, reason = "calls C functions through pointers")]
 #![expect(clippy::print_stdout, reason = "answers are its purpose")]
 
+mod around;
 mod graphs;
 mod launches;
+mod random;
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{BufRead, Write};
@@ -29,6 +31,8 @@ struct State {
     function: usize,
     counter: u64,
     exec: usize,
+    random: Vec<(u64, u64, bool)>,
+    around: around::Around,
 }
 
 macro_rules! call {
@@ -53,7 +57,9 @@ const NOT_FOUND: Status = 100_000;
 
 fn main() {
     let by_proc_address = std::env::args().any(|argument| argument == "--by-proc-address");
-    let libraries = Libraries::open(by_proc_address);
+    // `--driver PATH`: a copy of the driver under another name.
+    let driver = std::env::args().skip_while(|argument| argument != "--driver").nth(1);
+    let libraries = Libraries::with(driver.as_deref().unwrap_or("libcuda.so.1"), by_proc_address);
     let mut state = State::default();
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { return };
@@ -74,7 +80,11 @@ fn open(name: &str) -> *mut c_void {
 
 impl Libraries {
     fn open(by_proc_address: bool) -> Self {
-        Self { cuda: open("libcuda.so.1"), nvml: open("libnvidia-ml.so.1"), by_proc_address }
+        Self::with("libcuda.so.1", by_proc_address)
+    }
+
+    fn with(driver: &str, by_proc_address: bool) -> Self {
+        Self { cuda: open(driver), nvml: open("libnvidia-ml.so.1"), by_proc_address }
     }
 
     fn find(&self, name: &str, version: c_int) -> Option<*mut c_void> {
@@ -123,10 +133,15 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "free" | "free-async" => free(libraries, state, words),
         "info" | "total" | "nvml" | "nvml2" => view(libraries, words[0]),
         "load" | "launch" | "sync" | "count" => work(libraries, state, words),
+        "timed" => launches::timed(libraries, state, number(words, 1), number(words, 2)),
+        "random" | "children" => random::obey(libraries, &mut state.random, words),
         "dependent" => launches::dependent(libraries, state, number(words, 1)),
         "capture" | "capture-join" | "capture-beside" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
         "free-address" => answer(call!(libraries, "cuMemFree_v2", 3020, (u64), (number(words, 1))), &[]),
+        word if word.contains("around") || word.ends_with("-device") => {
+            around::obey(&mut state.around, words)
+        }
         "fork" => fork(libraries),
         "exec" => exec(),
         "close-descriptors" => {
