@@ -15,6 +15,7 @@ mod hook;
 mod starts;
 mod compute;
 mod memory;
+mod ebpf;
 mod loans;
 mod remote;
 
@@ -49,6 +50,7 @@ const BENCHES: &[(&str, &str, Measure)] = &[
         "what memory isolation costs, and whether its books are right whatever programs do",
         memory::measure,
     ),
+    ("ebpf", "what kernel programs cost, and reading them; needs root", ebpf::measure),
     ("loans", "a thousand districts renewing their loans against a real NATS server", loans::measure),
     (
         "remote",
