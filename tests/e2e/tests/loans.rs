@@ -274,12 +274,39 @@ impl Drop for Yardstick {
     }
 }
 
-/// When the last loan was cut, since 1970.
-fn last_cut(lender: &Node) -> Option<Duration> {
+/// When something was last decided, since 1970.
+fn last(lender: &Node, what: &str) -> Option<Duration> {
     let view = loans(lender)?;
-    let cut = view["decisions"].as_array()?.iter().rev().find(|decision| decision["what"] == "cut")?.clone();
-    let at = OffsetDateTime::parse(cut["at"].as_str()?, &Rfc3339).unwrap();
+    let found = view["decisions"].as_array()?.iter().rev().find(|decision| decision["what"] == what)?.clone();
+    let at = OffsetDateTime::parse(found["at"].as_str()?, &Rfc3339).unwrap();
     Duration::try_from(at - OffsetDateTime::UNIX_EPOCH).ok()
+}
+
+fn last_cut(lender: &Node) -> Option<Duration> {
+    last(lender, "cut")
+}
+
+#[test]
+fn an_ordinary_owner_has_its_own_back_within_the_notice() {
+    /// As the city's terms say, and what a busy machine may add.
+    const NOTICE: Duration = Duration::from_millis(1_500 + 500);
+    let Some(city) = City::start("an_ordinary_owner_has_its_own_back") else { return };
+    let lender = city.node("north", vec![owner("standard")]);
+    let borrower = city.node("south", borrowers());
+    let (_other, _review, loan) = busy(&borrower);
+    let lent = loan["sm_ppm"].as_u64().unwrap();
+    eventually("the owner has less", PATIENCE, || (owner_share(&lender) == 700_000 - lent).then_some(()));
+    let _guest = lender.run("south.review", "app-loop", &["--seconds", "0"]).unwrap();
+    let _owner = lender.run("cases", "app-loop", &["--seconds", "0"]).unwrap();
+    eventually("it has all of its own", PATIENCE, || (owner_share(&lender) == 700_000).then_some(()));
+    let (noticed, closed) = (last(&lender, "noticed").unwrap(), last(&lender, "closed").unwrap());
+    println!("closed {} ms after the notice (simulated GPU)", closed.saturating_sub(noticed).as_millis());
+    assert!(noticed <= closed && closed - noticed <= NOTICE, "{:?}", closed.saturating_sub(noticed));
+    assert!(last_cut(&lender).is_none(), "nobody was shut out without notice");
+    eventually("the borrower is at its nominal", PATIENCE, || {
+        active(&borrower, "borrowed").is_none().then_some(())
+    });
+    eventually("and the owner uses it", PATIENCE, || (670_000 <= share(&lender, "cases")).then_some(()));
 }
 
 /// As the daemon's decisions are dated.
