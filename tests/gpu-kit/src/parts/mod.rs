@@ -9,15 +9,15 @@ mod shares;
 mod latency;
 mod overhead;
 mod probes;
+mod remote;
 mod torch;
 mod torture;
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use headgate_harness::workspace;
 use serde_json::Value;
 
 use crate::kit::Kit;
@@ -82,7 +82,7 @@ pub const PARTS: &[Part] = &[
     part("overhead", "what a lone tenant loses", 10, 10, overhead::run),
     part("latency", "what requests suffer from a neighbour", 10, 15, latency::run),
     part("ebpf", "the kernel probes on the real driver library", 6, 8, probes::run),
-    part("remote", "a GPU over IP, by loopback", 1, 0, remote),
+    part("remote", "a GPU over IP, by loopback", 8, 8, remote::run),
     part("demo", "the demo on this device", 5, 12, demo),
     torture("torture-hang", torture::hang),
     torture("torture-crash", torture::crash),
@@ -111,20 +111,6 @@ pub fn run(kit: &Kit, name: &str, file: &Path, time: Duration) -> Result<ExitCod
 /// Why what needs the CUDA runtime cannot run on the simulated device.
 pub(crate) const NEEDS_RUNTIME: &str =
     "needs NVIDIA's CUDA runtime, which does not run on the simulated device; it is for the real one";
-
-/// GPU-over-IP by loopback, once the product has it.
-fn remote(_kit: &Kit, _recorder: &mut Recorder) -> Result<Option<String>> {
-    let help = Command::new(workspace::program("headgate")?).arg("--help").output()?;
-    let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    let has = text
-        .lines()
-        .any(|line| line.trim_start().starts_with("remote") || line.trim_start().starts_with("worker"));
-    Ok(Some(if has {
-        "this kit's product has GPU-over-IP, but the kit has no measurement of it yet".to_owned()
-    } else {
-        "GPU-over-IP is not part of the product yet".to_owned()
-    }))
-}
 
 /// The demo, as `cargo demo` runs it, in a process of its own.
 fn demo(kit: &Kit, recorder: &mut Recorder) -> Result<Option<String>> {
