@@ -28,12 +28,13 @@ pub const FRAME_TEXT_BYTES_MAX: usize = 1024;
 /// tens of milliseconds, so this bound is not what a user feels; a hung daemon must not hang a tenant.
 pub const SESSION_WAIT_MS_MAX: u64 = 2_000;
 
-/// A heartbeat older than this opens every gate whose policy is fail-open.
-pub const HEARTBEAT_STALE_US: u64 = 100_000;
+/// A heartbeat older than this opens every gate whose policy is fail-open. With the look at it, every 10 ms, and the
+/// kernel's coarse clock, gates are open within 100 ms of a daemon's death.
+pub const HEARTBEAT_STALE_US: u64 = 80_000;
 
 /// How often a live daemon renews the heartbeat. Five renewals fit in the stale limit, so one late tick on a
 /// loaded node opens nothing.
-pub const HEARTBEAT_PERIOD_US: u64 = 20_000;
+pub const HEARTBEAT_PERIOD_US: u64 = 16_000;
 
 /// Longest single sleep at a closed gate before the heartbeat is looked at again.
 pub const GATE_WAIT_US_MAX: u64 = 10_000;

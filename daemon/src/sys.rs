@@ -1,7 +1,7 @@
 //! The daemon's one unsafe room: system calls that no crate we use wraps safely.
 #![expect(
     unsafe_code,
-    reason = "pidfds, futex, waiting on a pidfd and NVML's newest calls have no safe wrapper"
+    reason = "pidfds, futexes, waiting on a pidfd and NVML's newest calls have no safe wrapper"
 )]
 
 use std::ffi::{CString, c_char, c_void};
@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use headgate_abi::nvml::{NvmlDevice, NvmlReturn, NvmlSetMemoryLimits};
 use tokio::io::Interest;
@@ -42,6 +43,81 @@ pub(crate) fn futex_wake_all(word: &AtomicU32) {
     // SAFETY: the word is borrowed for the call, and FUTEX_WAKE only uses its address. The futex is shared (no
     // FUTEX_PRIVATE_FLAG), so the kernel finds waiters by the page behind the address.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Sleeps until the word is woken or is not `seen` any more, or the moment (`CLOCK_MONOTONIC`) has come.
+pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, until: Duration) -> io::Result<()> {
+    const ANY_WAKER: u32 = u32::MAX;
+    let until = timespec(until);
+    let (address, none) = (word.as_ptr(), std::ptr::null::<u32>());
+    // SAFETY: the word and the moment are borrowed for the call. This form of the call takes a moment, not a span.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            address,
+            libc::FUTEX_WAIT_BITSET,
+            seen,
+            &raw const until,
+            none,
+            ANY_WAKER,
+        )
+    };
+    waited(outcome)
+}
+
+fn timespec(moment: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: libc::time_t::try_from(moment.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_nsec: libc::c_long::from(moment.subsec_nanos().cast_signed()),
+    }
+}
+
+/// What a futex wait says, of which only one thing is an error: that the kernel has no such call.
+fn waited(outcome: libc::c_long) -> io::Result<()> {
+    if 0 <= outcome {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ETIMEDOUT | libc::EINTR) => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Most words that can be waited for at once (`FUTEX_WAITV_MAX`).
+pub(crate) const FUTEX_WORDS_MAX: usize = 128;
+
+/// One word of `futex_waitv(2)`, as the kernel's UAPI lays it out.
+#[repr(C)]
+struct WaitFor {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+/// Sleeps until one of the words is woken, one of them no longer has the value it is waited for with, or the moment
+/// (`CLOCK_MONOTONIC`) has come. `Err` says that the kernel cannot do that: `futex_waitv` is there since Linux 5.16.
+pub(crate) fn futex_wait_any(words: &[(&AtomicU32, u32)], until: Duration) -> io::Result<()> {
+    /// `FUTEX2_SIZE_U32`; without `FUTEX2_PRIVATE` the futex is found by the page behind the address.
+    const SHARED_WORD: u32 = 2;
+    let words: Vec<WaitFor> = words
+        .iter()
+        .take(FUTEX_WORDS_MAX)
+        .map(|(word, value)| WaitFor {
+            value: u64::from(*value),
+            address: word.as_ptr() as u64,
+            flags: SHARED_WORD,
+            reserved: 0,
+        })
+        .collect();
+    let until = timespec(until);
+    let (list, count) = (words.as_ptr(), words.len());
+    // SAFETY: the list is valid for reading its length, every word in it is borrowed for the call, and so is the moment.
+    let outcome = unsafe {
+        libc::syscall(libc::SYS_futex_waitv, list, count, 0, &raw const until, libc::CLOCK_MONOTONIC)
+    };
+    waited(outcome)
 }
 
 /// Puts this thread ahead of ordinary ones, at the lowest real-time priority. Needs `CAP_SYS_NICE`.

@@ -17,7 +17,7 @@ use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 /// `HGLIMIT1`.
 pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
 /// `HGLEDGR1`.
@@ -76,8 +76,8 @@ pub struct DeviceLimits {
     pub batch_us: AtomicU32,
     /// Most launches in a batch.
     pub batch_launches_max: AtomicU32,
-    /// Not used yet.
-    pub reserved0: AtomicU32,
+    /// Not zero while the daemon sleeps on the ledger's bell for this device: whoever rings it wakes the daemon.
+    pub bell_wanted: AtomicU32,
     /// Nominal SM quota in parts per million of the device, for display.
     pub sm_ppm: AtomicU32,
     /// Not used yet.
@@ -107,10 +107,15 @@ pub struct LedgerHeader {
     pub bytes: AtomicU32,
     /// Seats below this index have been handed out at least once; those above are untouched, sparse pages.
     pub seats_high: AtomicU32,
+    /// A futex. Each process counts it up when it hands work to a device that had none of its own.
+    pub bell: AtomicU32,
+    /// As the limits' heartbeat. A ledger outlives the daemon that made it: this is how a process that still has that
+    /// one's limits learns that another daemon minds its gates.
+    pub heartbeat_us: AtomicU64,
+    /// Times a process of the tenant opened its gates by itself because the daemon was silent.
+    pub failed_open: AtomicU64,
     /// Not used yet.
-    pub reserved0: AtomicU32,
-    /// Not used yet.
-    pub reserved: [AtomicU64; 5],
+    pub reserved: [AtomicU64; 3],
 }
 
 /// A tenant's total on one device. Writers: all of the tenant's processes (by compare-and-swap), and the
@@ -156,7 +161,8 @@ pub struct Seat {
     pub faults: AtomicU64,
     /// Lanes below this index have been used; those above are all zero.
     pub lanes_high: AtomicU32,
-    /// How completions are measured: [`BACKEND_NONE`] or [`BACKEND_MEMOPS`].
+    /// How work is gated and its completion measured: [`BACKEND_NONE`], [`BACKEND_MEMOPS`], [`BACKEND_EVENTS`] or
+    /// [`BACKEND_WATCHDOG`].
     pub gate_backend: AtomicU32,
     /// Lanes refused because all [`LANES_MAX`] were in use; their work is gated but not followed.
     pub lanes_refused: AtomicU64,
@@ -182,10 +188,15 @@ pub struct Seat {
     pub overhead_bytes: [AtomicU64; DEVICES_MAX],
 }
 
-/// Nothing measures completion: no gate-governed launch yet, or the driver lacks stream memory operations.
+/// Nothing measures completion: no gate-governed launch yet.
 pub const BACKEND_NONE: u32 = 0;
 /// The GPU waits at the gate and writes its progress by stream memory operations.
 pub const BACKEND_MEMOPS: u32 = 1;
+/// The program waits at the gate, at most two batches ahead of the device; events without timing report progress.
+pub const BACKEND_EVENTS: u32 = 2;
+/// The program waits at the gate; nothing reports progress. Batches count as done when the program has waited for the
+/// device, or has been silent for a while.
+pub const BACKEND_WATCHDOG: u32 = 3;
 
 /// Buckets of the gate-wait histogram.
 pub const GATE_WAIT_BUCKETS: usize = if cfg!(loom) { 1 } else { 24 };

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::layout::{DeviceTotals, GATE_OPEN_BIT, SEAT_DEAD, SEAT_FREE, SEAT_TAKEN, Seat, UNLIMITED};
 use super::map::LedgerSegment;
-use super::sync::{AtomicU64, pause};
+use super::sync::{AtomicU32, AtomicU64, pause};
 use crate::limits::{DEVICES_MAX, SEATS_MAX};
 
 /// Index of a seat in its tenant's ledger, below [`SEATS_MAX`].
@@ -84,6 +84,24 @@ impl Ledger {
     #[must_use]
     pub fn segment(&self) -> &LedgerSegment {
         &self.segment
+    }
+
+    /// The word that the tenant's processes count up when one of them hands work to a device at rest.
+    #[must_use]
+    pub fn bell(&self) -> &AtomicU32 {
+        &self.segment.header().bell
+    }
+
+    /// When a daemon last minded this ledger, in `CLOCK_MONOTONIC` microseconds.
+    #[must_use]
+    pub fn heartbeat(&self) -> &AtomicU64 {
+        &self.segment.header().heartbeat_us
+    }
+
+    /// How often processes of the tenant opened their gates by themselves because the daemon was silent.
+    #[must_use]
+    pub fn failed_open(&self) -> &AtomicU64 {
+        &self.segment.header().failed_open
     }
 
     /// The seat itself.

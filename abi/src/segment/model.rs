@@ -73,7 +73,9 @@ impl LedgerSegment {
             abi_version: half(),
             bytes: half(),
             seats_high: half(),
-            reserved0: half(),
+            bell: half(),
+            heartbeat_us: word(),
+            failed_open: word(),
             reserved: words(),
         };
         // On the heap: the model checker's stacks are small.

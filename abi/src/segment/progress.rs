@@ -25,6 +25,8 @@ pub struct Progress {
     pub running: bool,
     /// More than one batch of a lane is queued: the device will not run dry at the end of the one it is at.
     pub queued: bool,
+    /// Batches begun and not complete, in all lanes together.
+    pub backlog: u32,
     /// A batch is past the gate and not closed: its program is still filling it, or has stopped launching.
     pub filling: bool,
     /// A number that changes when a batch completes.
@@ -43,6 +45,7 @@ pub fn progress(seat: &Seat, device: usize) -> Progress {
             progress.waiting |= one.waiting;
             progress.running |= one.running;
             progress.queued |= one.queued;
+            progress.backlog = progress.backlog.saturating_add(one.backlog);
             progress.filling |= one.filling;
             progress.completed = progress.completed.wrapping_add(one.completed);
         }
@@ -59,6 +62,7 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
     Progress {
         waiting: ahead(begun, started),
         queued: ahead(begun, completed.wrapping_add(1)),
+        backlog: if ahead(begun, completed) { begun.wrapping_sub(completed) } else { 0 },
         running: ahead(started, completed) && ahead(submitted, completed),
         filling: ahead(started, completed) && ahead(started, submitted),
         completed,
@@ -110,6 +114,7 @@ mod tests {
             assert!(!progress(seat, 0).queued && !progress(seat, 0).filling);
             lane.begun.store(number.wrapping_add(1), Release);
             assert!(progress(seat, 0).queued, "the next one waits already");
+            assert_eq!(progress(seat, 0).backlog, 2);
             lane.begun.store(number, Release);
             marks.completed.store(number, Release);
             assert_eq!(shown(seat, 0), (false, false));

@@ -7,8 +7,9 @@
 //! These are plain threads with no runtime under them: a tick is a few memory reads, some arithmetic and a few
 //! writes, and has to come on time. Policy is `headgate_quota`'s; here is only the carrying out.
 //!
-//! Read in this order: [`table`] (who contends), [`turn`] (one tick), [`threads`].
+//! Read in this order: [`table`] (who contends), [`turn`] (one tick), [`bells`] (the sleep between two), [`threads`].
 
+pub mod bells;
 pub mod table;
 pub mod threads;
 pub mod turn;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use headgate_abi::limits::HEARTBEAT_PERIOD_US;
 
+use super::bells::Bells;
 use super::table::GateTable;
 use super::turn::Turn;
 use crate::limits::TICK_STUCK_US;
@@ -33,7 +34,8 @@ struct DeviceThread {
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    version: AtomicU64,
+    /// Counts the tables, and is the futex that device threads sleep on.
+    version: AtomicU32,
     table: Mutex<Arc<GateTable>>,
     /// Each device thread's last tick, for the pulse: heartbeats stop when any of them is stuck.
     ticks: Mutex<Vec<Arc<AtomicU64>>>,
@@ -43,6 +45,12 @@ impl Shared {
     fn table(&self) -> Arc<GateTable> {
         // The table is replaced whole, so a panic elsewhere leaves a whole one.
         Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes every device thread look at what has changed.
+    fn wake(&self) {
+        self.version.fetch_add(1, Release);
+        sys::futex_wake_all(&self.version);
     }
 }
 
@@ -62,7 +70,7 @@ impl Gates {
         let gone: Vec<usize> = self.devices.keys().copied().filter(|row| !rows.contains(row)).collect();
         for row in gone {
             if let Some(device) = self.devices.remove(&row) {
-                device.end();
+                device.end(&self.shared);
             }
         }
         for &row in rows {
@@ -88,10 +96,7 @@ impl Gates {
     /// Swaps the table in and wakes the threads to look at it.
     pub fn retable(&self, table: GateTable) {
         *self.shared.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
-        self.shared.version.fetch_add(1, Release);
-        for device in self.devices.values() {
-            device.handle.thread().unpark();
-        }
+        self.shared.wake();
     }
 
     /// Device rows whose thread has not ticked for too long.
@@ -108,7 +113,7 @@ impl Gates {
     /// Ends all threads, then lets everyone through.
     pub fn stop(mut self) {
         for (_, device) in self.devices.drain() {
-            device.end();
+            device.end(&self.shared);
         }
         self.shared.stop.store(true, Release);
         if let Some(pulse) = self.pulse.take() {
@@ -122,9 +127,9 @@ impl Gates {
 }
 
 impl DeviceThread {
-    fn end(self) {
+    fn end(self, shared: &Shared) {
         self.stop.store(true, Release);
-        self.handle.thread().unpark();
+        shared.wake();
         join(self.handle);
     }
 }
@@ -142,17 +147,23 @@ fn device(row: usize, shared: &Shared, ticked: &AtomicU64, stop: &AtomicBool) {
     }
     run_ahead();
     let mut turn = Turn::new(row);
-    let mut version = 0;
-    while !stop.load(Acquire) {
+    let mut bells = Bells::default();
+    let mut version = None;
+    loop {
         let latest = shared.version.load(Acquire);
-        if latest != version {
-            version = latest;
+        // Looked at after the version, which is counted up behind it: a stop that comes later ends the sleep.
+        if stop.load(Acquire) {
+            break;
+        }
+        if version != Some(latest) {
+            version = Some(latest);
             turn.retable(shared.table());
         }
+        let announced = bells.listen(&turn);
         let now = clock::monotonic();
-        let sleep = turn.tick(now);
+        let span = turn.tick(now, announced);
         ticked.store(now.0, Relaxed);
-        thread::park_timeout(sleep);
+        bells.sleep(&turn, now, span, &shared.version, latest);
     }
     turn.release();
 }

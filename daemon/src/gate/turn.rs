@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use headgate_abi::segment::SeatIndex;
 use headgate_abi::segment::progress::progress;
+use headgate_quota::window::Lead;
 use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
 
 use super::table::{GateTable, GateTenant};
@@ -21,6 +24,8 @@ pub struct Turn {
     places: HashMap<u64, usize>,
     /// Device time charged when last looked at, per tenant.
     charged: HashMap<u64, Micros>,
+    /// Whose turn it is within a tenant.
+    leads: HashMap<u64, Lead>,
 }
 
 impl Turn {
@@ -33,6 +38,7 @@ impl Turn {
             table: Arc::default(),
             places: HashMap::new(),
             charged: HashMap::new(),
+            leads: HashMap::new(),
         }
     }
 
@@ -44,6 +50,7 @@ impl Turn {
         // The scheduler forgets a tenant that is no longer governed; its account then starts over.
         let scheduler = &self.scheduler;
         self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
+        self.leads.retain(|serial, _| scheduler.account(*serial).is_some());
         for tenant in &table.tenants {
             let batch_us = u32::try_from(scheduler.batch(tenant.serial).0).unwrap_or(u32::MAX);
             tenant.segments.limits.device(row).batch_us.store(batch_us, Relaxed);
@@ -63,9 +70,10 @@ impl Turn {
         }
     }
 
-    /// Observes, schedules, carries out. How long to sleep until the next tick.
-    pub fn tick(&mut self, now: Micros) -> Duration {
-        let Self { row, scheduler, table, places, charged } = self;
+    /// Observes, schedules, carries out. How long to sleep until the next tick, where work that comes to a tenant at
+    /// rest is `announced` or not.
+    pub fn tick(&mut self, now: Micros, announced: bool) -> Duration {
+        let Self { row, scheduler, table, places, charged, leads } = self;
         let row = *row;
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         scheduler.tick(now, |serial| {
@@ -74,30 +82,85 @@ impl Turn {
         for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
             // The host's gate is the tenant's, the GPU's is each process's own: the GPU must be able to read
             // it, and a page that a process can only read is not one that every driver registers.
-            let words = tenant.seats.iter().map(|seat| &tenant.segments.ledger.seat(*seat).gates[row]);
-            for word in words.chain([&tenant.segments.limits.device(row).gate]) {
-                if scheduler.gate_open(tenant.serial) { gate::open(word) } else { gate::close(word) }
+            let open = scheduler.gate_open(tenant.serial);
+            let only = leads.entry(tenant.serial).or_default().choose(
+                now,
+                open,
+                scheduler.is_exclusive(tenant.serial),
+                &working(tenant, row),
+                WindowSettings::default().window_max,
+            );
+            for seat in &tenant.seats {
+                let open = open && only.is_none_or(|only| only == seat.get());
+                set(&tenant.segments.ledger.seat(*seat).gates[row], open);
             }
+            set(&tenant.segments.limits.device(row).gate, open);
             if let Some(account) = scheduler.account(tenant.serial) {
                 let before = charged.insert(tenant.serial, account.charged).unwrap_or(Micros::ZERO);
                 let newly = account.charged.saturating_sub(before);
                 tenant.segments.accounts[row].update(newly, &account);
             }
         }
-        Duration::from_micros(scheduler.next_tick().0)
+        Duration::from_micros(scheduler.sleep(announced).0)
     }
+
+    /// The tenants whose arrival would be news: governed here, and at rest at the last tick.
+    pub fn at_rest(&self) -> impl Iterator<Item = &GateTenant> {
+        self.governed().filter(|tenant| self.is_at_rest(tenant))
+    }
+
+    /// Whether a tenant showed no work at the last tick.
+    #[must_use]
+    pub fn is_at_rest(&self, tenant: &GateTenant) -> bool {
+        !self.scheduler.has_work(tenant.serial)
+    }
+
+    /// The tenants that are scheduled here.
+    pub fn governed(&self) -> impl Iterator<Item = &GateTenant> {
+        self.table.tenants.iter().filter(|tenant| tenant.quota[self.row].is_some())
+    }
+
+    /// The device's row.
+    #[must_use]
+    pub fn row(&self) -> usize {
+        self.row
+    }
+}
+
+fn set(gate: &AtomicU32, open: bool) {
+    if open { gate::open(gate) } else { gate::close(gate) }
+}
+
+/// Which of a tenant's processes show work, ascending; of no interest where there is only one.
+fn working(tenant: &GateTenant, row: usize) -> Vec<(usize, bool)> {
+    if tenant.seats.len() < 2 {
+        return Vec::new();
+    }
+    let works = |seat: &SeatIndex| {
+        let words = tenant.segments.ledger.seat(*seat);
+        let progress = progress(words, row);
+        progress.waiting || progress.running || progress.filling || 0 < words.waiting[row].load(Relaxed)
+    };
+    let mut processes: Vec<_> = tenant.seats.iter().map(|seat| (seat.get(), works(seat))).collect();
+    processes.sort_unstable();
+    processes
 }
 
 /// What the tenant's processes show. Each word is read once; whatever it says, the answer is yes or no.
 fn observe(tenant: &GateTenant, row: usize, now: Micros) -> Observation {
-    let mut seen = Observation { last_batch: true, ..Observation::default() };
+    let mut seen = Observation { last_batch: true, on_host: true, ..Observation::default() };
     for seat in &tenant.seats {
         let seat = tenant.segments.ledger.seat(*seat);
         let progress = progress(seat, row);
         let waiting = progress.waiting || 0 < seat.waiting[row].load(Relaxed);
         seen.waiting |= waiting;
+        seen.on_host &= !progress.waiting;
         seen.in_flight |= progress.running;
         seen.last_batch &= !progress.queued;
+        if progress.backlog != 0 {
+            seen.backlog =
+                if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };
+        }
         seen.filling |= progress.filling;
         let (finished, open) = seat.busy[row].read(now.0);
         seen.finished = seen.finished.saturating_add(Micros(finished));
@@ -111,7 +174,6 @@ fn observe(tenant: &GateTenant, row: usize, now: Micros) -> Observation {
 
 #[cfg(test)]
 mod tests {
-    use headgate_abi::segment::SeatIndex;
     use headgate_abi::segment::layout::{GATE_GPU, UNLIMITED};
     use headgate_quota::{Class, ComputeQuota, Mode, Ppm};
     use std::sync::atomic::Ordering::{Acquire, Release};
@@ -167,7 +229,7 @@ mod tests {
         let (a, _) = tenant(1, 70);
         let mut turn = Turn::new(0);
         turn.retable(Arc::new(GateTable { tenants: vec![a.clone()] }));
-        assert_eq!(turn.tick(Micros(1_000)), settings().1);
+        assert_eq!(turn.tick(Micros(1_000), false), settings().1);
         assert!(gate::is_open(&a.segments.limits.device(0).gate));
     }
 
@@ -182,7 +244,7 @@ mod tests {
         let mut now = 0;
         for round in 0..200_000 {
             now += 100;
-            let sleep = turn.tick(Micros(now));
+            let sleep = turn.tick(Micros(now), false);
             if 0 < round {
                 assert!(sleep <= settings().0, "a tick every {sleep:?} while two contend");
                 assert!(!(open(&a) && open(&b)), "exclusive at {now} us");
@@ -217,8 +279,8 @@ mod tests {
         };
         work(&a, seat_a, 1);
         work(&b, seat_b, 1);
-        turn.tick(Micros(1_000));
-        turn.tick(Micros(1_100));
+        turn.tick(Micros(1_000), false);
+        turn.tick(Micros(1_100), false);
         let (shut, seat) = if words(&a, seat_a).0 { (b.clone(), seat_b) } else { (a.clone(), seat_a) };
         assert_eq!(words(&shut, seat), (false, false), "one of two that contend waits");
         let mut tenants = vec![a, b];

@@ -20,10 +20,15 @@ use crate::units::{Micros, Ppm};
 pub struct Observation {
     /// Some batch is submitted and not complete.
     pub in_flight: bool,
-    /// Some thread waits at the gate.
+    /// Some work waits at the gate.
     pub waiting: bool,
+    /// What waits are threads of its processes only, nothing on the device.
+    pub on_host: bool,
     /// Its work will be done with the batch that is under way, as far as is known.
     pub last_batch: bool,
+    /// Batches begun and not complete, in all streams of the process that has the fewest, of those that have any: the
+    /// device is given to one process at a time, and is idle when that one has none.
+    pub backlog: u32,
     /// A number that changes whenever a batch completes.
     pub progress: u64,
     /// A batch is past the gate that its program has not closed yet: it may be at work, or the program may have
@@ -69,8 +74,16 @@ pub(super) struct Contender {
     /// Since when its gate has been closed and nothing of what is under way has completed.
     overrun_since: Option<Micros>,
     pub(super) stuck: bool,
+    /// When it was looked at last, for how long it has waited at an open gate since anything changed, and since when it
+    /// counts as gone because of that.
+    looked_at: Option<Micros>,
+    unheard: Micros,
+    gone_since: Option<Micros>,
     /// Device time of one batch while nobody else was at work, smoothed; zero while not known.
     solo: Micros,
+    /// The least that a batch took lately, zero while not known. Time that the device idled unseen counts towards a mean,
+    /// and looks further apart would make that more; a least it does not raise for long.
+    quickest: Micros,
     /// When that was learnt last.
     solo_at: Option<Micros>,
     /// Device time since a batch completed, while nobody else was at work; `None` once somebody was.
@@ -102,7 +115,11 @@ impl Contender {
             idled: false,
             overrun_since: None,
             stuck: false,
+            looked_at: None,
+            unheard: Micros::ZERO,
+            gone_since: None,
             solo: Micros::ZERO,
+            quickest: Micros::ZERO,
             solo_at: None,
             stretch: None,
             owes_us: 0,
@@ -118,10 +135,14 @@ impl Contender {
         self.filling_since = seen.filling.then_some(since);
         let filling = seen.filling && now.saturating_sub(since) <= settings.filling_max;
         let seen = Observation { in_flight: seen.in_flight || filling, ..seen };
+        let gone = self.is_gone(now, seen, settings);
+        let seen = Observation { waiting: seen.waiting && !gone, ..seen };
         self.seen = seen;
         let mut came = false;
         if self.has_work() || !stands_still {
-            came = self.last_work.is_none_or(|last| settings.linger < now.saturating_sub(last));
+            // Looks may be far apart: who had work at the last one has been here all along.
+            let rested = !self.before.waiting && !self.before.in_flight;
+            came = rested && self.last_work.is_none_or(|last| settings.linger < now.saturating_sub(last));
             self.last_work = Some(now);
         }
         self.idled |= !self.has_work();
@@ -132,6 +153,31 @@ impl Contender {
         let overran = |since| settings.stuck_after <= now.saturating_sub(since);
         self.stuck = still || self.overrun_since.is_some_and(overran);
         came
+    }
+
+    /// Whether what waits is nobody any more: its gate has been open for so long that whoever lives has gone through. A
+    /// process that was stopped looks like that, and must not keep others from the device. It may be continued at any
+    /// moment without anything to be seen of it, so that it gets another chance every so often.
+    fn is_gone(&mut self, now: Micros, seen: Observation, settings: &WindowSettings) -> bool {
+        let span = self.looked_at.replace(now).map_or(Micros::ZERO, |last| now.saturating_sub(last));
+        if !seen.waiting || seen.in_flight || seen.progress != self.before.progress {
+            self.unheard = Micros::ZERO;
+            self.gone_since = None;
+            return false;
+        }
+        if self.gate_open {
+            self.unheard = self.unheard.saturating_add(span);
+        }
+        let patience = if seen.on_host { settings.unheard_host } else { settings.unheard_device };
+        if self.unheard < patience {
+            return false;
+        }
+        let since = *self.gone_since.get_or_insert(now);
+        if settings.unheard_again <= now.saturating_sub(since) {
+            self.unheard = Micros::ZERO;
+            self.gone_since = None;
+        }
+        self.gone_since.is_some()
     }
 
     /// How much of the last `span` the device was its own, as far as the two witnesses know.
@@ -186,6 +232,9 @@ impl Contender {
                 if let Some(Micros(stretch)) = stretch {
                     self.solo_at = Some(now);
                     let one = stretch.div_ceil(batches).max(1);
+                    let slower = one.saturating_sub(self.quickest.0) / 16;
+                    let known = self.quickest != Micros::ZERO && self.quickest.0 < one;
+                    self.quickest = Micros(if known { self.quickest.0 + slower } else { one });
                     self.solo =
                         Micros(if self.solo.0 == 0 { one } else { (self.solo.0 * 3 + one).div_ceil(4) });
                 }
@@ -232,9 +281,7 @@ impl Contender {
         self.bucket.refill_up_to(span, rate, most);
         if !self.bucket.is_positive() {
             self.spent = true;
-        } else if settings.window_min.0.saturating_mul(2).min(self.bucket.cap().0 / 2)
-            <= self.bucket.level_us().unsigned_abs()
-        {
+        } else if self.worth_opening(settings) <= self.bucket.level_us() {
             self.spent = false;
         }
         // Who may have the whole device is never shut: the choice of the fullest bucket keeps it in order.
@@ -249,6 +296,37 @@ impl Contender {
     /// Whether what its batches take alone has been measured lately.
     pub(super) fn is_measured(&self, now: Micros, settings: &WindowSettings) -> bool {
         self.solo_at.is_some_and(|at| now.saturating_sub(at) <= settings.measured_within)
+    }
+
+    /// How long its tokens last at least. Whoever may have the whole device is not stopped by their end.
+    pub(super) fn until_spent(&self, rate: Ppm) -> Micros {
+        let left = u64::try_from(self.bucket.level_us()).unwrap_or(0);
+        let net = u64::from(Ppm::WHOLE.get() - rate.get());
+        if self.quota.ceiling() == Ppm::WHOLE || net == 0 {
+            return Micros(u64::MAX);
+        }
+        Micros(left.saturating_mul(u64::from(Ppm::WHOLE.get())) / net)
+    }
+
+    /// How long until it has earned enough for a window worth opening.
+    pub(super) fn until_earned(&self, rate: Ppm, settings: &WindowSettings) -> Micros {
+        let missing = self.worth_opening(settings).saturating_sub(self.bucket.level_us());
+        let missing = u64::try_from(missing).unwrap_or(0);
+        Micros(missing.saturating_mul(u64::from(Ppm::WHOLE.get())).div_ceil(u64::from(rate.get()).max(1)))
+    }
+
+    /// How long the device will be busy with it at least, as far as can be told from the quickest of its batches: half of
+    /// that, and never more than the shortest window, because what it idles unseen is paid as if it were work.
+    pub(super) fn until_dry(&self, settings: &WindowSettings) -> Micros {
+        let behind = u64::from(self.seen.backlog.saturating_sub(1));
+        let busy = Micros(behind.saturating_mul(self.quickest.0) / 2);
+        busy.clamp(settings.tick_contended, settings.window_min)
+    }
+
+    /// Tokens from which a window is worth opening.
+    fn worth_opening(&self, settings: &WindowSettings) -> i64 {
+        let least = settings.window_min.0.saturating_mul(2).min(self.bucket.cap().0 / 2);
+        i64::try_from(least).unwrap_or(i64::MAX)
     }
 
     /// Whether it shows work, held or under way.
@@ -356,6 +434,41 @@ mod tests {
         assert_eq!(used(&mut contender, 200, held(200)), 0);
         contender.gate_open = true;
         assert_eq!(used(&mut contender, 300, seen(false, 1, 270, None)), 70);
+    }
+
+    #[test]
+    fn who_waits_at_an_open_gate_for_too_long_is_gone_until_it_gets_another_chance() {
+        let settings = SETTINGS();
+        for on_host in [true, false] {
+            let mut contender = contender();
+            let held = Observation { waiting: true, on_host, ..Observation::default() };
+            let patience = if on_host { settings.unheard_host } else { settings.unheard_device };
+            let mut at = 0;
+            let mut waits_for = |contender: &mut Contender, span: Micros| {
+                let end = at + span.0;
+                let mut always = true;
+                while at < end {
+                    at += 1_000;
+                    contender.look(Micros(at), held, &settings);
+                    always &= contender.has_work();
+                }
+                always
+            };
+            contender.gate_open = false;
+            assert!(waits_for(&mut contender, Micros(10_000_000)), "a closed gate may stay closed for long");
+            contender.gate_open = true;
+            assert!(waits_for(&mut contender, Micros(patience.0 - 1_000)), "waking up takes time");
+            waits_for(&mut contender, Micros(2_000));
+            assert!(!contender.has_work(), "nobody came through");
+            contender.gate_open = false;
+            waits_for(&mut contender, settings.unheard_again);
+            assert!(contender.has_work(), "another chance");
+            contender.gate_open = true;
+            waits_for(&mut contender, Micros(patience.0 + 2_000));
+            assert!(!contender.has_work());
+            contender.look(Micros(at + 1_000), Observation { progress: 1, ..held }, &settings);
+            assert!(contender.has_work(), "it lives");
+        }
     }
 
     #[test]

@@ -35,17 +35,20 @@
 //! the largest overshoot divided by the time looked at; there is no gain to tune and nothing to oscillate.
 //!
 //! Read in this order: `settings`, `contender` (what one tenant is seen to do, and pays), this file (whose turn it
-//! is), `rates`.
+//! is), `rates`, `sleep` (when to look again), `lead` (which of a tenant's processes).
 
 mod settings;
 mod contender;
 mod rates;
+mod sleep;
+mod lead;
 
 pub use contender::Observation;
+pub use lead::Lead;
 pub use settings::WindowSettings;
 
 use crate::tenant::{Class, ComputeQuota};
-use crate::units::{Micros, Ppm};
+use crate::units::Micros;
 use contender::{Contender, share_of};
 
 /// What a tenant has used, for display and metrics.
@@ -141,55 +144,15 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         self.index_of(key).is_some_and(|index| self.contenders[index].1.gate_open)
     }
 
-    /// Longest span until the next tick. How late a gate closes is how much a tenant overshoots.
+    /// Whether the device is to be the tenant's alone now. An express tenant's gate stays open in others' windows, and
+    /// its processes are not kept waiting for one another.
     #[must_use]
-    pub fn next_tick(&self) -> Micros {
-        let now = self.now.unwrap_or(Micros::ZERO);
-        let lately = |contender: &Contender| {
-            contender.last_work.is_some_and(|last| now.saturating_sub(last) <= self.settings.wake)
-        };
-        let active = |contender: &Contender| contender.is_active(now, &self.settings);
-        let express = self.contenders.iter().any(|(_, contender)| contender.is_express_now());
-        let guests = self.contenders.iter().any(|(_, contender)| contender.host_bound && active(contender));
-        if !self.contenders.iter().any(|(_, contender)| lately(contender)) {
-            self.settings.tick_idle
-        } else if !self.contenders.iter().any(|(_, contender)| active(contender)) {
-            self.settings.tick_busy
-        } else if self.owner.is_some_and(|owner| !self.contenders[owner].1.has_work()) {
-            self.settings.tick_draining
-        } else if (express && 1 < self.contenders.len()) || (self.owner.is_some() && guests) {
-            self.settings.tick_express
-        } else if let Some(since) = self.draining {
-            let waited = Micros(now.saturating_sub(since).0 / 8);
-            waited.clamp(self.settings.tick_draining, self.settings.tick_contended)
-        } else if self.contended() {
-            self.settings.tick_contended
-        } else {
-            self.settings.tick_busy
-        }
-    }
-
-    /// Whether several tenants contend, or one works that may not have the whole device.
-    #[must_use]
-    pub fn contended(&self) -> bool {
-        let now = self.now.unwrap_or(Micros::ZERO);
-        let held_back = |contender: &Contender| {
-            contender.quota.ceiling() < Ppm::WHOLE && contender.is_active(now, &self.settings)
-        };
-        self.owner.is_some() || self.contenders.iter().any(|(_, contender)| held_back(contender))
-    }
-
-    /// Device time a batch of the tenant should hold: short where an express tenant may have to wait for its
-    /// end.
-    #[must_use]
-    pub fn batch(&self, key: K) -> Micros {
-        let express =
-            |(other, contender): &(K, Contender)| *other != key && contender.quota.class == Class::Express;
-        if self.contenders.iter().any(express) {
-            self.settings.batch_beside_express
-        } else {
-            self.settings.batch
-        }
+    pub fn is_exclusive(&self, key: K) -> bool {
+        let index = self.index_of(key);
+        self.owner.is_some()
+            && self.owner == index
+            && self.draining.is_none()
+            && index.is_some_and(|index| self.contenders[index].1.quota.class != Class::Express)
     }
 
     /// What the tenant has used.

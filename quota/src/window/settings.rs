@@ -32,6 +32,14 @@ pub struct WindowSettings {
     /// Work under way that completes nothing for this long after its gate closed is stuck. Nobody waits for it
     /// any longer: the device's own slices share it out.
     pub stuck_after: Micros,
+    /// Threads that have stood at an open gate for this long have been stopped: each opening wakes them, and they look
+    /// again every 10 ms by themselves.
+    pub unheard_host: Micros,
+    /// Work on the device that has stood at an open gate for this long will not come through: its process was stopped
+    /// before it handed it over, or the device is lost.
+    pub unheard_device: Micros,
+    /// How long such a tenant counts as at rest before it gets another chance.
+    pub unheard_again: Micros,
     /// A batch that its program has not closed counts as work for this long after the last one completed.
     pub filling_max: Micros,
     /// Between two looks while tenants contend: how late a window ends.
@@ -67,6 +75,9 @@ impl Default for WindowSettings {
             measured_within: Micros(50_000),
             linger: Micros(1_000),
             stuck_after: Micros(50_000),
+            unheard_host: Micros(20_000),
+            unheard_device: Micros(100_000),
+            unheard_again: Micros(1_000_000),
             filling_max: Micros(500),
             tick_contended: Micros(100),
             tick_draining: Micros(20),

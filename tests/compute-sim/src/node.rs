@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use headgate_abi::segment::SegmentError;
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
 use headgate_abi::segment::progress::progress;
-use headgate_quota::window::Account;
+use headgate_quota::window::{Account, Lead};
 use headgate_quota::{ComputeQuota, Micros, Observation, WindowScheduler, WindowSettings};
 use headgate_simgpu::model::{DeviceMeter, DeviceSpec, Model, Nanos};
 
@@ -39,11 +39,20 @@ pub struct Pace {
     pub late_ns: Nanos,
     /// Longest from a gate word's change to the device's seeing it.
     pub poll_ns: Nanos,
+    /// Longest from the ring of a program at rest that gets work to the tick it causes; `None` where the kernel cannot
+    /// wait for bells, and arrivals are looked for.
+    pub bell_ns: Option<Nanos>,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { settings: WindowSettings::default(), switch_ns: 50 * US, late_ns: 30 * US, poll_ns: 20 * US }
+        Self {
+            settings: WindowSettings::default(),
+            switch_ns: 50 * US,
+            late_ns: 30 * US,
+            poll_ns: 20 * US,
+            bell_ns: Some(50 * US),
+        }
     }
 }
 
@@ -58,6 +67,7 @@ pub struct Node {
     /// Whose a program is.
     owners: Vec<usize>,
     scheduler: WindowScheduler<usize>,
+    leads: Vec<Lead>,
     next_tick: Nanos,
     /// When the device looks at gate words again, after one changed.
     next_poll: Option<Nanos>,
@@ -83,6 +93,7 @@ impl Node {
             programs: Vec::new(),
             owners: Vec::new(),
             scheduler: WindowScheduler::new(pace.settings),
+            leads: vec![Lead::default(); plans.len()],
             next_tick: 0,
             next_poll: None,
             killed_at: None,
@@ -183,9 +194,19 @@ impl Node {
                     self.programs[index].go_on(self.now, &mut self.model, &mut self.memories, batches);
                 }
             }
+            self.hear();
             if self.next_tick <= self.now {
                 self.tick();
             }
+        }
+    }
+
+    /// Whoever was at rest and got work wakes the daemon.
+    fn hear(&mut self) {
+        let rung = self.programs.iter_mut().fold(false, |rung, program| rung | program.has_rung());
+        if let Some(bell_ns) = self.pace.bell_ns.filter(|_| rung && self.killed_at.is_none()) {
+            let heard = self.now + self.rng.between(5 * US, bell_ns);
+            self.next_tick = self.next_tick.min(heard);
         }
     }
 
@@ -200,12 +221,22 @@ impl Node {
         let Self { scheduler, memories, owners, .. } = self;
         let now = Micros(self.now / US);
         scheduler.tick(now, |tenant| observe(tenant, now, memories, owners));
-        for program in 0..self.programs.len() {
-            let open = self.scheduler.gate_open(self.owners[program]);
-            self.set_gate(program, open);
+        for tenant in 0..self.leads.len() {
+            let own: Vec<usize> = (0..self.programs.len()).filter(|&p| self.owners[p] == tenant).collect();
+            let works = |program: &usize| {
+                let progress = progress(self.memories.0[*program].seat(), 0);
+                (*program, progress.waiting || progress.running || progress.filling)
+            };
+            let working: Vec<(usize, bool)> = own.iter().map(works).collect();
+            let (open, exclusive) = (self.scheduler.gate_open(tenant), self.scheduler.is_exclusive(tenant));
+            let only =
+                self.leads[tenant].choose(now, open, exclusive, &working, self.pace.settings.window_max);
+            for program in own {
+                self.set_gate(program, open && only.is_none_or(|only| only == program));
+            }
         }
         let late = self.rng.between(0, self.pace.late_ns);
-        self.next_tick = self.now + self.scheduler.next_tick().0 * US + late;
+        self.next_tick = self.now + self.scheduler.sleep(self.pace.bell_ns.is_some()).0 * US + late;
     }
 
     fn set_gate(&mut self, program: usize, open: bool) {
@@ -232,6 +263,10 @@ fn observe(tenant: usize, now: Micros, memories: &Memories, owners: &[usize]) ->
         seen.waiting |= progress.waiting;
         seen.in_flight |= progress.running;
         seen.last_batch &= !progress.queued;
+        if progress.backlog != 0 {
+            seen.backlog =
+                if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };
+        }
         seen.filling |= progress.filling;
         let (finished, open) = memory.seat().busy[0].read(now.0);
         seen.finished = seen.finished.saturating_add(Micros(finished));

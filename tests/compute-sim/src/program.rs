@@ -112,6 +112,8 @@ pub struct Program {
     next_request: Nanos,
     /// How long answered requests took.
     pub latencies: Vec<Nanos>,
+    /// Whether it has handed work to the device while it had none there.
+    rung: bool,
     /// The hook's idea of a launch's cost, in percent of the truth.
     belief: u64,
     rng: Rng,
@@ -168,6 +170,7 @@ impl Program {
             requests: std::collections::VecDeque::new(),
             next_request,
             latencies: Vec::new(),
+            rung: false,
             belief,
             rng,
         }
@@ -177,6 +180,11 @@ impl Program {
     #[must_use]
     pub fn launched(&self) -> u64 {
         self.launched
+    }
+
+    /// Whether it has rung since it was last asked.
+    pub fn has_rung(&mut self) -> bool {
+        std::mem::take(&mut self.rung)
     }
 
     /// Its index.
@@ -340,8 +348,10 @@ impl Program {
         let now_us = (model.now() / US).max(1);
         if !seat.busy[0].runs() {
             seat.busy[0].begin(now_us);
+            self.rung = true;
         } else if self.launched == memories.0[program].kernels {
             seat.busy[0].restart(now_us);
+            self.rung = true;
         }
         memories.0[program].seat().lanes[lane].begun.store(number, Release);
         let gate = Op { work: Work::Wait, after: Vec::new(), payload: Deed::Gate { program } };

@@ -33,6 +33,12 @@ fn split(rng: &mut Rng) -> Vec<u32> {
     SPLITS[usize::try_from(rng.any() % SPLITS.len() as u64).unwrap()].to_vec()
 }
 
+/// A machine whose kernel can wait for bells, or in one of four cases cannot.
+fn pace(seed: u64) -> Pace {
+    let bells = Pace::default();
+    if seed.is_multiple_of(4) { Pace { bell_ns: None, ..bells } } else { bells }
+}
+
 /// A program that always has work, in some number of streams.
 fn saturating(rng: &mut Rng, longest: u64) -> ProgramPlan {
     let mut program = ProgramPlan::saturating(rng.log_between(5 * US, longest));
@@ -65,7 +71,7 @@ fn saturating_tenants_get_their_shares_whatever_their_kernels_streams_and_proces
         // Time enough for what may be off to be small, and work enough for it to be fair.
         let shortest = plans.iter().flat_map(|plan| &plan.programs).map(|p| p.kernel_ns).min().unwrap();
         let span = (shortest * 8_000).clamp(100 * MS, 2_000 * MS);
-        let mut node = Node::start(&plans, Pace::default(), seed).unwrap();
+        let mut node = Node::start(&plans, pace(seed), seed).unwrap();
         node.run_until(span);
         let total: u64 = (0..plans.len()).map(|tenant| node.busy_ns(tenant)).sum();
         for (index, plan) in plans.iter().enumerate() {
@@ -113,7 +119,7 @@ fn nobody_starves_and_all_charges_add_up() {
     for seed in seeds(1_500) {
         let mut rng = Rng::new(seed);
         let plans = crowd(&mut rng);
-        let mut node = Node::start(&plans, Pace::default(), seed).unwrap();
+        let mut node = Node::start(&plans, pace(seed), seed).unwrap();
         let end = 150 * MS;
         node.run_until(end);
         let charged: u64 = (0..plans.len()).map(|tenant| node.account(tenant).unwrap().charged.0).sum();
@@ -154,7 +160,7 @@ fn a_crowd_comes_to_rest_when_it_launches_no_more() {
             program.until_ns = program.until_ns.min(50 * MS);
         }
         let kill = rng.one_in(2).then(|| rng.between(0, 60 * MS));
-        let mut node = Node::start(&plans, Pace::default(), seed).unwrap();
+        let mut node = Node::start(&plans, pace(seed), seed).unwrap();
         if let Some(kill) = kill {
             // Fail open: what the daemon held when it died goes on.
             node.run_until(kill);
@@ -180,6 +186,25 @@ fn shares_hold_for_all_kernel_lengths() {
             assert!(0.96 <= shares.total, "{caps:?}, {kernel} ns: {shares:?}");
         }
     }
+}
+
+#[test]
+fn four_processes_have_what_one_would() {
+    let one = ProgramPlan::saturating(500 * US);
+    let mut four = tenant(30, one);
+    four.programs = vec![one; 4];
+    let plans = [four, tenant(70, one)];
+    for seed in 0..3 {
+        let shares = shares(&plans, 10_000 * MS, seed).unwrap();
+        assert!(shares.error <= 1.0, "seed {seed}: {shares:?}");
+        assert!(0.96 <= shares.total, "seed {seed}: {shares:?}");
+    }
+    // Nor does one of the four go without.
+    let mut node = Node::start(&plans, Pace::default(), 1).unwrap();
+    node.run_until(1_000 * MS);
+    let done: Vec<u64> = (0..4).map(|program| node.memory(program).kernels).collect();
+    let (least, most) = (done.iter().min().unwrap(), done.iter().max().unwrap());
+    assert!(most - least <= most / 4, "kernels by process: {done:?}");
 }
 
 #[test]
@@ -226,6 +251,15 @@ fn a_raised_class_counts_within_20_ms() {
         let (before, after) = raised(20_000 * MS, seed).unwrap();
         assert!(after * 3 <= before * 2, "seed {seed}: p99 {before} ns before, {after} ns after");
     }
+}
+
+#[test]
+fn eight_busy_tenants_cost_the_daemon_few_looks() {
+    let plans = vec![tenant(12, ProgramPlan::saturating(2 * MS)); 8];
+    let mut node = Node::start(&plans, Pace::default(), 1).unwrap();
+    node.run_until(2_000 * MS);
+    let each_second = node.ticks / 2;
+    assert!(each_second <= 5_000, "{each_second} looks a second");
 }
 
 #[test]

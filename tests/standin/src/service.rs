@@ -18,7 +18,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use crate::tenant::{MEMORY_BYTES, Tenant};
 
 /// Half the heartbeat's period, so that a late wake-up makes no stale heartbeat.
-const TICK_MS: u16 = 10;
+const TICK_MS: u16 = 8;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 /// Tokens of the two descriptors that are no session; sessions count up from [`FIRST`].
