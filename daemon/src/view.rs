@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
-use headgate_abi::segment::layout::{BACKEND_MEMOPS, UNLIMITED};
+use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, UNLIMITED};
 use headgate_exporter::kernel::Kernel;
 use headgate_exporter::loans::Loans;
 use headgate_exporter::snapshot::{self, Histogram, Snapshot};
@@ -193,6 +193,9 @@ pub struct ProcessView {
     pub seat: usize,
     /// Whether its connection stands.
     pub connected: bool,
+    /// How its work is gated and its completion measured: `memops`, `events`, `watchdog`, or `none` while nothing of it
+    /// was gated.
+    pub gate_backend: String,
 }
 
 /// Device time as it was at a few recent moments, for the share over the last second.
@@ -250,6 +253,19 @@ impl Samples {
             always_active: self.0.len() == SAMPLES_MAX
                 && self.0.iter().all(|(_, seen)| of(seen).is_some_and(|seen| seen.active)),
         }
+    }
+}
+
+/// Every way a process's work can be gated and measured, best first.
+const BACKENDS: [&str; 4] = ["memops", "events", "watchdog", "none"];
+
+/// How a process's work is gated and measured.
+fn backend(segments: &TenantSegments, seat: SeatIndex) -> &'static str {
+    match segments.ledger.seat(seat).gate_backend.load(Relaxed) {
+        BACKEND_MEMOPS => BACKENDS[0],
+        BACKEND_EVENTS => BACKENDS[1],
+        BACKEND_WATCHDOG => BACKENDS[2],
+        _ => BACKENDS[3],
     }
 }
 
@@ -489,10 +505,15 @@ impl View<'_> {
                 })
             })
             .collect();
+        let of_seat = |seat: usize| {
+            let index = u32::try_from(seat).ok().and_then(SeatIndex::new);
+            segments.zip(index).map_or(BACKENDS[3], |(segments, seat)| backend(segments, seat))
+        };
         let processes = tenant.seats.iter().map(|(&seat, sitter)| ProcessView {
             pid: sitter.process.pid,
             seat,
             connected: sitter.connection.is_some(),
+            gate_backend: of_seat(seat).to_owned(),
         });
         let (class, by) = self.state.class_of(policy);
         TenantView {
@@ -549,15 +570,13 @@ impl View<'_> {
     }
 
     fn gate_backends(&self) -> Vec<(&'static str, u64)> {
-        let (mut memops, mut none) = (0, 0);
+        let mut seats = BACKENDS.map(|word| (word, 0));
         for (seat, _) in self.state.seats() {
             let Some(segments) = self.hands.segments.get(&seat.slot) else { continue };
-            match segments.ledger.seat(seat.seat).gate_backend.load(Relaxed) {
-                BACKEND_MEMOPS => memops += 1,
-                _ => none += 1,
-            }
+            let word = backend(segments, seat.seat);
+            seats.iter_mut().filter(|(known, _)| *known == word).for_each(|(_, count)| *count += 1);
         }
-        vec![("memops", memops), ("none", none)]
+        seats.to_vec()
     }
 
     fn tenant_snapshot(&self, slot: TenantSlot) -> snapshot::Tenant {
@@ -597,6 +616,7 @@ impl View<'_> {
             gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, counts.gate_wait()),
             lanes_refused: counts.lanes_refused,
             unenforced: self.state.census.as_ref().map(|census| census.unenforced(slot).len() as u64),
+            failed_open: segments.map_or(0, |s| s.ledger.failed_open().load(Relaxed)),
             kernel: Kernel { ledgers: self.driver_ledger(slot), ..Kernel::default() },
             gpus,
         }

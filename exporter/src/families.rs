@@ -152,7 +152,7 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         unit: None,
         labels: &["backend"],
-        help: "Seated processes by how the completion of their work is measured; none means not yet, or not at all.",
+        help: "Seated processes by how their work is gated and its completion measured; none means that nothing was gated yet.",
         samples: |s, sink| {
             s.gate_backends.iter().for_each(|(backend, seats)| sink(&[backend], Value::Whole(*seats)));
         },
@@ -353,6 +353,14 @@ pub const FAMILIES: &[Family] = &[
         labels: PER_TENANT,
         help: "Times work was gated but could not be followed, because a process used more streams than there are lanes.",
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.lanes_refused)),
+    },
+    Family {
+        name: "gates_failed_open",
+        kind: Kind::Counter,
+        unit: None,
+        labels: PER_TENANT,
+        help: "Times a process opened its gates by itself because the daemon was silent; shares did not hold meanwhile.",
+        samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.failed_open)),
     },
     Family {
         name: "gpu_wait",

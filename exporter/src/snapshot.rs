@@ -82,6 +82,8 @@ pub struct Tenant {
     pub unenforced: Option<u64>,
     /// Lanes of work that could not be followed because all were taken.
     pub lanes_refused: u64,
+    /// Times gates were opened because the daemon was silent.
+    pub failed_open: u64,
     /// What the kernel counted for it.
     pub kernel: Kernel,
     /// Its accounts, one for each device.

@@ -54,6 +54,7 @@ fn snapshot() -> Snapshot {
         gate_wait: histogram.clone(),
         lanes_refused: 1,
         unenforced: Some(0),
+        failed_open: 2,
         kernel: Kernel {
             latencies: vec![Latency {
                 gpu: "GPU-0".to_owned(),

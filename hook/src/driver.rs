@@ -218,6 +218,49 @@ pub(crate) fn wait_for_gate(
     }
 }
 
+/// An event that keeps no time.
+pub(crate) fn make_event() -> Result<CUevent, CUresult> {
+    const DISABLE_TIMING: c_uint = 2;
+    let mut event = CUevent::NULL;
+    // SAFETY: the output is valid for writing.
+    let status = unsafe { cuda::cuEventCreate(&raw mut event, DISABLE_TIMING) };
+    if status.is_success() { Ok(event) } else { Err(status) }
+}
+
+/// Marks the work that is in the stream now.
+pub(crate) fn record(event: CUevent, stream: CUstream, per_thread: bool) -> CUresult {
+    if per_thread {
+        // SAFETY: an event of ours whose context is alive; the stream is the caller's own.
+        unsafe { cuda::cuEventRecord_ptsz(event, stream) }
+    } else {
+        // SAFETY: as above.
+        unsafe { cuda::cuEventRecord(event, stream) }
+    }
+}
+
+/// Whether what an event marks is done: success, or `CUDA_ERROR_NOT_READY`. Asked in the event's context, and so that
+/// no capture of the program is disturbed by the question.
+pub(crate) fn event_done(event: CUevent, context: CUcontext) -> CUresult {
+    const RELAXED: CUenum = 2;
+    let mut mode = RELAXED;
+    // SAFETY: the value is valid for reading and writing.
+    let exchanged = unsafe { cuda::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+    // SAFETY: the caller knows that the context is alive.
+    let pushed = unsafe { cuda::cuCtxPushCurrent_v2(context) };
+    // SAFETY: an event of ours whose context is alive.
+    let status = unsafe { cuda::cuEventQuery(event) };
+    if pushed.is_success() {
+        let mut popped = CUcontext::NULL;
+        // SAFETY: takes off what was put on above; the output is valid for writing.
+        let _popped = unsafe { cuda::cuCtxPopCurrent_v2(&raw mut popped) };
+    }
+    if exchanged.is_success() {
+        // SAFETY: puts back what was found.
+        let _put_back = unsafe { cuda::cuThreadExchangeStreamCaptureMode(&raw mut mode) };
+    }
+    status
+}
+
 /// Whether a launch asks to overlap with the one before it (programmatic dependent launch).
 pub(crate) fn overlaps_predecessor(config: *const CUlaunchConfig) -> bool {
     if config.is_null() {

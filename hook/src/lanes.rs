@@ -14,7 +14,7 @@ use headgate_abi::limits::LANES_MAX;
 use headgate_abi::segment::layout::{BACKEND_MEMOPS, LaneMarks, SEAT_BYTES, Seat};
 
 use crate::session::Session;
-use crate::{driver, log, sys, watch};
+use crate::{driver, log, reports, rung, sys};
 
 const FREE: u8 = 0;
 const HELD: u8 = 1;
@@ -37,7 +37,9 @@ pub(crate) fn take(session: &Session, row: usize, context: CUcontext) -> Option<
             continue;
         }
         if owner.compare_exchange(state, HELD, AcqRel, Acquire).is_ok() {
-            CONTEXTS[index].store(context.addr() as u64, Release);
+            if CONTEXTS[index].swap(context.addr() as u64, AcqRel) != context.addr() as u64 {
+                reports::strike(index);
+            }
             seat.lanes[index].device.store(u32::try_from(row + 1).unwrap_or(0), Release);
             seat.lanes_high.fetch_max(u32::try_from(index + 1).unwrap_or(0), AcqRel);
             return Some(index);
@@ -52,34 +54,46 @@ pub(crate) fn give_up(lane: usize) {
     OWNERS[lane].store(ORPHAN, Release);
 }
 
+/// The context that a lane works in.
+pub(crate) fn context_of(lane: usize) -> CUcontext {
+    CUcontext::from_addr(usize::try_from(CONTEXTS[lane].load(Acquire)).unwrap_or(0))
+}
+
+/// Lanes that have been used.
+pub(crate) fn used(seat: &Seat) -> std::ops::Range<usize> {
+    0..(seat.lanes_high.load(Acquire) as usize).min(LANES_MAX)
+}
+
 fn at_rest(seat: &Seat, lane: usize) -> bool {
     seat.lanes[lane].begun.load(Acquire) == seat.marks[lane].completed.load(Acquire)
 }
 
 /// Whether nothing of this process is on a device row, or held before it.
 pub(crate) fn all_at_rest(seat: &Seat, row: usize) -> bool {
-    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
-    let mut own = (0..high).filter(|&lane| seat.lanes[lane].device.load(Acquire) as usize == row + 1);
+    let mut own = used(seat).filter(|&lane| seat.lanes[lane].device.load(Acquire) as usize == row + 1);
     own.all(|lane| at_rest(seat, lane))
 }
 
-/// A batch has begun in a lane: the clock of work with the device runs from now, unless it does already.
+/// A batch has begun in a lane: the clock of work with the device runs from now, unless it does already, and the daemon
+/// hears of work that comes to a device at rest.
 #[inline]
-pub(crate) fn clock_in(seat: &Seat, row: usize, lane: Option<usize>) {
+pub(crate) fn clock_in(session: &Session, row: usize, lane: Option<usize>) {
     let Some(lane) = lane else { return };
+    let seat = session.seat();
     let clock = &seat.busy[row];
     if !clock.runs() {
         clock.begin(sys::now_us());
+        session.ring(row);
     } else if seat.lanes[lane].submitted.load(Relaxed) == seat.marks[lane].completed.load(Acquire)
         && others_at_rest(seat, row, lane)
     {
         clock.restart(sys::now_us());
+        session.ring(row);
     }
 }
 
 fn others_at_rest(seat: &Seat, row: usize, except: usize) -> bool {
-    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
-    (0..high).all(|lane| {
+    used(seat).all(|lane| {
         lane == except || seat.lanes[lane].device.load(Acquire) as usize != row + 1 || at_rest(seat, lane)
     })
 }
@@ -146,12 +160,12 @@ fn register(session: &'static Session) -> Option<CUdeviceptr> {
         Ok(address) => {
             PAGE_GENERATION.store(session.generation(), Release);
             PAGE_ADDRESS.store(address, Release);
-            session.seat().gate_backend.store(BACKEND_MEMOPS, Release);
-            watch::start();
+            rung::stands(session, BACKEND_MEMOPS);
             Some(address)
         }
         Err(status) => {
             log::event(format_args!("the driver will not register the seat's page: {status:?}"));
+            rung::failed(session, BACKEND_MEMOPS, status);
             None
         }
     }
@@ -164,4 +178,6 @@ pub(crate) fn forget() {
     }
     PAGE_ADDRESS.store(0, Release);
     REGISTERING.store(false, Release);
+    rung::forget();
+    reports::forget();
 }

@@ -12,7 +12,8 @@
 //!
 //! The way of a call: an exported shell ([`exports`]) enters the boundary ([`boundary`]: re-entrance guard,
 //! panic guard), asks for the meaning of the call ([`intercept`]), gets a [`verdict::Verdict`], and acts on it
-//! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`pace`].
+//! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`pace`],
+//! and, for drivers that cannot do everything, [`rung`] and [`reports`].
 
 mod exports;
 mod boundary;
@@ -25,6 +26,8 @@ mod session;
 mod ledger;
 mod pace;
 mod lanes;
+mod rung;
+mod reports;
 mod watch;
 mod config;
 mod log;

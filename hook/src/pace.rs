@@ -12,8 +12,8 @@
 //! no system call, no clock, no driver call but the launch itself. Everything else happens at edges: before the
 //! first and after the last launch of a batch, and before a call that waits for the device.
 //!
-//! Where the driver has no stream memory operations, or the operator says so, the host waits at the gate
-//! instead (`GATE_HOST`); what is queued on the device when such a gate closes still runs.
+//! Where the driver has no stream memory operations, or the operator says so, the host waits at the gate instead
+//! (`GATE_HOST`, and the lower rungs of [`rung`]); what is queued on the device when such a gate closes still runs.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{
@@ -25,11 +25,12 @@ use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUstream};
 use headgate_abi::limits::{GATE_WAIT_US_MAX, LANES_MAX};
 use headgate_abi::segment::layout::{
-    FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED, GATE_WAIT_BUCKETS, Seat,
+    BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED,
+    GATE_WAIT_BUCKETS, Seat,
 };
 
 use crate::session::{self, Session};
-use crate::{driver, lanes, sys};
+use crate::{driver, lanes, reports, rung, sys};
 
 /// Streams one thread keeps lanes for. More than that and the least recently used lane is given up.
 const LANES_PER_THREAD_MAX: usize = 16;
@@ -134,11 +135,14 @@ pub(crate) fn flush() {
     }
 }
 
-/// The program has looked at the device: if all its work is done, the clock of what it had there stops. What looks
-/// at one stream of several stops nothing while the others work.
+/// The program has looked at the device, or `waited` for it: if all its work is done, the clock of what it had there
+/// stops. What looks at one stream of several stops nothing while the others work.
 #[inline]
-pub(crate) fn looked() {
+pub(crate) fn looked(waited: bool) {
     let Some(session) = session::seated() else { return };
+    if BACKEND_MEMOPS < rung::rung() {
+        reports::looked(session, waited);
+    }
     for (row, clock) in session.seat().busy.iter().enumerate() {
         if clock.runs() && lanes::all_at_rest(session.seat(), row) {
             clock.finish(sys::now_us());
@@ -190,8 +194,11 @@ impl Pace {
             if mode != GATE_GPU || !lane.begin(session) {
                 lane.host_gated = true;
                 wait_for_gate(session, row);
+                if let (BACKEND_EVENTS, Some(index)) = (rung::rung(), lane.seat_lane) {
+                    reports::wait_for_room(session, index);
+                }
             }
-            lanes::clock_in(session.seat(), row, lane.seat_lane);
+            lanes::clock_in(session, row, lane.seat_lane);
             let most = limits.batch_launches_max.load(Acquire).clamp(1, BATCH_LAUNCHES_MAX);
             lane.batch = lane.cost.batch(limits.batch_us.load(Acquire), most);
         }
@@ -325,6 +332,9 @@ impl Lane {
     /// Puts the wait for the gate into the stream. `false` when the driver or the seat will not have it.
     fn begin(&mut self, session: &'static Session) -> bool {
         let Some(index) = self.seat_lane else { return false };
+        if BACKEND_MEMOPS < rung::rung() {
+            return false;
+        }
         let Some(at) = lanes::addresses(session, index, self.row) else { return false };
         let seat = session.seat();
         let host = &seat.lanes[index];
@@ -334,6 +344,7 @@ impl Lane {
         let status = driver::wait_for_gate(self.stream, self.per_thread, at.gate, at.started, number);
         if !status.is_success() {
             lanes::settle(seat, index);
+            rung::failed(session, BACKEND_MEMOPS, status);
             return false;
         }
         self.host_gated = false;
@@ -343,7 +354,6 @@ impl Lane {
     /// Puts the report of completion into the stream, and learns from how far the GPU is.
     fn close(&mut self, session: &'static Session, launched: u32) {
         let Some(index) = self.seat_lane else { return };
-        let Some(at) = lanes::addresses(session, index, self.row) else { return };
         let seat = session.seat();
         let (host, marks) = (&seat.lanes[index], &seat.marks[index]);
         let number = host.submitted.load(Relaxed).wrapping_add(1);
@@ -352,12 +362,26 @@ impl Lane {
             host.begun.store(number, Release);
             marks.started.store(number, Release);
         }
-        host.submitted.store(number, Release);
-        if driver::write_when_done(self.stream, self.per_thread, at.completed, number).is_success() {
+        let status = match rung::rung() {
+            BACKEND_EVENTS => reports::mark(session, index, self.stream, self.per_thread, number),
+            BACKEND_WATCHDOG => {
+                // What was submitted before counts as done, so that progress shows while the program launches.
+                marks.completed.store(number.wrapping_sub(1), Release);
+                host.submitted.store(number, Release);
+                return;
+            }
+            _ => {
+                let Some(at) = lanes::addresses(session, index, self.row) else { return };
+                host.submitted.store(number, Release);
+                driver::write_when_done(self.stream, self.per_thread, at.completed, number)
+            }
+        };
+        if status.is_success() {
             self.cost.learn(seat, self.row, number, marks.completed.load(Acquire), launched);
         } else {
             // The context has failed or will not take the operation: there will be no report to wait for.
             lanes::settle(seat, index);
+            rung::failed(session, rung::rung(), status);
         }
     }
 }
@@ -442,12 +466,15 @@ fn wait_for_gate(session: &'static Session, row: usize) {
     let seat = session.seat();
     let start = sys::now_us();
     seat.waiting[row].fetch_add(1, AcqRel);
+    session.ring(row);
     while seen & GATE_OPEN_BIT == 0 {
         if session.stale() {
             // Another daemon may be there already; its gates are in another segment. Else the policy decides.
-            if session::require().is_ok_and(|now| !std::ptr::eq(now, session))
-                || session.fail_policy() == FAIL_OPEN
-            {
+            if session::require().is_ok_and(|now| !std::ptr::eq(now, session)) {
+                break;
+            }
+            if session.abandoned() && session.fail_policy() == FAIL_OPEN {
+                session.count_open();
                 break;
             }
         }

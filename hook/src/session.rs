@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
 };
 
 use headgate_abi::cuda::CUresult;
@@ -31,7 +31,7 @@ use crate::config::config;
 use crate::{driver, ledger, log, sys};
 
 /// How often a process whose daemon is gone tries to reach another.
-const RECONNECT_PERIOD_US: u64 = 250_000;
+const RECONNECT_PERIOD_US: u64 = 100_000;
 /// How long such a try may take: the program is in the middle of a call.
 const RECONNECT_WAIT_MS: u64 = 20;
 
@@ -50,6 +50,10 @@ pub(crate) struct Session {
     _socket: OwnedFd,
     /// Open so that a daemon without privileges can find the ledger again after a restart.
     _ledger_file: OwnedFd,
+}
+
+fn is_old(beat_us: u64) -> bool {
+    HEARTBEAT_STALE_US < sys::now_coarse_us().saturating_sub(beat_us)
 }
 
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
@@ -79,6 +83,21 @@ impl Session {
     /// Bytes the tenant has charged on a device row.
     pub(crate) fn used_bytes(&self, row: usize) -> u64 {
         self.ledger.used_bytes(row)
+    }
+
+    /// Tells the daemon that this process, which had no work on a device, has some. A system call only while the
+    /// daemon sleeps: it says so first and then compares the word, so that neither can miss the other.
+    pub(crate) fn ring(&self, row: usize) {
+        let bell = self.ledger.bell();
+        bell.fetch_add(1, SeqCst);
+        if self.limits(row).bell_wanted.load(SeqCst) != 0 {
+            sys::futex_wake_all(bell);
+        }
+    }
+
+    /// This process has opened a gate that the daemon, which is silent, would have had to open.
+    pub(crate) fn count_open(&self) {
+        self.ledger.failed_open().fetch_add(1, Relaxed);
     }
 
     /// The tenant's ledger.
@@ -128,10 +147,14 @@ impl Session {
         row_by_uuid(&self.limits, uuid)
     }
 
-    /// Whether the daemon has shown no sign of life for too long.
+    /// Whether the daemon of this session has shown no sign of life for too long.
     pub(crate) fn stale(&self) -> bool {
-        let beat = self.limits.header().heartbeat_us.load(Acquire);
-        HEARTBEAT_STALE_US < sys::now_coarse_us().saturating_sub(beat)
+        is_old(self.limits.header().heartbeat_us.load(Acquire))
+    }
+
+    /// Whether no daemon at all minds this process's gates: its own is silent, and no other has adopted the ledger.
+    pub(crate) fn abandoned(&self) -> bool {
+        self.stale() && is_old(self.ledger.heartbeat().load(Acquire))
     }
 }
 
@@ -339,6 +362,7 @@ fn ask(
         ledger::charge_again(session);
     }
     SESSION.store(std::ptr::from_ref(session).cast_mut(), Release);
+    crate::rung::tell(session);
     invalidate();
     sys::after_fork_in_child(forked);
     log::event(format_args!("seat {} of tenant {}", welcome.seat.get(), welcome.tenant_name));

@@ -42,6 +42,12 @@ pub(crate) fn futex_wait(word: &AtomicU32, seen: u32, micros: u64) {
     };
 }
 
+/// Wakes everyone who waits on the shared word, in whatever process. Nobody waiting is no error.
+pub(crate) fn futex_wake_all(word: &AtomicU32) {
+    // SAFETY: the word lives in a mapping that is never unmapped; the call only uses its address.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
 fn timespec(micros: u64) -> libc::timespec {
     libc::timespec {
         tv_sec: libc::time_t::try_from(micros / 1_000_000).unwrap_or(1),

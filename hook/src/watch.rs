@@ -2,7 +2,8 @@
 //!
 //! The GPU waits at a word in memory, and the program's threads may all be waiting for the GPU inside the
 //! driver. If the daemon dies while a gate is closed, nobody else is left to open it. The thread sleeps nearly
-//! all the time, makes no driver call while the daemon is alive, and blocks every signal.
+//! all the time and blocks every signal. It makes no driver call while the daemon is alive, except where completion can
+//! only be asked for ([`reports`](crate::reports)).
 #![expect(unsafe_code, reason = "blocks signals around the start of the thread")]
 
 use std::sync::atomic::{
@@ -11,12 +12,14 @@ use std::sync::atomic::{
 };
 
 use headgate_abi::limits::DEVICES_MAX;
-use headgate_abi::segment::layout::{FAIL_OPEN, GATE_OPEN_BIT};
+use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_WATCHDOG, FAIL_OPEN, GATE_OPEN_BIT};
 
-use crate::{log, session, sys};
+use crate::{log, reports, rung, session, sys};
 
 /// How often the thread looks at the heartbeat.
 const LOOK_US: u64 = 10_000;
+/// How often it asks for reports of completion that the GPU does not write by itself, while some are due.
+const REPORTS_US: u64 = 500;
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
 
@@ -47,14 +50,30 @@ pub(crate) fn forget() {
 }
 
 fn watch() {
+    let (mut due, mut slept_us) = (false, 0);
     loop {
-        sys::sleep_us(LOOK_US);
+        let span = if due { REPORTS_US } else { LOOK_US };
+        sys::sleep_us(span);
         let Some(session) = session::seated() else { continue };
+        slept_us += span;
+        if rung::rung() == BACKEND_EVENTS {
+            due = reports::look(session);
+        }
+        if slept_us < LOOK_US {
+            continue;
+        }
+        slept_us = 0;
+        if rung::rung() == BACKEND_WATCHDOG {
+            reports::look(session);
+        }
         // A daemon that was started again is found here too, for programs that make no calls.
         let renewed = session::require().is_ok_and(|now| !std::ptr::eq(now, session));
-        if !renewed && session.stale() && session.fail_policy() == FAIL_OPEN {
-            for row in 0..DEVICES_MAX {
-                session.seat().gates[row].fetch_or(GATE_OPEN_BIT, AcqRel);
+        if !renewed && session.abandoned() && session.fail_policy() == FAIL_OPEN {
+            let seat = session.seat();
+            let shut = |row: usize| seat.gates[row].fetch_or(GATE_OPEN_BIT, AcqRel) & GATE_OPEN_BIT == 0;
+            let opened = (0..DEVICES_MAX).filter(|&row| shut(row)).count();
+            if opened != 0 {
+                session.count_open();
             }
         }
     }

@@ -65,9 +65,31 @@ pub fn table(status: &StatusDocument) -> String {
                 line(&mut text, format_args!("{} on {}: {reason}", tenant.name, short(&account.gpu)));
             }
         }
+        lower_rungs(&mut text, tenant);
     }
     probes(&mut text, status);
     text
+}
+
+/// Processes whose driver cannot do what is done by default. What that means is worth a line.
+fn lower_rungs(text: &mut String, tenant: &TenantView) {
+    const MEANING: [(&str, &str); 2] = [
+        (
+            "events",
+            "gated on the host, two batches ahead of the device at most: the driver has no stream memory operations",
+        ),
+        (
+            "watchdog",
+            "gated on the host, completion not measured: the driver has neither stream memory operations nor events",
+        ),
+    ];
+    for (rung, meaning) in MEANING {
+        let pids = tenant.processes.iter().filter(|process| process.gate_backend == rung);
+        let pids: Vec<String> = pids.map(|process| process.pid.to_string()).collect();
+        if !pids.is_empty() {
+            line(text, format_args!("{} process {}: {meaning}", tenant.name, pids.join(", ")));
+        }
+    }
 }
 
 fn head(text: &mut String, status: &StatusDocument) {

@@ -133,6 +133,7 @@ impl TenantSegments {
         header.tenant.store(limits.slot.to_u32(), Relaxed);
         header.heartbeat_us.store(now.0, Relaxed);
         this.publish(limits);
+        this.beat(now);
         Ok(this)
     }
 
@@ -178,6 +179,7 @@ impl TenantSegments {
     /// A sign of life.
     pub fn beat(&self, now: Micros) {
         self.limits.header().heartbeat_us.store(now.0, Release);
+        self.ledger.heartbeat().store(now.0, Release);
     }
 
     /// Whether a row is governed now.

@@ -6,7 +6,7 @@ use headgate_abi::cuda::types::{CUcontext, CUdevice};
 use crate::driver::Out;
 use crate::ledger::{overhead, users};
 use crate::verdict::{Denial, NoSettlement, Verdict};
-use crate::{driver, lanes, ledger, pace, session};
+use crate::{driver, lanes, ledger, pace, reports, session};
 
 /// `cuInit`: a seat first, then the driver, so that the daemon has told the kernel of this process by the time the driver
 /// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
@@ -50,6 +50,7 @@ pub(crate) fn switch() -> Verdict<NoSettlement> {
 /// `cuCtxDestroy`: everything inside is gone with it.
 pub(crate) fn destroy(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
+    about_to_end(context);
     Verdict::ForwardThen(move |status: CUresult| {
         if status.is_success() {
             ended(context);
@@ -87,6 +88,7 @@ pub(crate) fn detach(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUr
 pub(crate) fn end_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
     let context = primary(device);
+    context.into_iter().for_each(about_to_end);
     Verdict::ForwardThen(move |status: CUresult| {
         if status.is_success()
             && driver::primary_context_active(device) == Some(false)
@@ -103,6 +105,12 @@ fn primary(device: CUdevice) -> Option<CUcontext> {
     (driver::primary_context_active(device)? && session::seated().is_some())
         .then(|| driver::primary_context(device))
         .flatten()
+}
+
+fn about_to_end(context: CUcontext) {
+    if let Some(session) = session::seated() {
+        reports::strike_off(session, context);
+    }
 }
 
 fn ended(context: CUcontext) {

@@ -61,7 +61,7 @@ pub(crate) fn launch_on_many(parts: Vec<CUDA_LAUNCH_PARAMS>) -> Verdict<impl FnO
 pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
     Verdict::ForwardThen(|status| {
-        pace::looked();
+        pace::looked(true);
         pools::look_again();
         status
     })
@@ -73,7 +73,7 @@ pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
 pub(crate) fn observe() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
     Verdict::ForwardThen(|status| {
-        pace::looked();
+        pace::looked(false);
         status
     })
 }

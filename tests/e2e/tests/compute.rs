@@ -135,18 +135,122 @@ fn results_are_right_and_nothing_is_lost_under_a_gate() {
     assert_eq!(launches(&node, "review"), 1370);
 }
 
-#[test]
-fn gates_open_when_the_daemon_dies() {
-    let _turn = alone();
-    let mut node = node_with_kernels(vec![TenantSpec::new("review").sm(10).with("mode: hard")], 100);
-    let mut puppet = Puppet::in_tenant(&node, "review");
-    puppet.ready();
-    puppet.must("launch 100");
+/// Device time that passed since the device's counters were set to zero, and what a program had of it, in milliseconds.
+fn had(node: &Node, pid: u32) -> (f64, f64) {
+    let statistics = node.device().control().statistics().unwrap();
+    let rows = statistics["processes"].as_array().unwrap().iter();
+    let busy: f64 = rows.filter(|row| row["pid"] == pid).map(|row| row["busy_ns"].as_f64().unwrap()).sum();
+    (statistics["elapsed_ns"].as_f64().unwrap() / 1e6, busy / 1e6)
+}
+
+fn gate_is_closed(node: &Node) -> bool {
+    device_row(node, "review")["gate"] == "closed"
+}
+
+/// A node whose daemon was killed while the gate of a tenant with a hundredth of the device was closed, with a program of
+/// it that has work waiting there.
+fn orphaned(fail_policy: &str) -> (Node, Program) {
+    let tenant = TenantSpec::new("review").sm(1).with("mode: hard").with(fail_policy);
+    let mut node = node_with_kernels(vec![tenant], 100);
+    let review = start_loop(&node, "review");
+    eventually("the program launches", SOON, || (0 < launches(&node, "review")).then_some(()));
+    eventually("the gate is closed", SOON, || gate_is_closed(&node).then_some(()));
     node.kill_daemon().unwrap();
-    // 2,000 launches of 100 us are two seconds at a tenth of the device, and a fifth of one at all of it.
-    puppet.must("launch 2000");
-    puppet.must("sync");
-    assert_eq!(puppet.must("count"), [2100]);
+    (node, review)
+}
+
+#[test]
+fn gates_open_within_a_tenth_of_a_second_when_the_daemon_dies() {
+    const TRIES: usize = 4;
+    const RUN: f64 = 200.0;
+    let _turn = alone();
+    // The device waits for nothing but its gate, so what it idled since the death is how long the gate stayed closed. This
+    // machine may be slow for a moment; a gate that opens late does so every time.
+    let mut idled = Vec::new();
+    for _ in 0..TRIES {
+        let (mut node, review) = orphaned("failPolicy: open");
+        node.device().control().mark().unwrap();
+        let (elapsed, busy) = eventually("the program runs again", SOON, || {
+            let (elapsed, busy) = had(&node, review.pid());
+            (RUN <= busy).then_some((elapsed, busy))
+        });
+        node.start_daemon().unwrap();
+        eventually("the opening is on the page", SOON, || {
+            let page = node.metrics().unwrap();
+            page.value("headgate_gates_failed_open_total", &["tenant=\"review\""])
+                .filter(|count| 0.0 < *count)
+        });
+        idled.push(elapsed - busy);
+        if elapsed - busy <= 100.0 {
+            return;
+        }
+    }
+    panic!("the device idled for {idled:.0?} ms after the daemon's death");
+}
+
+#[test]
+fn gates_stay_closed_when_the_daemon_dies_if_that_is_the_policy() {
+    let _turn = alone();
+    let (mut node, review) = orphaned("failPolicy: lastKnown");
+    let control = node.device().control();
+    control.mark().unwrap();
+    let (elapsed, busy) = eventually("half a second is over", SOON, || {
+        Some(had(&node, review.pid())).filter(|(elapsed, _)| 500.0 <= *elapsed)
+    });
+    // What was let through before the death may end after it.
+    assert!(busy <= 5.0, "{busy:.1} ms of {elapsed:.0} ran behind a closed gate");
+    node.start_daemon().unwrap();
+    eventually("the next daemon opens it again", SOON, || {
+        (busy + 1.0 < had(&node, review.pid()).1).then_some(())
+    });
+}
+
+#[test]
+fn the_next_daemon_lets_nobody_have_more_than_the_quota() {
+    let _turn = alone();
+    let tenant = TenantSpec::new("review").sm(10).with("mode: hard");
+    let mut node = node_with_kernels(vec![tenant], 100);
+    let review = start_loop(&node, "review");
+    assert_shares(&node, [("review", &review, 10.0)]);
+    node.kill_daemon().unwrap();
+    eventually("gates are open", SOON, || (200.0 <= had(&node, review.pid()).1).then_some(()));
+    node.start_daemon().unwrap();
+    // From the moment the daemon is ready: a tenth of the time, and a bucket that was half full.
+    node.device().control().mark().unwrap();
+    let (elapsed, busy) = eventually("a second is over", SOON, || {
+        Some(had(&node, review.pid())).filter(|(elapsed, _)| 1_000.0 <= *elapsed)
+    });
+    assert!(busy <= elapsed * (0.10 + TOLERANCE / 100.0), "{busy:.0} ms of {elapsed:.0} after the restart");
+    assert_shares(&node, [("review", &review, 10.0)]);
+}
+
+#[test]
+fn a_stopped_program_keeps_nobody_from_the_device() {
+    const WITHOUT_MEMOPS: [&str; 3] = ["cuStreamBatchMemOp", "cuStreamWaitValue", "cuStreamWriteValue"];
+    let _turn = alone();
+    for lacks in [&[][..], &WITHOUT_MEMOPS] {
+        let tenants = vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)];
+        let mut options = NodeOptions::simulated(tenants);
+        options.device = Some(json!({ "lacks": lacks, "kernels": { "spin": { "base_ns": 100_000 } } }));
+        let node = Node::start(options).unwrap();
+        let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
+        eventually("both launch", SOON, || {
+            (0 < launches(&node, "alerts") && 0 < launches(&node, "review")).then_some(())
+        });
+        alerts.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
+        // Of elapsed time: what the stopped one holds on to is lost to both.
+        let shares: Vec<f64> = (0..4).map(|_| window(&node, [&review])[0]).collect();
+        assert!(
+            shares.iter().any(|share| 90.0 <= *share),
+            "{lacks:?}: beside a stopped program: {shares:.1?} %"
+        );
+        alerts.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
+        if lacks.is_empty() {
+            assert_shares(&node, [("alerts", &alerts, 70.0), ("review", &review, 30.0)]);
+        } else {
+            eventually("it goes on", SOON, || (60.0 <= window(&node, [&alerts, &review])[0]).then_some(()));
+        }
+    }
 }
 
 #[test]
@@ -165,6 +269,8 @@ fn a_new_share_takes_effect_under_running_programs() {
 
 #[test]
 fn a_kernel_that_never_ends_is_flagged_and_the_others_run_on() {
+    const WINDOWS: usize = 4;
+    let _turn = alone();
     let mut options =
         NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
     options.device = Some(json!({ "kernels": {
@@ -177,8 +283,16 @@ fn a_kernel_that_never_ends_is_flagged_and_the_others_run_on() {
         let stuck = row["reason"].as_str().is_some_and(|reason| reason.contains("stuck"));
         (row["status"] == "Degraded" && stuck).then_some(())
     });
-    // The device alternates between the two: half of it, less what changing costs.
-    let [share] = window(&node, [&review]);
-    assert!(40.0 < share, "review had {share:.1} % beside a kernel without end");
-    assert_ne!(device_row(&node, "review")["status"], "Degraded");
+    // The device alternates between the two: half of it, less what changing costs. A window in which this machine was busy
+    // shows less.
+    let shares: Vec<f64> = (0..WINDOWS).map(|_| window(&node, [&review])[0]).collect();
+    assert!(
+        shares.iter().any(|share| 40.0 < *share),
+        "review had {shares:.1?} % beside a kernel without end"
+    );
+    // A device server that this machine held up for long makes everybody's work look stuck until it goes on.
+    eventually("nobody else is flagged", SOON, || {
+        (device_row(&node, "review")["status"] != "Degraded").then_some(())
+    });
+    assert_eq!(device_row(&node, "alerts")["status"], "Degraded");
 }

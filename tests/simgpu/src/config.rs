@@ -43,6 +43,9 @@ pub struct Config {
     pub poll_ns: Nanos,
     /// Instructions one launch may execute before it counts as hung (`CUDA_ERROR_LAUNCH_TIMEOUT`).
     pub instructions_max: u64,
+    /// What the driver lacks: beginnings of names of entry points, all of which answer `CUDA_ERROR_NOT_SUPPORTED`, such as
+    /// `cuStreamBatchMemOp`.
+    pub lacks: Vec<String>,
     /// Whether the journal notes every call, not only those that reach the server.
     pub journal_all: bool,
 }
@@ -81,6 +84,7 @@ impl Default for Config {
             kernels: BTreeMap::new(),
             poll_ns: 20_000,
             instructions_max: 1_000_000_000,
+            lacks: Vec::new(),
             journal_all: false,
         }
     }
@@ -164,6 +168,12 @@ impl Config {
         if config.poll_ns < 1_000 {
             return wrong("poll_ns", "at least 1000 (1 us)");
         }
+        if lacks_wrongly(&config.lacks) {
+            return wrong(
+                "lacks",
+                "beginnings of names of CUDA entry points: cu and at least four letters more",
+            );
+        }
         if !(11_080..=13_099).contains(&config.driver_version) {
             return wrong("driver_version", "between 11080 (CUDA 11.8) and 13099");
         }
@@ -227,6 +237,11 @@ impl DeviceConfig {
     }
 }
 
+/// A beginning that is too short would take the whole driver away.
+fn lacks_wrongly(lacks: &[String]) -> bool {
+    lacks.iter().any(|start| !start.starts_with("cu") || start.len() < 6)
+}
+
 fn parse_uuid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.strip_prefix("GPU-")?.chars().filter(|&c| c != '-').collect();
     if digits.len() != 32 || !digits.is_ascii() {
@@ -263,6 +278,7 @@ mod tests {
             (r#"{"kernels": {"spin": {"fixed": 1}}}"#, "unknown field `fixed`"),
             (r#"{"device_count": 17}"#, "at most 16"),
             (r#"{"driver_version": 9000}"#, "driver_version"),
+            (r#"{"lacks": ["cu"]}"#, "lacks"),
         ] {
             let error = Config::parse(text).expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");

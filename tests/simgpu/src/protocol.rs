@@ -441,6 +441,8 @@ pub struct NodeInfo {
     pub devices: Vec<DeviceInfo>,
     /// Granularity of physical memory and of pools.
     pub granule: u64,
+    /// Beginnings of names of entry points that this driver has and does not support.
+    pub lacks: Vec<String>,
     /// The server's process id.
     pub server_pid: u32,
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 
-use headgate_abi::cuda::symbols::Symbol;
+use headgate_abi::cuda::symbols::{ROWS, Row, Symbol};
 use headgate_abi::cuda::types::CUresult;
 use headgate_simgpu::client::{Connection, Lost};
 use headgate_simgpu::limits::STREAMS_MAX;
@@ -93,6 +93,8 @@ pub(crate) struct Driver {
     pub(crate) allocations: RwLock<BTreeMap<u64, Allocation>>,
     pub(crate) host_ranges: RwLock<BTreeMap<u64, HostRange>>,
     pub(crate) host_functions: HostFunctions,
+    /// Entry points that this driver does not support, by index.
+    lacks: Vec<usize>,
     slots: Mutex<Slots>,
     event_ids: AtomicU64,
 }
@@ -154,7 +156,11 @@ fn connect() -> Result<Driver, CUresult> {
             handle
         })
         .collect();
+    let named =
+        |row: &Row| connection.node().lacks.iter().any(|start| row.elf_name.starts_with(start.as_str()));
+    let lacks = ROWS.iter().enumerate().filter(|(_, row)| named(row)).map(|(index, _)| index).collect();
     Ok(Driver {
+        lacks,
         connection,
         contexts,
         streams: Table::new(Kind::Stream),
@@ -234,7 +240,11 @@ pub(crate) fn shell(symbol: Symbol, work: impl FnOnce() -> Answer) -> CUresult {
     let page = driver.connection.page();
     page.count_call(symbol.index());
     let ordered = if page.faults_armed() { driver.injected_fault(symbol) } else { None };
-    let status = ordered.unwrap_or_else(|| guarded(work));
+    let status = if !driver.lacks.is_empty() && driver.lacks.contains(&symbol.index()) {
+        CUresult::ERROR_NOT_SUPPORTED
+    } else {
+        ordered.unwrap_or_else(|| guarded(work))
+    };
     if page.journals_all() {
         driver.note(symbol, status);
     }

@@ -116,6 +116,7 @@ impl Node {
                 driver_version: config.driver_version,
                 devices: devices.to_vec(),
                 granule: config.pool_granule_bytes,
+                lacks: config.lacks.clone(),
                 server_pid: std::process::id(),
             },
             times: KernelTimes { default: config.kernel_default, named: config.kernels.clone() },
