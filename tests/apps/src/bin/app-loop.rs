@@ -1,18 +1,82 @@
-//! Launches one kernel over and over for a while (`--seconds 0`: until it is killed) and counts.
+//! Launches one kernel over and over for a while (`--seconds 0`: until it is killed) and counts: by itself, cooperatively
+//! (`--as cooperative`), or `--graph-kernels` at a time as a graph that was captured once (`--as graph`).
 #![expect(
     unsafe_code,
     reason = "launching a kernel is unsafe in cudarc: its arguments must fit its signature"
 )]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
+use anyhow::{Context as _, Result, bail, ensure};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{
+    CudaContext, CudaFunction, CudaGraph, CudaSlice, CudaStream, LaunchConfig, PushKernelArg,
+};
 use headgate_apps::{Arguments, load, print, ptx};
+
+/// How kernels are started.
+enum Form {
+    Plain,
+    Cooperative,
+    /// A graph, and the kernels in it.
+    Graph(CudaGraph, u64),
+}
+
+/// What is launched, where, and with what.
+struct Work {
+    stream: Arc<CudaStream>,
+    kernel: CudaFunction,
+    counter: CudaSlice<u64>,
+    config: LaunchConfig,
+    /// For kernels that take it.
+    cycles: Option<i64>,
+}
+
+impl Work {
+    fn launch(&mut self, cooperative: bool) -> Result<()> {
+        let mut launch = self.stream.launch_builder(&self.kernel);
+        launch.arg(&mut self.counter);
+        if let Some(cycles) = &self.cycles {
+            launch.arg(cycles);
+        }
+        if cooperative {
+            // SAFETY: the arguments are those of the kernel.
+            unsafe { launch.launch_cooperative(self.config) }?;
+        } else {
+            // SAFETY: as above.
+            unsafe { launch.launch(self.config) }?;
+        }
+        Ok(())
+    }
+
+    /// Captures some launches into a graph.
+    fn graph(&mut self, kernels: u64) -> Result<CudaGraph> {
+        self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
+        for _ in 0..kernels {
+            self.launch(false)?;
+        }
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        self.stream.end_capture(flags)?.context("the capture came out empty")
+    }
+
+    /// Starts kernels once, and says how many.
+    fn start(&mut self, form: &Form) -> Result<u64> {
+        match form {
+            Form::Plain => self.launch(false).map(|()| 1),
+            Form::Cooperative => self.launch(true).map(|()| 1),
+            Form::Graph(graph, kernels) => {
+                graph.launch()?;
+                Ok(*kernels)
+            }
+        }
+    }
+}
 
 #[expect(clippy::disallowed_methods, reason = "an ordinary program that reads the clock")]
 fn main() -> Result<()> {
-    let arguments = Arguments::read(&["seconds", "kernel", "grid", "block", "sync-every", "cycles"])?;
+    let known = ["seconds", "kernel", "grid", "block", "sync-every", "cycles", "as", "graph-kernels"];
+    let arguments = Arguments::read(&known)?;
     let length = match arguments.number("seconds", 10)? {
         0 => Duration::MAX,
         seconds => Duration::from_secs(seconds),
@@ -24,31 +88,44 @@ fn main() -> Result<()> {
     let name = arguments.text("kernel", "spin");
 
     let context = CudaContext::new(0)?;
-    let stream = context.default_stream();
+    let form = arguments.text("as", "plain");
+    let stream = if form == "graph" {
+        // The default stream cannot be captured. Nothing of it is used in another stream, so nothing need be tracked.
+        // SAFETY: there is one stream, and everything is done in its order.
+        unsafe { context.disable_event_tracking() };
+        context.new_stream()?
+    } else {
+        context.default_stream()
+    };
     let kernel = load(&context, ptx::SPIN)?.load_function(&name)?;
-    let mut counter = stream.alloc_zeros::<u64>(1)?;
+    let counter = stream.alloc_zeros::<u64>(1)?;
     let config = LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (block, 1, 1), shared_mem_bytes: 0 };
+    let cycles = (name == "spin_for").then_some(cycles);
+    let mut work = Work { stream, kernel, counter, config, cycles };
+    let form = match form.as_str() {
+        "plain" => Form::Plain,
+        "cooperative" => Form::Cooperative,
+        "graph" => {
+            let kernels = arguments.number("graph-kernels", 8)?;
+            Form::Graph(work.graph(kernels)?, kernels)
+        }
+        other => bail!("--as {other}: known are plain, cooperative and graph"),
+    };
     let start = Instant::now();
-    let mut launches = 0u64;
+    let (mut launches, mut calls) = (0, 0u64);
     // The clock is read every so often only: a launch takes about as long as reading it.
     while start.elapsed() < length {
         for _ in 0..16 {
-            let mut launch = stream.launch_builder(&kernel);
-            launch.arg(&mut counter);
-            if name == "spin_for" {
-                launch.arg(&cycles);
-            }
-            // SAFETY: the arguments are those of the kernel.
-            unsafe { launch.launch(config) }?;
-            launches += 1;
-            if sync_every != 0 && launches.is_multiple_of(sync_every) {
-                stream.synchronize()?;
+            launches += work.start(&form)?;
+            calls += 1;
+            if sync_every != 0 && calls.is_multiple_of(sync_every) {
+                work.stream.synchronize()?;
             }
         }
     }
-    stream.synchronize()?;
+    work.stream.synchronize()?;
     let seconds = start.elapsed().as_secs_f64();
-    let counted = stream.clone_dtoh(&counter)?[0];
+    let counted = work.stream.clone_dtoh(&work.counter)?[0];
     print(&serde_json::json!({
         "app": "loop",
         "kernel": name,

@@ -7,6 +7,7 @@
 //!
 //! A release build is measured: `cargo run --release -p xtask -- bench compute --part shares`.
 
+mod load;
 mod node;
 mod virtual_time;
 
@@ -26,11 +27,14 @@ const TOTAL_MIN: f64 = 0.96;
 type Part = fn(&Settings, &Subject) -> Result<Vec<Figure>>;
 
 /// Parts, what they are measured on, and how. None takes much more than a minute.
-const PARTS: [(&str, &str, Part); 5] = [
+const PARTS: [(&str, &str, Part); 8] = [
     ("virtual", "simulated, virtual time", virtual_time::measure),
     ("shares", "simulated, real time", node::splits),
     ("kernels", "simulated, real time", node::kernels),
     ("alone", "simulated, real time", node::alone),
+    ("express", "simulated, real time", node::express),
+    ("steps", "simulated, real time", node::steps),
+    ("forms", "simulated, real time", node::forms),
     ("daemon", "simulated, real time", node::daemon),
 ];
 
