@@ -245,11 +245,7 @@ fn a_stopped_program_keeps_nobody_from_the_device() {
             "{lacks:?}: beside a stopped program: {shares:.1?} %"
         );
         alerts.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
-        if lacks.is_empty() {
-            assert_shares(&node, [("alerts", &alerts, 70.0), ("review", &review, 30.0)]);
-        } else {
-            eventually("it goes on", SOON, || (60.0 <= window(&node, [&alerts, &review])[0]).then_some(()));
-        }
+        eventually("it goes on", SOON * 3, || (60.0 <= window(&node, [&alerts, &review])[0]).then_some(()));
     }
 }
 
