@@ -9,11 +9,15 @@
 //! offered. What this crate never does: answer a call with something that was not done, execute an operation twice,
 //! trust a number, length or handle that came over the wire, or emulate the private tables of NVIDIA's runtime.
 //!
-//! Read in this order: [`limits`], [`wire::operation`], [`link`], [`client`], [`worker`]; [`image`] beside them.
+//! Daemons on both nodes may carry a session between the two; what they count with is [`meter`].
+//!
+//! Read in this order: [`limits`], [`wire::operation`], [`link`], [`client`], [`worker`], [`meter`]; [`image`] beside
+//! them.
 
 pub mod limits;
 pub mod wire;
 pub mod link;
+pub mod meter;
 pub mod image;
 mod word;
 pub mod client;

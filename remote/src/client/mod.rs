@@ -29,5 +29,5 @@ pub type Answer = Result<(), CUresult>;
 
 /// Names the worker, as [`Address`](crate::link::Address) reads it.
 pub const ADDRESS_ENV: &str = "HEADGATE_REMOTE";
-/// Anything in it has the client say on standard error why there is no device.
+/// Anything in it has the client say on standard error why there is no device, or no longer.
 pub const LOG_ENV: &str = "HEADGATE_REMOTE_LOG";

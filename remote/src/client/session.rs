@@ -143,7 +143,9 @@ fn greet(
     let acknowledged = frame.header.acknowledged;
     let welcome = match frame.header.kind {
         Kind::Welcome => Welcome::decode(frame.payload).map_err(|malformed| stranger(malformed.into()))?,
-        Kind::Refused => return Err(NoSession::Refused(String::from_utf8_lossy(frame.payload).into_owned())),
+        Kind::Refused | Kind::Over => {
+            return Err(NoSession::Refused(String::from_utf8_lossy(frame.payload).into_owned()));
+        }
         _ => return Err(stranger(Malformed::Misplaced("no answer to a greeting").into())),
     };
     stream.set_patience(None).map_err(unreachable)?;
@@ -329,6 +331,13 @@ impl Session {
                     self.out.received(&frame.header);
                     taken.map_err(ReadError::Malformed)
                 }
+                Ok(frame) if frame.header.kind == Kind::Over => {
+                    if !self.ended.load(Ordering::Acquire) {
+                        let why = String::from_utf8_lossy(frame.payload);
+                        super::state::hint(&format_args!("the session is over: {why}"));
+                    }
+                    return self.lose();
+                }
                 Ok(frame) => {
                     self.out.received(&frame.header);
                     Ok(())
@@ -361,7 +370,10 @@ impl Session {
                     self.out.resume(stream, acknowledged);
                     return Some(inlet);
                 }
-                Err(NoSession::Refused(_)) => return None,
+                Err(NoSession::Refused(why)) => {
+                    super::state::hint(&format_args!("the session is over: {why}"));
+                    return None;
+                }
                 Err(_) => thread::sleep(RECONNECT_PAUSE.min(Duration::from_secs(1))),
             }
         }

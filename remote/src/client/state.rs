@@ -78,7 +78,7 @@ extern "C" fn at_exit() {
     }
 }
 
-fn hint(why: &dyn std::fmt::Display) {
+pub(super) fn hint(why: &dyn std::fmt::Display) {
     if std::env::var_os(LOG_ENV).is_some() {
         // A closed stderr is no reason to fail.
         drop(writeln!(std::io::stderr(), "headgate remote: {why}"));

@@ -358,6 +358,16 @@ impl<S> Outbox<S> {
         self.close();
     }
 
+    /// Sends what is pending and a frame without a number behind it, as far as the other side takes them.
+    pub fn last_word(&self, kind: Kind, text: &str) {
+        self.flush();
+        let mut wire = lock(&self.wire);
+        if let Some(stream) = wire.take() {
+            // Whoever is gone needs no last word.
+            let _gone = stream.write_both(&kind.alone(text.as_bytes()), &[]);
+        }
+    }
+
     /// Waits while so much is pending that more would only gather.
     pub fn wait_for_room(&self) {
         let mut pending = lock(&self.pending);

@@ -23,6 +23,26 @@ pub enum Kind {
     Operations = 4,
     /// Nothing but an acknowledgement.
     Acknowledge = 5,
+    /// What comes before a greeting where daemons carry the session: a program's [`Wish`](super::call::Wish) to its own
+    /// daemon, and a borrower's [`Claim`](super::call::Claim) to a lender's.
+    Call = 6,
+    /// Between daemons only: what one direction has carried up to here ([`crate::meter`]).
+    Meter = 7,
+    /// The session is over for good; why, as text. To the client from whoever ends it, to a lender's daemon from a
+    /// borrower's.
+    Over = 8,
+    /// From a daemon to a worker: finish what is under way, take nothing new, and end.
+    Drain = 9,
+}
+
+impl Kind {
+    /// A frame of this kind that is not numbered, whole.
+    #[must_use]
+    pub fn alone(self, payload: &[u8]) -> Vec<u8> {
+        let payload = &payload[..payload.len().min(FRAME_BYTES_MAX)];
+        let header = Header { kind: self, bytes: payload.len(), operations: 0, number: 0, acknowledged: 0 };
+        [&header.encode()[..], payload].concat()
+    }
 }
 
 /// The head of a frame.
@@ -75,6 +95,10 @@ impl Header {
             3 => Kind::Refused,
             4 => Kind::Operations,
             5 => Kind::Acknowledge,
+            6 => Kind::Call,
+            7 => Kind::Meter,
+            8 => Kind::Over,
+            9 => Kind::Drain,
             other => return Err(Malformed::Unknown { what: "kind of frame", value: other.into() }),
         };
         let length = word(8);

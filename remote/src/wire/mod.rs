@@ -10,9 +10,11 @@
 
 pub mod codec;
 pub mod frame;
+pub mod call;
 pub mod operation;
 pub mod described;
 
+pub use call::{Claim, Wish};
 pub use codec::{Malformed, Put, Reader};
 pub use described::Described;
 pub use frame::{Header, Hello, Kind, Welcome};

@@ -40,6 +40,11 @@ impl Handles {
         self.space(kind).get(&id).copied()
     }
 
+    /// Live contexts: the client's number and the driver's handle.
+    pub(super) fn contexts(&self) -> Vec<(u32, u64)> {
+        self.space(Kind::Context).iter().map(|(&id, entry)| (id, entry.real)).collect()
+    }
+
     /// The driver's handle; null for 0, which is null on the wire.
     pub(super) fn real(&self, kind: Kind, id: u32) -> Result<u64, CUresult> {
         match (id, kind) {

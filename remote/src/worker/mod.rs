@@ -80,9 +80,9 @@ struct Greeted {
 pub fn serve(listener: Listener) -> Result<(), WorkerError> {
     let system = |what| move |error| WorkerError::System { what, error };
     let driver = Arc::new(Driver::load()?);
-    let may_break = listener.address().map_err(system("asking where it listens"))?.may_break();
+    let may_break = listener.may_break();
     let welcome = Welcome { ticket: ticket()?, driver_version: version(&driver), devices: devices(&driver) };
-    let (first, ticket) = (first_client(&listener, &welcome), welcome.ticket);
+    let (first, ticket) = (first_client(&listener, &welcome)?, welcome.ticket);
     let out = Arc::new(Outbox::new(Arc::clone(&first.stream), may_break, ()));
     let (sender, again) = sync_channel(1);
     if may_break {
@@ -118,6 +118,11 @@ fn dispatch(
         match one_frame(session, &mut inlet, out) {
             Ok(()) => {}
             Err(Stop::Session(End::Goodbye)) => return Ok(()),
+            Err(Stop::Drain) => {
+                session.drain();
+                out.last_word(Kind::Over, "the lender takes its device back; what was under way is finished");
+                return Ok(());
+            }
             Err(Stop::Session(End::Malformed(malformed)) | Stop::Read(ReadError::Malformed(malformed))) => {
                 return Err(malformed.into());
             }
@@ -138,26 +143,37 @@ fn dispatch(
 }
 
 enum Stop {
+    /// The lender's daemon wants the device back.
+    Drain,
     Session(End),
     Read(ReadError),
 }
 
 fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Result<(), Stop> {
     let frame = inlet.frame().map_err(Stop::Read)?;
-    if frame.header.kind == Kind::Operations {
-        session.execute(frame.header.operations, frame.payload).map_err(Stop::Session)?;
+    match frame.header.kind {
+        Kind::Operations => {
+            session.execute(frame.header.operations, frame.payload).map_err(Stop::Session)?;
+        }
+        Kind::Drain => return Err(Stop::Drain),
+        _ => {}
     }
     out.received(&frame.header);
     Ok(())
 }
 
-/// Waits for the client. Whoever does not greet properly, or in time, is not it.
-fn first_client(listener: &Listener, welcome: &Welcome) -> Greeted {
+/// Waits for the client. Whoever does not greet properly, or in time, is not it; where only one can come, that one has
+/// thought better of it.
+fn first_client(listener: &Listener, welcome: &Welcome) -> Result<Greeted, WorkerError> {
     loop {
-        let Ok(stream) = listener.accept() else { continue };
-        let greeted = greet(stream, |claimed| claimed.session == 0);
-        if let Some(greeted) = greeted.filter(|greeted| answer_hello(&greeted.stream, welcome, 0).is_ok()) {
-            return greeted;
+        if let Ok(stream) = listener.accept()
+            && let Some(greeted) = greet(stream, |claimed| claimed.session == 0)
+            && answer_hello(&greeted.stream, welcome, 0).is_ok()
+        {
+            return Ok(greeted);
+        }
+        if matches!(listener, Listener::Carried(_) | Listener::Connected(_)) {
+            return Err(WorkerError::Abandoned);
         }
     }
 }

@@ -398,6 +398,18 @@ impl Session {
         status
     }
 
+    /// Finishes what is under way and has the client told of it.
+    pub(super) fn drain(&mut self) {
+        for (id, real) in self.handles.contexts() {
+            if self.driver.call(Symbol::cuCtxSetCurrent, &[real]).is_success() {
+                // What the work came to, the marks behind it tell.
+                let _status = self.driver.call(Symbol::cuCtxSynchronize, &[]);
+            }
+            self.watch.drain(id);
+        }
+        self.out.flush();
+    }
+
     /// Ends what the session had.
     pub(super) fn finish(&mut self) {
         self.watch.close();
