@@ -14,13 +14,13 @@
 //! written on, because whoever reads it later must be able to tell when it broke.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use headgate_quota::loan::Record;
 use headgate_quota::loan::audit::{self, Broken, Digest, Head};
 use headgate_quota::loan::limits::AUDIT_LINE_BYTES_MAX;
 use time::OffsetDateTime;
@@ -249,8 +249,8 @@ impl Audit {
         })
     }
 
-    /// Appends a record.
-    pub fn write(&mut self, at: SystemTime, record: &Record) -> Result<(), AuditError> {
+    /// Appends a record, as it prints itself.
+    pub fn write(&mut self, at: SystemTime, record: &impl fmt::Display) -> Result<(), AuditError> {
         let at = OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default();
         let (mut line, head) = audit::append(self.head, &at, record, sha256);
         line.push('\n');

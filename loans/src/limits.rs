@@ -37,6 +37,9 @@ pub const OUTBOX_MAX: usize = 512;
 /// Messages that wait for the desk.
 pub const INBOX_MAX: usize = 4_096;
 
+/// Connections of remote sessions that wait to be taken up.
+pub const SESSIONS_WAITING_MAX: usize = 64;
+
 /// Pairs of reason and peer that are logged; beyond it there is only counting.
 pub const REFUSALS_LOGGED_MAX: usize = 1_024;
 

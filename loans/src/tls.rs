@@ -24,7 +24,33 @@ use crate::identity::Identity;
 use crate::refused::{Reason, Refusals};
 
 /// The application protocol gRPC runs over.
-const ALPN: &[u8] = b"h2";
+const GRPC: &[u8] = b"h2";
+/// That of a remote session: frames, with nothing around them.
+const SESSION: &[u8] = b"headgate-session/1";
+
+/// What a connection between two nodes is for. It is agreed upon inside the handshake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Loans and load summaries.
+    Loans,
+    /// One remote session.
+    Session,
+}
+
+impl Purpose {
+    const fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Loans => GRPC,
+            Self::Session => SESSION,
+        }
+    }
+
+    /// What a handshake agreed upon. Whoever names nothing means loans, as before there was anything else.
+    #[must_use]
+    pub fn of(protocol: Option<&[u8]>) -> Self {
+        if protocol == Some(SESSION) { Self::Session } else { Self::Loans }
+    }
+}
 
 /// Where a node's certificate and its trust come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -122,7 +148,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(accept)
             .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.alpn_protocols = vec![GRPC.to_vec(), SESSION.to_vec()];
         // A resumed session would not show its certificate again, which may have expired since.
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -136,7 +162,7 @@ impl Tls {
     }
 
     /// For dialling one node and no other.
-    pub fn client(&self, to: &Identity) -> Result<Arc<ClientConfig>, TlsError> {
+    pub fn client(&self, to: &Identity, purpose: Purpose) -> Result<Arc<ClientConfig>, TlsError> {
         let verifier = Verifier {
             trust: Arc::clone(&self.trust),
             expected: Some(to.clone()),
@@ -147,7 +173,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.alpn_protocols = vec![purpose.protocol().to_vec()];
         client.resumption = rustls::client::Resumption::disabled();
         client.enable_sni = false;
         Ok(Arc::new(client))

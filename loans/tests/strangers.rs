@@ -13,7 +13,7 @@ use headgate_harness::{Node, NodeOptions, TenantSpec, eventually};
 use headgate_loans::certs::{self, Files};
 use headgate_loans::identity::Identity;
 use headgate_loans::refused::{Reason, Refusals};
-use headgate_loans::tls::{Tls, TlsFiles};
+use headgate_loans::tls::{Purpose, Tls, TlsFiles};
 use headgate_loans::wire::{Body, Frame, WireAmount, WireAsk, WireHeld, WireNode, WireRenew, WireSummary};
 use headgate_quota::loan::District;
 use hyper_util::rt::TokioIo;
@@ -76,7 +76,8 @@ impl Scene {
         });
         let files = TlsFiles { authorities: BTreeMap::from(authorities), ..files };
         let tls = Tls::load(&files, claims, Arc::new(Refusals::default())).unwrap();
-        let tls = TlsConnector::from(tls.client(&Identity::new("north", "node").unwrap()).unwrap());
+        let tls =
+            TlsConnector::from(tls.client(&Identity::new("north", "node").unwrap(), Purpose::Loans).unwrap());
         let address = self.address.clone();
         let connector = tower::service_fn(move |_: Uri| {
             let (address, tls) = (address.clone(), tls.clone());

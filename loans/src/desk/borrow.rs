@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use headgate_quota::Bytes;
 use headgate_quota::loan::{Amount, Borrower, Loan, Place, borrower};
+use headgate_quota::units::Share;
 
 use super::Desk;
 
@@ -36,9 +37,15 @@ impl Desk {
             return;
         }
         let mut changed = Vec::new();
+        let placed = self.ground.placed();
         for (index, client) in self.holdings.clients.iter().enumerate() {
             let memory = self.holdings.client_memory.get(index).copied().unwrap_or(Bytes::ZERO);
-            let amount = Amount { sm: self.demands.unmet(&client.tenant), memory };
+            let mut sm = self.demands.unmet(&client.tenant);
+            if placed.contains(&client.tenant) {
+                // How much a device elsewhere would be used is not seen before there is one.
+                sm = sm.max(client.borrowing_limit.map_or(Share::WHOLE, |limit| limit.sm));
+            }
+            let amount = Amount { sm, memory };
             if self.wants.insert(client.tenant.clone(), amount) != Some(amount) {
                 changed.push(borrower::Want { tenant: client.tenant.clone(), amount });
             }
@@ -63,8 +70,10 @@ impl Desk {
                     }
                     borrower::Output::Drop(loan) => self.allowances.drop(by, &loan).is_ok(),
                     borrower::Output::Drain(loan) => {
-                        // Whoever forwards calls sees the shortened allowance; nothing else runs under a loan here.
-                        inputs.push_back(borrower::Input::Drained(loan));
+                        // If something runs under it, the node says when it has ended.
+                        if !self.ground.drain(&loan) {
+                            inputs.push_back(borrower::Input::Drained(loan));
+                        }
                         true
                     }
                     borrower::Output::Send { to, message } => {

@@ -27,14 +27,16 @@ use headgate_quota::loan::{
     LoanId, Node, Place, Record, Tenant, borrower, lender,
 };
 use headgate_quota::units::Micros;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_rustls::client::TlsStream;
 
 use crate::audit::{Audit, AuditError};
 use crate::demand::{Demands, DeviceLook};
 use crate::limits::{
     AUDIT_SYNC_PERIOD, CLAIM_PAUSE, DECISIONS_MAX, INBOX_MAX, LOOK, LOOK_CLOSELY, SLEEP_MAX,
 };
-use crate::peer::{Heard, Peers};
+use crate::peer::{Heard, Peers, Session};
 use crate::refused::Refusals;
 use crate::settings::{Holdings, Settings, StoreChoice};
 use crate::store::{Embedded, LoanStore, Nats, StoreError};
@@ -99,6 +101,16 @@ pub trait Ground: Send + Sync + std::fmt::Debug {
     /// A peer told of an incident, or that it was ended. The node keeps them, this district's too, and says what
     /// there is now by [`Input::Incidents`].
     fn heard(&self, incident: Incident, ended: bool);
+
+    /// Tenants with programs that use, or wait for, a device of another node. They want all they may borrow.
+    fn placed(&self) -> Vec<Tenant> {
+        Vec::new()
+    }
+
+    /// Has whatever runs under a loan finish. Whether anything does; then [`Input::Drained`] says when it has ended.
+    fn drain(&self, _loan: &LoanId) -> bool {
+        false
+    }
 }
 
 /// What comes to the desk.
@@ -116,6 +128,10 @@ pub enum Input {
     Answered(crate::identity::Identity, Option<WireSummary>, Duration),
     /// These are the incidents there are now.
     Incidents(Incidents),
+    /// Nothing runs under a loan any more that was to be drained.
+    Drained(LoanId),
+    /// Somebody wants to reach a node.
+    Find(Node, oneshot::Sender<Option<(crate::identity::Identity, String)>>),
     /// Somebody asks how things stand.
     Show(oneshot::Sender<Box<DeskView>>),
 }
@@ -150,9 +166,29 @@ pub enum DeskError {
 pub struct DeskHandle {
     inputs: mpsc::Sender<Input>,
     refusals: Arc<Refusals>,
+    peers: Option<Peers>,
 }
 
 impl DeskHandle {
+    /// Opens a connection for a remote session to a node that is known.
+    ///
+    /// # Errors
+    /// When the node is unknown, cannot be reached in time, or another answers.
+    pub async fn dial(&self, to: &Node) -> std::io::Result<TlsStream<TcpStream>> {
+        let (reply, answer) = oneshot::channel();
+        let known = if self.give(Input::Find(to.clone(), reply)).await { answer.await.ok() } else { None };
+        let unknown = || std::io::Error::other(format!("nobody knows where {to} is"));
+        let (identity, address) = known.flatten().ok_or_else(unknown)?;
+        let peers = self.peers.as_ref().ok_or_else(unknown)?;
+        peers.dial(&identity, &address).await
+    }
+
+    /// Remote sessions that peers open, for the first who asks.
+    #[must_use]
+    pub fn sessions(&self) -> Option<mpsc::Receiver<Session>> {
+        self.peers.as_ref()?.sessions()
+    }
+
     /// Gives it something. `false` if the desk is closed.
     pub async fn give(&self, input: Input) -> bool {
         self.inputs.send(input).await.is_ok()
@@ -257,7 +293,8 @@ impl Desk {
             });
             peers = Some(Peers::new(tls, start, heard, Arc::clone(&refusals)));
         }
-        let handle = DeskHandle { inputs: inputs.clone(), refusals: Arc::clone(&refusals) };
+        let handle =
+            DeskHandle { inputs: inputs.clone(), refusals: Arc::clone(&refusals), peers: peers.clone() };
         let now = ground.now();
         let desk = Self {
             directory: Directory::new(settings.own.clone()),
@@ -378,6 +415,11 @@ impl Desk {
             Input::Claimed(incarnation, found) => self.claimed(incarnation, found),
             Input::Answered(from, summary, took) => self.answered(&from, summary, took).await,
             Input::Incidents(incidents) => self.incidents(incidents).await,
+            Input::Drained(loan) => self.borrow(borrower::Input::Drained(loan)),
+            Input::Find(node, reply) => {
+                // Whoever asked may have given up.
+                let _unheard = reply.send(self.directory.address(&node));
+            }
             Input::Show(reply) => {
                 // Whoever asked may have given up.
                 let _unheard = reply.send(Box::new(self.view()));

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -19,7 +20,8 @@ use crate::limits::{
     DIAL_WAIT, FRAME_BYTES_MAX, KEEPALIVE_PERIOD, KEEPALIVE_WAIT, LINKS_MAX, OUTBOX_MAX, REDIAL_PAUSE,
     SUMMARY_BYTES_MAX,
 };
-use crate::refused::Reason;
+use crate::refused::{Reason, Refusals};
+use crate::tls::Purpose;
 use crate::wire::{Frame, WireSummary};
 
 /// The channel to a node: one connection, dialled when it is first used, and again after it broke.
@@ -34,7 +36,7 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
         shared.refusals.count(Reason::Crowded, &to.to_string());
         return None;
     }
-    let tls = match shared.tls.client(to) {
+    let tls = match shared.tls.client(to, Purpose::Loans) {
         Ok(tls) => TlsConnector::from(tls),
         Err(error) => {
             tracing::error!(peer = %to, %error, "cannot dial");
@@ -44,22 +46,7 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
     let (target, who, refusals) = (address.to_owned(), to.to_string(), Arc::clone(&shared.refusals));
     let connector = tower::service_fn(move |_: Uri| {
         let (target, tls, who, refusals) = (target.clone(), tls.clone(), who.clone(), Arc::clone(&refusals));
-        async move {
-            let dial = async {
-                let stream = TcpStream::connect(&target).await?;
-                stream.set_nodelay(true)?;
-                // Not sent, and not looked at: the certificate says who answers.
-                let name = ServerName::try_from("headgate.internal").map_err(io::Error::other)?;
-                let connected = tls.connect(name, stream).await;
-                if let Err(error) = &connected
-                    && super::service::is_uncounted(error)
-                {
-                    refusals.count(Reason::Handshake, &who);
-                }
-                connected.map(TokioIo::new)
-            };
-            tokio::time::timeout(DIAL_WAIT, dial).await.map_err(io::Error::other)?
-        }
+        async move { connect(tls, &target, &who, &refusals).await.map(TokioIo::new) }
     });
     let channel = Endpoint::from_static("http://peer")
         .connect_timeout(DIAL_WAIT)
@@ -69,6 +56,34 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
         .connect_with_connector_lazy(connector);
     channels.insert(to.node().clone(), (address.to_owned(), channel.clone()));
     Some(channel)
+}
+
+/// A connection of its own to a node, for one remote session.
+pub(super) async fn dial(shared: &Shared, to: &Identity, address: &str) -> io::Result<TlsStream<TcpStream>> {
+    let tls = shared.tls.client(to, Purpose::Session).map_err(io::Error::other)?;
+    connect(TlsConnector::from(tls), address, &to.to_string(), &shared.refusals).await
+}
+
+async fn connect(
+    tls: TlsConnector,
+    target: &str,
+    who: &str,
+    refusals: &Refusals,
+) -> io::Result<TlsStream<TcpStream>> {
+    let dial = async {
+        let stream = TcpStream::connect(target).await?;
+        stream.set_nodelay(true)?;
+        // Not sent, and not looked at: the certificate says who answers.
+        let name = ServerName::try_from("headgate.internal").map_err(io::Error::other)?;
+        let connected = tls.connect(name, stream).await;
+        if let Err(error) = &connected
+            && super::service::is_uncounted(error)
+        {
+            refusals.count(Reason::Handshake, who);
+        }
+        connected
+    };
+    tokio::time::timeout(DIAL_WAIT, dial).await.map_err(io::Error::other)?
 }
 
 /// Asks for a summary.

@@ -12,6 +12,9 @@
 //! can still borrow. Every message carries the start of its sender's daemon and a count: what is not greater than
 //! the last of its kind is a repetition or was overtaken, and is refused. Nothing is queued for a peer that cannot
 //! be reached: the protocol repeats what matters.
+//!
+//! Remote sessions come to the same port over connections of their own, told apart inside the handshake. Whoever
+//! carries them ([`Peers::dial`], [`Peers::sessions`]) finds the other end's identity settled.
 
 mod link;
 mod service;
@@ -23,14 +26,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headgate_quota::loan::{Node, ToBorrower, ToLender};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 
 use crate::identity::Identity;
-use crate::limits::{LINKS_MAX, OUTBOX_MAX};
+use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX};
 use crate::refused::{Reason, Refusals};
 use crate::tls::Tls;
 use crate::wire::{Body, Frame, Said, WireSummary};
+
+pub use service::Session;
 
 /// What peers said.
 #[derive(Debug)]
@@ -100,6 +107,8 @@ struct Shared {
     start: u64,
     sent: AtomicU64,
     heard: mpsc::Sender<Heard>,
+    sessions: mpsc::Sender<Session>,
+    arrivals: Mutex<Option<mpsc::Receiver<Session>>>,
     refusals: Arc<Refusals>,
     order: Mutex<Order>,
     /// Streams that borrowers opened: the way back to them.
@@ -168,11 +177,14 @@ impl Peers {
     /// Peers that are heard on `heard`. `start` must be greater than that of any earlier start of this daemon.
     #[must_use]
     pub fn new(tls: Tls, start: u64, heard: mpsc::Sender<Heard>, refusals: Arc<Refusals>) -> Self {
+        let (sessions, arrivals) = mpsc::channel(SESSIONS_WAITING_MAX);
         Self(Arc::new(Shared {
             tls,
             start,
             sent: AtomicU64::new(0),
             heard,
+            sessions,
+            arrivals: Mutex::new(Some(arrivals)),
             refusals,
             order: Mutex::default(),
             back: Mutex::default(),
@@ -188,6 +200,20 @@ impl Peers {
         stop: impl Future<Output = ()> + Send + 'static,
     ) {
         service::serve(Arc::clone(&self.0), listener, stop).await;
+    }
+
+    /// Remote sessions that peers open, for the first who asks. While nobody takes them they are refused.
+    #[must_use]
+    pub fn sessions(&self) -> Option<mpsc::Receiver<Session>> {
+        locked(&self.0.arrivals).take()
+    }
+
+    /// Opens a connection for a remote session.
+    ///
+    /// # Errors
+    /// When the node cannot be reached in time, or is another one.
+    pub async fn dial(&self, to: &Identity, address: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        link::dial(&self.0, to, address).await
     }
 
     /// Tells a lender, at the address where its node is known to listen.

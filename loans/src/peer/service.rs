@@ -30,7 +30,7 @@ use crate::limits::{
     KEEPALIVE_PERIOD, KEEPALIVE_WAIT, OUTBOX_MAX, STREAMS_MAX, SUMMARY_BYTES_MAX, SUMMARY_WAIT,
 };
 use crate::refused::Reason;
-use crate::tls::identity_in;
+use crate::tls::{Purpose, identity_in};
 use crate::wire::{Frame, WireSummary};
 
 pub(super) const CONVERSE: &str = "/headgate.peer.v1.Peer/Converse";
@@ -47,6 +47,18 @@ pub(super) fn is_uncounted(error: &io::Error) -> bool {
 struct Known {
     stream: TlsStream<TcpStream>,
     who: Who,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A connection for a remote session, whose other end is known. It counts as a connection for as long as it lives.
+#[derive(Debug)]
+pub struct Session {
+    /// The connection.
+    pub stream: TlsStream<TcpStream>,
+    /// Who is at the other end, as its certificate says.
+    pub from: Identity,
+    /// Where it came from.
+    pub address: SocketAddr,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -158,6 +170,14 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, known: mpsc::Sender<
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     // The verifier has read it already, and would not have let through what names nobody.
                     let Some(Ok(identity)) = certificate.map(identity_in) else { return };
+                    if Purpose::of(stream.get_ref().1.alpn_protocol()) == Purpose::Session {
+                        let session = Session { stream, from: identity, address, _permit: permit };
+                        if let Err(refused) = shared.sessions.try_send(session) {
+                            let who = refused.into_inner().from;
+                            shared.refusals.count(Reason::Crowded, &who.to_string());
+                        }
+                        return;
+                    }
                     let arrived = Known { stream, who: Who { identity, address }, _permit: permit };
                     // The server may be shutting down.
                     let _gone = known.send(Ok(arrived)).await;

@@ -194,7 +194,7 @@ async fn another_node_behind_the_address_is_refused_by_who_dialled() {
 async fn who_speaks_no_tls_is_counted() {
     let city = City::new();
     let lender = end(&north(), &city.issue("north", &north(), wall()), 1).await;
-    let mut stream = tokio::net::TcpStream::connect(&lender.address).await.unwrap();
+    let mut stream = TcpStream::connect(&lender.address).await.unwrap();
     tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     refused(&lender.refusals, Reason::Handshake, 1).await;
 }

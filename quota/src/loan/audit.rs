@@ -17,7 +17,6 @@
 use core::fmt::{self, Write as _};
 
 use super::limits::AUDIT_LINE_BYTES_MAX;
-use super::record::Record;
 
 /// Thirty-two bytes that stand for a line.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -84,7 +83,12 @@ impl core::error::Error for Broken {}
 /// `at` is the time as text; anything in it that could end or split the line is replaced. A record longer
 /// than a line may be is cut off, marked with `...`.
 #[must_use]
-pub fn append(head: Head, at: &str, record: &Record, digest: impl Fn(&[u8]) -> Digest) -> (String, Head) {
+pub fn append(
+    head: Head,
+    at: &str,
+    record: &impl fmt::Display,
+    digest: impl Fn(&[u8]) -> Digest,
+) -> (String, Head) {
     let sequence = head.sequence + 1;
     let at: String = at.chars().take(64).map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
     let at = if at.is_empty() { "-" } else { &at };
