@@ -30,6 +30,7 @@ use crate::control::listener::Socket;
 use crate::identity::peer;
 use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_LINE_BYTES_MAX, ADMIN_WAIT, AUDIT_SPAN_MAX};
 use crate::node::State;
+use crate::remote::RemotePlace;
 use crate::run::{Input, Inputs, Question};
 
 /// A request.
@@ -148,6 +149,9 @@ pub struct Place {
     pub socket: PathBuf,
     /// The hook library the daemon is configured with, or found beside its own binary.
     pub hook: Option<PathBuf>,
+    /// What a program needs whose device is elsewhere.
+    #[serde(default)]
+    pub remote: Option<RemotePlace>,
 }
 
 fn done<T: Serialize>(content: T) -> serde_json::Result<String> {

@@ -8,8 +8,9 @@
 //!
 //! Read in this order: [`config`] (what the operator says), [`node`] (all state, and the one function that changes
 //! it), [`run`] (the loop around it), [`effects`] (carrying decisions out), [`control`] and [`identity`] (who says
-//! hello), [`segments`] and [`gate`] (shared memory), [`loans`] (other nodes), [`probes`] with [`newcode`] and
-//! [`enforcement`] (the kernel's side), [`view`] and [`page`] (what it looks like), [`cli`].
+//! hello), [`segments`] and [`gate`] (shared memory), [`loans`] (other nodes), [`remote`] (sessions
+//! between them), [`probes`] with [`newcode`] and [`enforcement`] (the kernel's side), [`view`] and [`page`] (what
+//! it looks like), [`cli`].
 
 pub mod limits;
 pub mod clock;
@@ -25,6 +26,7 @@ pub mod probes;
 pub mod enforcement;
 pub mod effects;
 pub mod loans;
+pub mod remote;
 pub mod view;
 pub mod page;
 pub mod control;

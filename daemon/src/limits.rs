@@ -123,3 +123,26 @@ pub const ADDRESS_BYTES_MAX: usize = 260;
 pub const FILES_KNOWN_MAX: usize = 65_536;
 /// Mappings of code looked at in one batch; the rest is found by the next round over the tenants' processes.
 pub const MAPPINGS_MAX: usize = 1_024;
+
+/// Remote sessions that begin here, and as many that are hosted here: each is a process somewhere.
+pub const SESSIONS_MAX: usize = 256;
+/// Sessions of one tenant, those that wait for a loan included.
+pub const SESSIONS_PER_TENANT_MAX: usize = 32;
+/// Bytes a session's connection is read in: what TLS and the kernel hand over at once, several times.
+pub const SESSION_READ_BYTES: usize = 256 << 10;
+/// How often two daemons compare what a session carried.
+pub const SESSION_WINDOW: Duration = Duration::from_secs(10);
+/// How long a program waits for a loan. Shorter than its patience for an answer, so that it hears why there is none.
+pub const SESSION_LOAN_WAIT: Duration = Duration::from_secs(20);
+/// How long a session without a connection is remembered: as long as its program tries, and a dial more.
+pub const SESSION_RESUME_WAIT: Duration = Duration::from_secs(35);
+/// How long whoever leaves is heard out.
+pub const SESSION_FAREWELL_WAIT: Duration = Duration::from_secs(2);
+/// Seconds without a sign of life, and probes in them, after which a session's connection counts as broken.
+pub const SESSION_SILENCE_S: u32 = 2;
+
+const _: () = assert!(
+    SESSION_LOAN_WAIT.as_secs()
+        < headgate_remote::limits::HELLO_WITHIN.as_secs() + headgate_remote::limits::RESUME_WITHIN.as_secs()
+);
+const _: () = assert!(headgate_remote::limits::RESUME_WITHIN.as_secs() < SESSION_RESUME_WAIT.as_secs());

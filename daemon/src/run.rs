@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{self, EventsDocument, Place, StartEvent};
 use crate::clock;
-use crate::config::model::DeviceUuid;
+use crate::config::model::{DeviceUuid, Tenant};
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::control::listener::{Doors, ListenError, Socket};
@@ -36,9 +36,11 @@ use crate::limits::{
     SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
 use crate::loans::{self, Floor, Loans};
+use crate::node::identify::identify;
 use crate::node::{self, DeviceFacts, Event, Peer, Process, RequestId, Resident, State};
 use crate::page::{self, Keys};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
+use crate::remote::{self, Remote, RemoteError};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
 use crate::telemetry::LogLimit;
@@ -77,6 +79,13 @@ pub enum Question {
     Snapshot(oneshot::Sender<(Snapshot, Keys)>),
     /// The way to the desk, where there is one.
     Desk(oneshot::Sender<Option<DeskHandle>>),
+    /// Whose a process is.
+    Who {
+        /// What the kernel says about it.
+        peer: Peer,
+        /// Where to answer.
+        reply: oneshot::Sender<Result<Arc<Tenant>, String>>,
+    },
     /// Why the node is not ready.
     Unready(oneshot::Sender<Vec<String>>),
     /// To watch the GPU driver's ioctls for a while.
@@ -125,6 +134,9 @@ pub enum RunError {
     /// Loans cannot be run as they are configured.
     #[error("loans: {0}")]
     Loans(#[from] headgate_loans::desk::DeskError),
+    /// Remote sessions cannot be carried.
+    #[error("remote sessions: {0}")]
+    Remote(#[from] RemoteError),
     /// The HTTP address cannot be bound.
     #[error("http address {address}: {source}; change spec.http.listen, or free the port")]
     Http {
@@ -159,6 +171,7 @@ struct Daemon {
     hook: Option<PathBuf>,
     trees: Trees,
     loans: Loans,
+    remote: Option<Remote>,
 }
 
 /// Runs until SIGTERM, SIGINT or `stop`.
@@ -205,6 +218,7 @@ pub async fn run(
         hook,
         trees: Trees::default(),
         loans: Loans::default(),
+        remote: None,
     };
     let mut signals = Signals::new().map_err(kernel("signal handling"))?;
     daemon.take(Event::Configured { config: Arc::clone(&config), hash, at: clock::wall() });
@@ -232,8 +246,7 @@ pub async fn run(
         daemon.take(Event::LedgerFound { tenant: found.tenant, seats: found.seats });
     }
     daemon.hands.adoption_done(&daemon.state)?;
-    daemon.loans = Loans::open(&config, &floor).await?;
-    daemon.loans.tell(&daemon.state);
+    daemon.reach_out(&config, floor, &inputs).await?;
     let end_http = daemon.listen(&config, &inputs, &logs, witness.clone()).await?;
     tracing::info!(
         node = %config.node, tenants = config.tenants.len(), control = %config.sockets.control.display(),
@@ -249,6 +262,26 @@ pub async fn run(
 }
 
 impl Daemon {
+    /// Opens what is between this node and others.
+    async fn reach_out(
+        &mut self,
+        config: &Arc<Config>,
+        floor: Arc<Floor>,
+        inputs: &Inputs,
+    ) -> Result<(), RunError> {
+        self.loans = Loans::open(config, &floor).await?;
+        self.loans.tell(&self.state);
+        self.remote = Some(Remote::open(remote::Setup {
+            config: Arc::clone(config),
+            floor,
+            desk: self.loans.handle(),
+            inputs: inputs.clone(),
+            trees: Arc::clone(&self.trees),
+            hook: self.hook.clone(),
+        })?);
+        Ok(())
+    }
+
     /// Opens the sockets. Dropping what comes back, or sending on it, ends the HTTP endpoint.
     async fn listen(
         &mut self,
@@ -373,6 +406,13 @@ impl Daemon {
             Question::Desk(reply) => {
                 let _unheard = reply.send(self.loans.handle());
             }
+            Question::Who { peer, reply } => {
+                let who = identify(&self.state, &peer).and_then(|(slot, _)| {
+                    let tenant = self.state.tenant(slot).map(|tenant| Arc::clone(&tenant.policy));
+                    tenant.ok_or_else(|| "its tenant has just been removed".to_owned())
+                });
+                let _unheard = reply.send(who);
+            }
             Question::Unready(reply) => {
                 let _unheard = reply.send(self.view("").unready());
             }
@@ -390,6 +430,7 @@ impl Daemon {
                 let (placed, outcome) = oneshot::channel();
                 let request = self.hands.ask(placed);
                 let (socket, hook) = (self.started_with.sockets.control.clone(), self.hook.clone());
+                let remote = self.remote.as_ref().map(Remote::place);
                 self.tasks.spawn(async move {
                     let outcome =
                         outcome.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned()));
@@ -400,6 +441,7 @@ impl Daemon {
                         note: placed.note,
                         socket,
                         hook,
+                        remote,
                     }));
                 });
                 self.take(Event::Place { request, caller, tenant });
@@ -491,6 +533,8 @@ impl Daemon {
     async fn shut_down(mut self, stop: &watch::Sender<bool>, probes: std::thread::JoinHandle<()>) {
         tracing::info!("shutting down: gates open, running programs keep their memory");
         stop.send_replace(true);
+        // Sessions of other nodes end with the loans they stand on.
+        self.remote = None;
         // Before gates open for good: what is lent is in the ledger, and a later start takes it up.
         if timeout(SHUTDOWN_WAIT, self.loans.close()).await.is_err() {
             tracing::warn!("the loans' store or audit log is slow; leaving it to that");

@@ -38,11 +38,37 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
     let own = args.hook.clone().or_else(hook_beside_binary);
     let place: Place = client::ask(&socket, &Request::Place { tenant: args.tenant.clone() })
         .map_err(|error| error.to_string())?;
-    let preload = preload(own.or_else(|| place.hook.clone()))?;
     let mut command = Command::new(program);
-    command.args(arguments).env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
+    command.args(arguments);
+    if args.remote {
+        far(&mut command, &place, args.lender.as_deref())?;
+    } else {
+        let preload = preload(own.or_else(|| place.hook.clone()))?;
+        command.env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
+    }
     note(&place);
     Ok(command)
+}
+
+/// Puts the client in the place of the driver. The hook stands in front of the worker, where the device is.
+fn far(command: &mut Command, place: &Place, lender: Option<&str>) -> Result<(), String> {
+    let remote = place.remote.as_ref().ok_or("the daemon carries no remote sessions; is it an older one?")?;
+    let libraries = remote.libraries.as_ref().ok_or(
+        "the daemon found no libheadgate_remote.so beside its binary; install it there or in ../lib/headgate",
+    )?;
+    let mut path = libraries.clone().into_os_string();
+    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH").filter(|before| !before.is_empty()) {
+        path.push(":");
+        path.push(before);
+    }
+    let mut address = OsString::from("daemon:");
+    if let Some(lender) = lender {
+        address.push(lender);
+        address.push("@");
+    }
+    address.push(&remote.socket);
+    command.env("LD_LIBRARY_PATH", path).env("HEADGATE_REMOTE", address);
+    Ok(())
 }
 
 /// The hook in front of whatever is preloaded already.

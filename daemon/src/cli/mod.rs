@@ -85,6 +85,12 @@ struct RunArgs {
     /// The tenant.
     #[arg(long, value_name = "NAME")]
     tenant: String,
+    /// Use a borrowed device of another node instead of this node's own.
+    #[arg(long)]
+    remote: bool,
+    /// The district that shall lend it; this node's own for its own device, without the network.
+    #[arg(long, value_name = "DISTRICT", requires = "remote")]
+    lender: Option<String>,
     #[command(flatten)]
     socket: SocketArgs,
     /// The hook library; otherwise the one the daemon names, or the one beside this binary.

@@ -77,6 +77,16 @@ pub struct Sockets {
     pub control: PathBuf,
     /// Where the command line asks.
     pub admin: PathBuf,
+    /// Where programs ask for a device of another node; `None` is beside the control socket.
+    pub remote: Option<PathBuf>,
+}
+
+impl Sockets {
+    /// Where programs ask for a device of another node.
+    #[must_use]
+    pub fn remote(&self) -> PathBuf {
+        self.remote.clone().unwrap_or_else(|| self.control.with_file_name("remote.sock"))
+    }
 }
 
 /// How processes are told apart.

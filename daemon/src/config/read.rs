@@ -95,6 +95,7 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         sockets: sockets.unwrap_or_else(|| Sockets {
             control: defaults::CONTROL_SOCKET.into(),
             admin: defaults::ADMIN_SOCKET.into(),
+            remote: None,
         }),
         http_listen: http.unwrap_or_else(|| defaults::HTTP_LISTEN.parse().ok()),
         state_dir: state_dir.unwrap_or_else(|| defaults::STATE_DIR.into()),
@@ -117,16 +118,22 @@ fn sockets(node: &Node, report: &mut Report) -> Option<Sockets> {
     let mut fields = Fields::of(node, "spec.sockets", report)?;
     let control_node = fields.optional("control");
     let admin_node = fields.optional("admin");
+    let remote_node = fields.optional("remote");
     fields.finish(report);
     let control = control_node.and_then(|node| socket(node, "control", report));
     let admin = admin_node.and_then(|node| socket(node, "admin", report));
     let sockets = Sockets {
         control: control.unwrap_or_else(|| defaults::CONTROL_SOCKET.into()),
         admin: admin.unwrap_or_else(|| defaults::ADMIN_SOCKET.into()),
+        remote: remote_node.and_then(|node| socket(node, "remote", report)),
     };
     if sockets.control == sockets.admin {
         let text = "the control and the admin socket have the same path; give each its own".to_owned();
         report.push(Problem { place: admin_node.or(control_node).unwrap_or(node).place, text });
+    }
+    if [&sockets.control, &sockets.admin].contains(&&sockets.remote()) {
+        let text = "the socket for remote sessions has another socket's path; give it its own".to_owned();
+        report.push(Problem { place: remote_node.unwrap_or(node).place, text });
     }
     Some(sockets)
 }

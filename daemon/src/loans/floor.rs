@@ -8,12 +8,13 @@ use futures_util::future::BoxFuture;
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_loans::demand::{DeviceLook, GuestLook, TenantLook};
 use headgate_loans::desk::{DeviceLimits, Ground, GuestTerms};
-use headgate_quota::loan::{Allowance, Device, District, Guest, Incident, Tenant as LoanTenant};
+use headgate_quota::loan::{Allowance, Device, District, Guest, Incident, LoanId, Tenant as LoanTenant};
 use headgate_quota::units::{Bytes, Micros};
 use headgate_quota::{Class, Ppm};
 use tokio::sync::oneshot;
 
 use super::settings;
+use super::uses::Uses;
 use crate::clock;
 use crate::config::model::{DeviceUuid, Name};
 use crate::node::{DeviceLoans, Event, GuestLimits, State, TenantSlot};
@@ -48,6 +49,7 @@ pub struct Floor {
     shown: Mutex<Arc<Shown>>,
     allowed: Mutex<Vec<Allowance>>,
     guests: Mutex<BTreeMap<Device, Vec<GuestTerms>>>,
+    uses: Arc<Uses>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,7 +61,13 @@ impl Floor {
     /// A floor with nobody on it.
     #[must_use]
     pub fn new(inputs: Inputs) -> Self {
-        Self { inputs, shown: Mutex::default(), allowed: Mutex::default(), guests: Mutex::default() }
+        Self {
+            inputs,
+            shown: Mutex::default(),
+            allowed: Mutex::default(),
+            guests: Mutex::default(),
+            uses: Arc::default(),
+        }
     }
 
     /// Shows who stands where now.
@@ -87,6 +95,12 @@ impl Floor {
     #[must_use]
     pub fn allowed(&self) -> Vec<Allowance> {
         locked(&self.allowed).clone()
+    }
+
+    /// What remote sessions stand on.
+    #[must_use]
+    pub fn uses(&self) -> &Arc<Uses> {
+        &self.uses
     }
 
     /// Guests on this node's devices, with their terms.
@@ -157,6 +171,15 @@ impl Ground for Floor {
 
     fn allow(&self, allowances: Vec<Allowance>) {
         *locked(&self.allowed) = allowances;
+        self.uses.changed();
+    }
+
+    fn placed(&self) -> Vec<LoanTenant> {
+        self.uses.placed()
+    }
+
+    fn drain(&self, loan: &LoanId) -> bool {
+        self.uses.drain(loan)
     }
 
     fn heard(&self, incident: Incident, ended: bool) {

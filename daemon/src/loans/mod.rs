@@ -6,9 +6,10 @@
 //! ```
 //!
 //! The desk decides nothing about the node: limits enter as events and are carried out like any other. What may be
-//! placed on other nodes ([`Floor::allowed`]) and the guests' terms ([`Floor::guests`]) are what whoever forwards
-//! calls between nodes builds on.
+//! placed on other nodes ([`Floor::allowed`]), the guests' terms ([`Floor::guests`]) and who stands on which loan
+//! ([`Uses`]) are what remote sessions ([`crate::remote`]) build on.
 
+mod uses;
 mod floor;
 mod settings;
 
@@ -24,6 +25,7 @@ use crate::config::Config;
 use crate::node::State;
 
 pub use floor::Floor;
+pub use uses::{Uses, Using, Wanting};
 
 /// A running desk, or none.
 #[derive(Debug, Default)]

@@ -60,7 +60,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "headgate",
-        own: &["headgate-quota", "headgate-abi", "headgate-ebpf", "headgate-exporter", "headgate-loans"],
+        own: &[
+            "headgate-quota",
+            "headgate-abi",
+            "headgate-ebpf",
+            "headgate-exporter",
+            "headgate-loans",
+            "headgate-remote",
+        ],
         outside: Any,
     },
     // The simulated GPU shares the contract and nothing else, so that it cannot share the hook's mistakes.

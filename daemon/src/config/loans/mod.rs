@@ -92,4 +92,15 @@ pub struct Borrow {
     pub memory: headgate_quota::Bytes,
     /// What it sends there.
     pub data: DataClass,
+    /// How much its sessions may send to another district; `None` for as much as they like.
+    pub budget: Option<ByteBudget>,
+}
+
+/// Bytes that are granted anew in each period. What is left of one lapses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ByteBudget {
+    /// How many, everything on the wire included.
+    pub bytes: headgate_quota::Bytes,
+    /// How often.
+    pub every: Duration,
 }

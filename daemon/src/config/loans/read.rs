@@ -10,7 +10,7 @@ use headgate_loans::identity::Identity;
 use headgate_quota::loan::{Amount, Borrowing, DataClass, Lending, Terms};
 use headgate_quota::units::{Bytes, Micros, Share};
 
-use super::{Borrow, Loans, NatsStore, PeerNode, Peers, Store};
+use super::{Borrow, ByteBudget, Loans, NatsStore, PeerNode, Peers, Store};
 use crate::config::enforcement::read::span;
 use crate::config::fields::{Fields, shown};
 use crate::config::model::{Name, Tenant, memory_text};
@@ -18,7 +18,8 @@ use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
 use crate::limits::{
-    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
+    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, REFILL_PERIOD_MIN, STORE_URLS_MAX, SUMMARY_EVERY_MAX,
+    SUMMARY_EVERY_MIN,
 };
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
@@ -317,6 +318,7 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
     let total = fields.optional("memoryTotal").and_then(|node| size(node, "memoryTotal", report));
     let words = DataClass::ALL.map(|class| (class.word(), class));
     let data = fields.optional("data").and_then(|node| one_of(node, "data", &words, report));
+    let budget = fields.optional("budget").and_then(|node| byte_budget(node, report));
     fields.finish(report);
     let memory = memory.unwrap_or(Bytes::ZERO);
     if total.is_some_and(|total| total < memory) {
@@ -327,7 +329,22 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
         problem(node, text, report);
     }
     let limit = Amount { sm: sm?.into(), memory: total.unwrap_or(memory) };
-    Some(Borrow { limit, memory, data: data.unwrap_or_default() })
+    Some(Borrow { limit, memory, data: data.unwrap_or_default(), budget })
+}
+
+fn byte_budget(node: &Node, report: &mut Report) -> Option<ByteBudget> {
+    let mut fields = Fields::of(node, "borrow.budget", report)?;
+    let bytes = fields.required("bytes", report).and_then(|node| size(node, "bytes", report));
+    let every_node = fields.required("every", report);
+    fields.finish(report);
+    let every = every_node.and_then(|node| span(node, "every", report));
+    if let (Some(every), Some(node)) = (every, every_node)
+        && every < REFILL_PERIOD_MIN
+    {
+        let text = format!("a budget cannot be granted more often than every {REFILL_PERIOD_MIN:?}");
+        problem(node, text, report);
+    }
+    Some(ByteBudget { bytes: bytes?, every: every? })
 }
 
 fn amount(node: &Node, what: &'static str, report: &mut Report) -> Option<Amount> {

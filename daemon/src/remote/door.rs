@@ -1,0 +1,357 @@
+//! The borrower's side: programs of this node's tenants that want a device somewhere else.
+//!
+//! ```text
+//! connect --> who is it (kernel) --> which loan (waits for one) --> dial the lender --> claim, and carry
+//!                  |                                                      ^
+//!                  '-- this node's own device: a worker of its own        '-- after a break, the same session again
+//! ```
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::Ordering::Acquire;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use headgate_ebpf::RuleMode;
+use headgate_quota::loan::{Allowance, DataClass, LoanId, Tenant as LoanTenant};
+use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
+use headgate_remote::wire::{Claim, Wish};
+use tokio::io::{AsyncReadExt as _, split};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Node;
+use super::book::About;
+use super::budget::Grant;
+use super::carry::{End, Lane, Owner, Role, Session};
+use super::frames::{Frames, say};
+use super::worker::Worker;
+use crate::clock;
+use crate::config::model::Tenant;
+use crate::control::listener::Socket;
+use crate::identity::peer;
+use crate::limits::{
+    HELLO_WAIT, SESSION_FAREWELL_WAIT, SESSION_LOAN_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX,
+    SESSIONS_PER_TENANT_MAX,
+};
+use crate::loans::{Using, Wanting};
+
+/// Sessions that began here, by their name.
+#[derive(Debug, Default)]
+pub(super) struct Table(Mutex<HashMap<u64, Arc<Away>>>);
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Away>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session whose device is elsewhere.
+#[derive(Debug)]
+struct Away {
+    tenant: String,
+    allowance: Allowance,
+    session: Session,
+    grants: Vec<Grant>,
+    node: std::sync::Weak<Node>,
+    /// Counts connections, so that a session that was taken up again is not forgotten.
+    connections: Mutex<u64>,
+    _wanting: Wanting,
+    _using: Using,
+}
+
+/// Accepts for as long as the task lives.
+pub(super) async fn listen(node: Arc<Node>, socket: Socket) {
+    loop {
+        let stream = match socket.listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept programs that want a device elsewhere");
+                sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let node = Arc::clone(&node);
+        tokio::spawn(async move {
+            if let Err(why) = visit(&node, stream).await {
+                tracing::info!(why, "a program got no device elsewhere");
+            }
+        });
+    }
+}
+
+async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), String> {
+    let known = match timeout(HELLO_WAIT, introduce(node, &mut stream)).await {
+        Ok(known) => known,
+        Err(_) => Err(format!("nothing was asked for within {} ms", HELLO_WAIT.as_millis())),
+    };
+    let (tenant, wish) = match known {
+        Ok(known) => known,
+        Err(why) => return refuse(stream, why).await,
+    };
+    if wish.lender == node.district() {
+        return at_home(node, &tenant, stream).await;
+    }
+    let (reader, to_near) = stream.into_split();
+    let mut near = Frames::new(reader);
+    let away = match timeout(HELLO_WAIT, greeting(&mut near)).await {
+        Ok(Ok(hello)) => find(node, &tenant, &wish, hello.ticket).await,
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("no greeting within {} ms", HELLO_WAIT.as_millis())),
+    };
+    let away = match away {
+        Ok(away) => away,
+        Err(why) => {
+            let stream = near.into_inner().reunite(to_near);
+            return refuse(stream.map_err(|error| error.to_string())?, why).await;
+        }
+    };
+    let to = &away.allowance.place.node;
+    let Some(desk) = &node.setup.desk else { return Err("this node has no loans".to_owned()) };
+    // What cannot be reached now may be in a moment: the program comes again, for as long as sessions are kept.
+    let mut far = desk.dial(to).await.map_err(|error| format!("{to}: {error}"))?;
+    super::watch_over(far.get_ref().0);
+    let claim = Claim {
+        loan: away.allowance.loan.to_string(),
+        tenant: away.tenant.clone(),
+        device: away.allowance.place.device.to_string(),
+    };
+    say(&mut far, Kind::Call, &claim.encode()).await.map_err(|error| format!("{to}: {error}"))?;
+    let connection = {
+        let mut connections = away.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        *connections += 1;
+        *connections
+    };
+    let (reader, to_far) = split(far);
+    let lane = Lane { near, to_near, far: Frames::new(reader), to_far };
+    let end = lane.carry(&away.session, &node.book, &AwayOwner(&away)).await;
+    settle(node, away, connection, &end);
+    Ok(())
+}
+
+/// Who it is, and what it wants. Only the call is read: the greeting behind it is not for this daemon.
+async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>, Wish), String> {
+    let held = peer::hold(stream.as_fd()).map_err(|error| error.to_string())?;
+    let facts = peer::facts(&held, node.setup.trees.load(Acquire)).map_err(|error| error.to_string())?;
+    let mut head = [0; HEADER_BYTES];
+    stream.read_exact(&mut head).await.map_err(|error| error.to_string())?;
+    let header = Header::decode(&head).map_err(|error| error.to_string())?;
+    if header.kind != Kind::Call {
+        return Err("this is a daemon's socket; name it daemon:PATH".to_owned());
+    }
+    let mut payload = vec![0; header.bytes.min(crate::limits::SESSION_READ_BYTES)];
+    stream.read_exact(&mut payload).await.map_err(|error| error.to_string())?;
+    let wish = Wish::decode(&payload).map_err(|error| error.to_string())?;
+    let tenant = node.who(facts).await?;
+    Ok((tenant, wish))
+}
+
+async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Result<Hello, String> {
+    let arrived = near.arrive().await.map_err(|error| error.to_string())?;
+    let seen = near.seen(0).map_err(|error| error.to_string())?.filter(|_| arrived);
+    match seen {
+        Some(seen) if seen.header.kind == Kind::Hello => {
+            Hello::decode(seen.payload).map_err(|error| error.to_string())
+        }
+        _ => Err("the program does not greet".to_owned()),
+    }
+}
+
+async fn refuse(mut stream: UnixStream, why: String) -> Result<(), String> {
+    // Whoever is refused may be gone already.
+    let _gone = timeout(SESSION_FAREWELL_WAIT, say(&mut stream, Kind::Refused, why.as_bytes())).await;
+    Err(why)
+}
+
+/// A worker on this node, in the program's own tenant: daemon and lender are one, and nothing leaves the node.
+async fn at_home(node: &Arc<Node>, tenant: &Tenant, stream: UnixStream) -> Result<(), String> {
+    let kept = stream.into_std().and_then(|stream| {
+        stream.set_nonblocking(false)?;
+        Ok(OwnedFd::from(stream))
+    });
+    let stream = kept.map_err(|error| error.to_string())?;
+    let worker = Worker::start_on(node, tenant.name.as_str(), stream).map_err(|error| error.to_string())?;
+    // It ends with its program; until then it is this task's.
+    let why = worker.ended().await;
+    tracing::debug!(tenant = %tenant.name, why, "a session on this node's own device ended");
+    Ok(())
+}
+
+/// The session that is asked for: a new one under a loan, or one that goes on.
+async fn find(
+    node: &Arc<Node>,
+    tenant: &Arc<Tenant>,
+    wish: &Wish,
+    ticket: Ticket,
+) -> Result<Arc<Away>, String> {
+    if ticket.session != 0 {
+        let known = node.door.lock().get(&ticket.session).cloned();
+        let same =
+            |away: &Arc<Away>| away.tenant == tenant.name.as_str() && away.session.ticket() == Some(ticket);
+        return known.filter(same).ok_or_else(|| "this session is over".to_owned());
+    }
+    let own = LoanTenant::new(tenant.name.as_str())
+        .ok_or_else(|| format!("tenant `{}` cannot borrow: its name is too long for a loan", tenant.name))?;
+    let Some(borrow) = tenant.borrow else {
+        return Err(format!(
+            "tenant `{}` borrows nothing; give it `borrow`, or name this node's own district as the lender",
+            tenant.name
+        ));
+    };
+    let uses = node.setup.floor.uses();
+    if uses.wanting(&own) >= SESSIONS_PER_TENANT_MAX || node.door.lock().len() >= SESSIONS_MAX {
+        return Err(format!("tenant `{}` has as many sessions as it may have", tenant.name));
+    }
+    let wanting = uses.want(own.clone());
+    let (allowance, using) = loan(node, &own, wish).await?;
+    let district = allowance.place.district.as_str();
+    let leaves = district != node.district();
+    if leaves && !DataClass::may_leave_its_district(borrow.data) {
+        return Err(format!("raw data of tenant `{}` stays in its district", tenant.name));
+    }
+    let grants = grants(tenant, district, leaves)?;
+    let about = About {
+        loan: allowance.loan.to_string(),
+        guest: format!("{}/{}", node.district(), tenant.name),
+        place: format!(
+            "{district}/{}/{}",
+            allowance.place.node.as_str().split_once('.').map_or("", |(_, name)| name),
+            allowance.place.device
+        ),
+        data: borrow.data.word(),
+    };
+    Ok(Arc::new(Away {
+        tenant: tenant.name.to_string(),
+        allowance,
+        session: Session::new(Role::Borrower, about),
+        grants,
+        node: Arc::downgrade(node),
+        connections: Mutex::new(0),
+        _wanting: wanting,
+        _using: using,
+    }))
+}
+
+/// A loan for a tenant; waits for one to be granted.
+async fn loan(node: &Node, tenant: &LoanTenant, wish: &Wish) -> Result<(Allowance, Using), String> {
+    let uses = node.setup.floor.uses();
+    let mut changes = uses.changes();
+    let until = Instant::now() + SESSION_LOAN_WAIT;
+    loop {
+        changes.mark_unchanged();
+        let fits = |held: &Allowance| {
+            held.tenant == *tenant && (wish.lender.is_empty() || held.place.district.as_str() == wish.lender)
+        };
+        for held in node.setup.floor.allowed().into_iter().filter(fits) {
+            if let Some(using) = uses.under(held.loan.clone()) {
+                return Ok((held, using));
+            }
+        }
+        if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
+            return Err(format!(
+                "no loan for tenant `{tenant}` came within {} s; `headgate loans why {tenant}` says why",
+                SESSION_LOAN_WAIT.as_secs()
+            ));
+        }
+    }
+}
+
+/// What may leave for a district: the loan's budget, and where the kernel holds the tenant's own traffic, that one too.
+fn grants(tenant: &Tenant, district: &str, leaves: bool) -> Result<Vec<Grant>, String> {
+    let mut grants = Vec::new();
+    if !leaves {
+        return Ok(grants);
+    }
+    if let Some(budget) = tenant.borrow.and_then(|borrow| borrow.budget) {
+        grants.push(Grant { bytes: budget.bytes.0, every: budget.every });
+    }
+    if tenant.residency.mode == RuleMode::Enforce {
+        let budget = tenant.residency.budgets.iter().find(|budget| budget.district.as_str() == district);
+        let budget = budget.ok_or_else(|| {
+            format!("the residency of tenant `{}` has no budget for district {district}", tenant.name)
+        })?;
+        grants.push(Grant { bytes: budget.bytes.0, every: budget.every });
+    }
+    Ok(grants)
+}
+
+fn settle(node: &Arc<Node>, away: Arc<Away>, connection: u64, end: &End) {
+    if end.may_resume() && away.session.ticket().is_some() {
+        tracing::info!(tenant = away.tenant, "the connection of a remote session broke");
+        let node = Arc::clone(node);
+        tokio::spawn(async move {
+            sleep(SESSION_RESUME_WAIT).await;
+            let newest = *away.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            if newest == connection {
+                finish(&node, &away, &End::Broken);
+            }
+        });
+        return;
+    }
+    finish(node, &away, end);
+}
+
+fn finish(node: &Node, away: &Away, end: &End) {
+    if let Some(ticket) = away.session.ticket()
+        && node.door.lock().remove(&ticket.session).is_some()
+    {
+        away.session.ended(&node.book, &end.why());
+    }
+}
+
+struct AwayOwner<'a>(&'a Arc<Away>);
+
+impl AwayOwner<'_> {
+    /// Waits until something holds of the loan; looks whenever loans change.
+    async fn when(&self, holds: impl Fn(&Node, &LoanId) -> bool) {
+        let Some(node) = self.0.node.upgrade() else { return };
+        let mut changes = node.setup.floor.uses().changes();
+        while !holds(&node, &self.0.allowance.loan) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Owner for AwayOwner<'_> {
+    fn allow(&self, bytes: u64) -> Result<(), String> {
+        let Some(node) = self.0.node.upgrade() else { return Err("the daemon is shutting down".to_owned()) };
+        let district = self.0.allowance.place.district.to_string();
+        for (index, grant) in self.0.grants.iter().enumerate() {
+            // One account for each rule.
+            let whose = (format!("{}#{index}", self.0.tenant), district.clone());
+            if !node.budgets.take(&whose, *grant, clock::since_boot(), bytes) {
+                return Err(format!(
+                    "tenant `{}` has used its budget of {} bytes in {:?} for district {district}",
+                    self.0.tenant, grant.bytes, grant.every
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn welcomed(&self, ticket: Ticket) {
+        if let Some(node) = self.0.node.upgrade() {
+            node.door.lock().insert(ticket.session, Arc::clone(self.0));
+        }
+    }
+
+    fn farewell(&self, goodbye: bool) -> BoxFuture<'_, Option<String>> {
+        // A program that said goodbye has told its worker; one that was killed has told nobody.
+        let last = (!goodbye).then(|| "the program is gone".to_owned());
+        Box::pin(async move { last })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.when(|node, loan| node.setup.floor.uses().is_draining(loan)))
+    }
+
+    fn stop(&self) -> BoxFuture<'_, String> {
+        Box::pin(async {
+            self.when(|node, loan| node.setup.floor.allowed().iter().all(|held| held.loan != *loan)).await;
+            "the loan is over".to_owned()
+        })
+    }
+}

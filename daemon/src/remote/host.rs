@@ -1,0 +1,257 @@
+//! The lender's side: sessions that peers bring, each with a worker of its own in the guest's cgroup.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::future::BoxFuture;
+use headgate_loans::identity::Identity;
+use headgate_loans::peer::Session as Arrival;
+use headgate_quota::loan::{DataClass, LoanId};
+use headgate_quota::units::Share;
+use headgate_remote::wire::Claim;
+use headgate_remote::wire::frame::{Hello, Kind, Ticket};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, split};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use super::Node;
+use super::book::About;
+use super::carry::{End, Lane, Owner, Role, Session};
+use super::frames::{Frames, say};
+use super::worker::Worker;
+use crate::config::model::Name;
+use crate::limits::{HELLO_WAIT, SESSION_FAREWELL_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX};
+
+/// Sessions hosted here, by their name.
+#[derive(Debug, Default)]
+pub(super) struct Table(Mutex<HashMap<u64, Arc<Hosted>>>);
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Hosted>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A session and its worker.
+#[derive(Debug)]
+struct Hosted {
+    from: Identity,
+    session: Session,
+    worker: Worker,
+    node: std::sync::Weak<Node>,
+    /// Held while a connection is carried.
+    lane: AsyncMutex<()>,
+    /// Counts connections: a newer one takes the place of one that has not been seen to break.
+    connections: watch::Sender<u64>,
+}
+
+/// Takes sessions up for as long as the task lives.
+pub(super) async fn listen(node: Arc<Node>, mut arrivals: mpsc::Receiver<Arrival>) {
+    while let Some(arrival) = arrivals.recv().await {
+        let node = Arc::clone(&node);
+        tokio::spawn(async move {
+            let from = arrival.from.clone();
+            if let Err(why) = serve(&node, arrival).await {
+                tracing::warn!(peer = %from, why, "a remote session was refused");
+            }
+        });
+    }
+}
+
+async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), String> {
+    let from = arrival.from.clone();
+    super::watch_over(arrival.stream.get_ref().0);
+    let (reader, mut writer) = split(arrival.stream);
+    let mut far = Frames::new(reader);
+    let outcome = match timeout(HELLO_WAIT, read_claim(&mut far)).await {
+        Ok(Ok((claim, hello))) => find(node, &from, &claim, hello.ticket),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("nothing was claimed within {} ms", HELLO_WAIT.as_millis())),
+    };
+    let hosted = match outcome {
+        Ok(hosted) => hosted,
+        Err(why) => {
+            let refused = async {
+                say(&mut writer, Kind::Refused, why.as_bytes()).await?;
+                writer.shutdown().await
+            };
+            // Whoever is refused may be gone already.
+            let _gone = timeout(SESSION_FAREWELL_WAIT, refused).await;
+            return Err(why);
+        }
+    };
+    carry(node, &hosted, far, writer).await;
+    Ok(())
+}
+
+/// What a peer claims, and the greeting behind it, which stays for the worker.
+async fn read_claim<R: AsyncRead + Unpin>(far: &mut Frames<R>) -> Result<(Claim, Hello), String> {
+    let gone = || "the peer went away before it claimed anything".to_owned();
+    let claim = loop {
+        if !far.arrive().await.map_err(|error| error.to_string())? {
+            return Err(gone());
+        }
+        let Some(seen) = far.seen(0).map_err(|error| error.to_string())? else { continue };
+        if seen.header.kind != Kind::Call {
+            return Err("the peer greets before it claims anything".to_owned());
+        }
+        let claim = Claim::decode(seen.payload).map_err(|error| error.to_string())?;
+        let bytes = seen.bytes;
+        far.consume(bytes);
+        break claim;
+    };
+    if !far.arrive().await.map_err(|error| error.to_string())? {
+        return Err(gone());
+    }
+    match far.seen(0).map_err(|error| error.to_string())? {
+        Some(seen) if seen.header.kind == Kind::Hello => {
+            Ok((claim, Hello::decode(seen.payload).map_err(|error| error.to_string())?))
+        }
+        _ => Err("the peer claims something and does not greet".to_owned()),
+    }
+}
+
+/// The session that is claimed: a new one if the loan allows it, or one that goes on.
+fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Result<Arc<Hosted>, String> {
+    if ticket.session != 0 {
+        let known = node.host.lock().get(&ticket.session).cloned();
+        let same = |hosted: &Arc<Hosted>| hosted.from == *from && hosted.session.ticket() == Some(ticket);
+        return known.filter(same).ok_or_else(|| "no such session is hosted here any more".to_owned());
+    }
+    let loan: LoanId = claim.loan.parse().map_err(|_| format!("`{}` is no loan", claim.loan))?;
+    let guests = node.setup.floor.guests();
+    let terms = guests.iter().find(|(device, terms)| {
+        device.as_str() == claim.device
+            && terms.loans.contains(&loan)
+            && terms.guest.tenant.as_str() == claim.tenant
+    });
+    let (device, terms) = terms.ok_or_else(|| format!("loan {loan} lends nothing here"))?;
+    // Its certificate says who speaks; a loan is its node's, and a guest its district's.
+    if loan.node != *from.node() || terms.guest.district != *from.district() {
+        return Err(format!("loan {loan} is not {from}'s"));
+    }
+    if terms.limit.sm == Share::ZERO {
+        return Err(format!("loan {loan} is being taken back"));
+    }
+    let leaves = from.district().as_str() != node.district();
+    if leaves && !DataClass::may_leave_its_district(terms.data) {
+        return Err(format!("raw data of {} stays in its district", from.district()));
+    }
+    if node.host.lock().len() >= SESSIONS_MAX {
+        return Err(format!("{SESSIONS_MAX} sessions are hosted here already"));
+    }
+    let guest = Name::guest(terms.guest.district.as_str(), terms.guest.tenant.as_str())
+        .ok_or_else(|| format!("{} is no guest's name", terms.guest))?;
+    let worker = Worker::start(node, guest.as_str(), device.as_str()).map_err(|error| error.to_string())?;
+    let about = About {
+        loan: loan.to_string(),
+        guest: terms.guest.to_string(),
+        place: format!("{}/{}/{device}", node.district(), node.setup.config.node),
+        data: terms.data.word(),
+    };
+    Ok(Arc::new(Hosted {
+        from: from.clone(),
+        session: Session::new(Role::Lender, about),
+        worker,
+        node: Arc::downgrade(node),
+        lane: AsyncMutex::new(()),
+        connections: watch::channel(0).0,
+    }))
+}
+
+async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    node: &Arc<Node>,
+    hosted: &Arc<Hosted>,
+    far: Frames<R>,
+    mut to_far: W,
+) {
+    let mut mine = 0;
+    hosted.connections.send_modify(|count| {
+        *count += 1;
+        mine = *count;
+    });
+    // The one before lets go as soon as it hears of this one.
+    let lane = hosted.lane.lock().await;
+    let near = match hosted.worker.connect().await {
+        Ok(near) => near,
+        Err(error) => {
+            let why = format!("the worker cannot be reached: {error}");
+            // The other side may be gone already.
+            let _gone = say(&mut to_far, Kind::Over, why.as_bytes()).await;
+            return;
+        }
+    };
+    let (near, to_near) = near.into_split();
+    let owner = HostOwner { hosted, mine };
+    let lane_of = Lane { near: Frames::new(near), to_near, far, to_far };
+    let end = lane_of.carry(&hosted.session, &node.book, &owner).await;
+    let newest = *hosted.connections.borrow() == mine;
+    drop(lane);
+    if end.may_resume() || !newest {
+        tracing::info!(peer = %hosted.from, "the connection of a remote session broke");
+        forget_later(Arc::clone(hosted), mine);
+        return;
+    }
+    finish(hosted, &end);
+}
+
+fn finish(hosted: &Hosted, end: &End) {
+    if let (Some(node), Some(ticket)) = (hosted.node.upgrade(), hosted.session.ticket())
+        && node.host.lock().remove(&ticket.session).is_some()
+    {
+        hosted.session.ended(&node.book, &end.why());
+    }
+    hosted.worker.kill();
+}
+
+/// Ends a session that nobody comes back for.
+fn forget_later(hosted: Arc<Hosted>, connection: u64) {
+    tokio::spawn(async move {
+        tokio::select! {
+            () = sleep(SESSION_RESUME_WAIT) => {}
+            _why = hosted.worker.ended() => {}
+        }
+        if *hosted.connections.borrow() == connection {
+            finish(&hosted, &End::Broken);
+        }
+    });
+}
+
+struct HostOwner<'a> {
+    hosted: &'a Arc<Hosted>,
+    mine: u64,
+}
+
+impl Owner for HostOwner<'_> {
+    fn allow(&self, _bytes: u64) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn welcomed(&self, ticket: Ticket) {
+        if let Some(node) = self.hosted.node.upgrade() {
+            node.host.lock().insert(ticket.session, Arc::clone(self.hosted));
+        }
+    }
+
+    fn farewell(&self, _goodbye: bool) -> BoxFuture<'_, Option<String>> {
+        Box::pin(async {
+            let ended = timeout(SESSION_FAREWELL_WAIT, self.hosted.worker.ended()).await;
+            Some(ended.unwrap_or_else(|_| "the worker let go of its session".to_owned()))
+        })
+    }
+
+    fn drain(&self) -> BoxFuture<'_, ()> {
+        // The borrower's daemon says so; it comes over the connection.
+        Box::pin(std::future::pending())
+    }
+
+    fn stop(&self) -> BoxFuture<'_, String> {
+        let mut connections = self.hosted.connections.subscribe();
+        Box::pin(async move {
+            if connections.wait_for(|count| *count != self.mine).await.is_err() {
+                return "the daemon is shutting down".to_owned();
+            }
+            "the session goes on over another connection".to_owned()
+        })
+    }
+}
