@@ -93,7 +93,7 @@ const BAD: &[(&str, &[&str])] = &[
     (
         "  district: n\n  witness: {policy: kill, launchAudit: {for: 2s, every: 1s}}\n  tenants: []\n",
         &[
-            "f:6:21: `policy` is `kill`; write one of: count, warn",
+            "f:6:21: `policy` is `kill`; write one of: count, warn, refuse",
             "f:6:40: an audit needs some time and fits into its period; write for: 1s, every: 60s",
         ],
     ),
