@@ -177,6 +177,17 @@ pub(crate) fn replace_program(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> 
 
 #[repr(C)]
 #[derive(Default)]
+struct LinkDetach {
+    link: u32,
+}
+
+/// Ends a link's attachment now, whoever holds the link. Links of raw tracepoints end with their last holder only.
+pub(crate) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf_plain(bpf_cmd::BPF_LINK_DETACH, &mut LinkDetach { link: number_of(link)? })
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct RawTracepointOpen {
     name: u64,
     program: u32,

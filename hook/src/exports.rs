@@ -328,10 +328,10 @@ macro_rules! meaning {
         context::switch()
     };
     (cuStreamDestroy, $s:ident) => {
-        context::stream_destroyed()
+        context::destroy_stream($s)
     };
     (cuStreamDestroy_v2, $s:ident) => {
-        context::stream_destroyed()
+        context::destroy_stream($s)
     };
 
     (cuLaunchKernel, $f:ident, $gx:ident, $gy:ident, $gz:ident, $bx:ident, $by:ident, $bz:ident, $m:ident, $s:ident, $($a:ident),*) => {

@@ -2,7 +2,8 @@
 //!
 //! A lane belongs to one thread and one stream. Its thread numbers the batches and enqueues the writes that
 //! report them, so reports arrive in order. A lane that is given up while work is under way is an orphan until
-//! the GPU has reported its last batch.
+//! the GPU has reported its last batch. If that batch was open, nobody will ever have it reported: the lane is abandoned
+//! until the batch is past the gate, and what runs of it then counts as done.
 
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64,
@@ -19,6 +20,7 @@ use crate::{driver, log, reports, rung, sys};
 const FREE: u8 = 0;
 const HELD: u8 = 1;
 const ORPHAN: u8 = 2;
+const ABANDONED: u8 = 3;
 
 static OWNERS: [AtomicU8; LANES_MAX] = [const { AtomicU8::new(FREE) }; LANES_MAX];
 static CONTEXTS: [AtomicU64; LANES_MAX] = [const { AtomicU64::new(0) }; LANES_MAX];
@@ -33,10 +35,16 @@ pub(crate) fn take(session: &Session, row: usize, context: CUcontext) -> Option<
     let seat = session.seat();
     for (index, owner) in OWNERS.iter().enumerate() {
         let state = owner.load(Acquire);
-        if state == HELD || (state == ORPHAN && !at_rest(seat, index)) {
-            continue;
-        }
-        if owner.compare_exchange(state, HELD, AcqRel, Acquire).is_ok() {
+        let busy = match state {
+            FREE => false,
+            ORPHAN => !at_rest(seat, index),
+            ABANDONED => !past_gate(seat, index),
+            _ => true,
+        };
+        if !busy && owner.compare_exchange(state, HELD, AcqRel, Acquire).is_ok() {
+            if state == ABANDONED {
+                settle(seat, index);
+            }
             if CONTEXTS[index].swap(context.addr() as u64, AcqRel) != context.addr() as u64 {
                 reports::strike(index);
             }
@@ -49,9 +57,21 @@ pub(crate) fn take(session: &Session, row: usize, context: CUcontext) -> Option<
     None
 }
 
-/// Gives a lane up. It can be taken again once its last batch has been reported.
-pub(crate) fn give_up(lane: usize) {
-    OWNERS[lane].store(ORPHAN, Release);
+/// Gives a lane up, with its last batch `open` or closed. It can be taken again once that batch has been reported, or
+/// cannot be any more.
+pub(crate) fn give_up(lane: usize, open: bool) {
+    OWNERS[lane].store(if open { ABANDONED } else { ORPHAN }, Release);
+}
+
+/// For the watch: an abandoned batch that is past the gate counts as done.
+pub(crate) fn settle_abandoned(seat: &Seat) {
+    for lane in used(seat) {
+        let abandoned = OWNERS[lane].load(Acquire) == ABANDONED && past_gate(seat, lane);
+        if abandoned && OWNERS[lane].compare_exchange(ABANDONED, HELD, AcqRel, Acquire).is_ok() {
+            settle(seat, lane);
+            OWNERS[lane].store(FREE, Release);
+        }
+    }
 }
 
 /// The context that a lane works in.
@@ -66,6 +86,10 @@ pub(crate) fn used(seat: &Seat) -> std::ops::Range<usize> {
 
 fn at_rest(seat: &Seat, lane: usize) -> bool {
     seat.lanes[lane].begun.load(Acquire) == seat.marks[lane].completed.load(Acquire)
+}
+
+fn past_gate(seat: &Seat, lane: usize) -> bool {
+    seat.lanes[lane].begun.load(Acquire) == seat.marks[lane].started.load(Acquire)
 }
 
 /// Whether nothing of this process is on a device row, or held before it.

@@ -26,6 +26,7 @@ mod session;
 mod ledger;
 mod pace;
 mod lanes;
+mod ended;
 mod rung;
 mod reports;
 mod watch;

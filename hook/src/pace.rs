@@ -30,7 +30,7 @@ use headgate_abi::segment::layout::{
 };
 
 use crate::session::{self, Session};
-use crate::{driver, lanes, reports, rung, sys};
+use crate::{driver, ended, lanes, reports, rung, sys};
 
 /// Streams one thread keeps lanes for. More than that and the least recently used lane is given up.
 const LANES_PER_THREAD_MAX: usize = 16;
@@ -52,12 +52,15 @@ static ALWAYS_OPEN: AtomicU32 = AtomicU32::new(GATE_OPEN_BIT);
 
 thread_local! {
     static FAST: Cell<Fast> = const { Cell::new(Fast { epoch: 0, stream: 0, left: 0, gate: &ALWAYS_OPEN }) };
-    static PACE: RefCell<Pace> = const { RefCell::new(Pace { epoch: 0, passing: None, lanes: Vec::new() }) };
+    static PACE: RefCell<Pace> =
+        const { RefCell::new(Pace { epoch: 0, ends_seen: 0, passing: None, lanes: Vec::new() }) };
 }
 
 /// A thread's lanes, most recently used first.
 struct Pace {
     epoch: u64,
+    /// Ends of streams and contexts that this thread knows of.
+    ends_seen: u64,
     /// Device row of launches that pass without batches, while [`FAST`] lets them.
     passing: Option<usize>,
     lanes: Vec<Lane>,
@@ -246,17 +249,12 @@ impl Pace {
         context: CUcontext,
         row: usize,
     ) {
-        if self.epoch != session::epoch() {
-            // A stream or context may have ended and its handle been given to another.
-            self.give_up_all();
-            self.epoch = session::epoch();
-        }
-        let generation = session.generation();
+        self.forget_the_dead(session);
         let known = self.lanes.iter().position(|lane| {
             lane.stream == stream
                 && lane.per_thread == per_thread
                 && lane.context == context
-                && lane.generation == generation
+                && lane.row == row
         });
         if let Some(index) = known {
             self.lanes[..=index].rotate_right(1);
@@ -264,9 +262,7 @@ impl Pace {
         }
         if self.lanes.len() == LANES_PER_THREAD_MAX {
             self.edge(session, LANES_PER_THREAD_MAX - 1);
-            if let Some(row) = self.lanes.pop().and_then(|lane| lane.seat_lane) {
-                lanes::give_up(row);
-            }
+            self.lanes.pop().iter().for_each(|lane| lane.give_up(session));
         }
         let seat_lane = lanes::take(session, row, context);
         self.lanes.insert(
@@ -277,7 +273,7 @@ impl Pace {
                 context,
                 row,
                 seat_lane,
-                generation,
+                generation: session.generation(),
                 batch: 0,
                 launched: 0,
                 host_gated: false,
@@ -286,8 +282,30 @@ impl Pace {
         );
     }
 
+    /// Gives up the lanes of streams and contexts that have ended, and of another seat: the handles may be another's by
+    /// now, and the driver must not be asked about them.
+    fn forget_the_dead(&mut self, session: &'static Session) {
+        let epoch = session::epoch();
+        if self.epoch == epoch {
+            return;
+        }
+        self.epoch = epoch;
+        let ended = ended::since(&mut self.ends_seen);
+        self.lanes.retain(|lane| {
+            let dead = |handles: &Vec<usize>| {
+                handles.contains(&lane.stream.addr()) || handles.contains(&lane.context.addr())
+            };
+            let alive = lane.generation == session.generation() && !ended.as_ref().is_none_or(dead);
+            if !alive {
+                lane.give_up(session);
+            }
+            alive
+        });
+    }
+
     fn flush(&mut self, session: &'static Session) {
         self.count_out(session);
+        self.forget_the_dead(session);
         for index in 0..self.lanes.len() {
             self.edge(session, index);
         }
@@ -312,23 +330,26 @@ impl Pace {
         seat.counters[lane.row].batches.fetch_add(1, Relaxed);
         lane.close(session, launched);
     }
-
-    fn give_up_all(&mut self) {
-        for lane in self.lanes.drain(..) {
-            if let Some(row) = lane.seat_lane {
-                lanes::give_up(row);
-            }
-        }
-    }
 }
 
 impl Drop for Pace {
     fn drop(&mut self) {
-        self.give_up_all();
+        if let Some(session) = session::seated() {
+            self.count_out(session);
+            self.lanes.iter().for_each(|lane| lane.give_up(session));
+        }
     }
 }
 
 impl Lane {
+    /// Leaves the row in the seat to others. Nothing more is put into the stream, which may have ended.
+    fn give_up(&self, session: &Session) {
+        session.seat().counters[self.row].launches.fetch_add(u64::from(self.launched), Relaxed);
+        if let Some(row) = self.seat_lane {
+            lanes::give_up(row, 0 < self.batch && !self.host_gated);
+        }
+    }
+
     /// Puts the wait for the gate into the stream. `false` when the driver or the seat will not have it.
     fn begin(&mut self, session: &'static Session) -> bool {
         let Some(index) = self.seat_lane else { return false };

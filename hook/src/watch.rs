@@ -14,7 +14,7 @@ use std::sync::atomic::{
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_WATCHDOG, FAIL_OPEN, GATE_OPEN_BIT};
 
-use crate::{log, reports, rung, session, sys};
+use crate::{lanes, log, reports, rung, session, sys};
 
 /// How often the thread looks at the heartbeat.
 const LOOK_US: u64 = 10_000;
@@ -63,6 +63,7 @@ fn watch() {
             continue;
         }
         slept_us = 0;
+        lanes::settle_abandoned(session.seat());
         if rung::rung() == BACKEND_WATCHDOG {
             reports::look(session);
         }

@@ -27,8 +27,6 @@ pub struct Progress {
     pub queued: bool,
     /// Batches begun and not complete, in all lanes together.
     pub backlog: u32,
-    /// A batch is past the gate and not closed: its program is still filling it, or has stopped launching.
-    pub filling: bool,
     /// A number that changes when a batch completes.
     pub completed: u32,
 }
@@ -46,7 +44,6 @@ pub fn progress(seat: &Seat, device: usize) -> Progress {
             progress.running |= one.running;
             progress.queued |= one.queued;
             progress.backlog = progress.backlog.saturating_add(one.backlog);
-            progress.filling |= one.filling;
             progress.completed = progress.completed.wrapping_add(one.completed);
         }
     }
@@ -64,9 +61,23 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
         queued: ahead(begun, completed.wrapping_add(1)),
         backlog: if ahead(begun, completed) { begun.wrapping_sub(completed) } else { 0 },
         running: ahead(started, completed) && ahead(submitted, completed),
-        filling: ahead(started, completed) && ahead(started, submitted),
         completed,
     }
+}
+
+/// The lanes of a seat, with the number of its batch, in which a batch for `device` is past the gate and not closed: its
+/// program is still filling it, or has stopped launching.
+pub fn open_batches(seat: &Seat, device: usize) -> impl Iterator<Item = (usize, u32)> + '_ {
+    let high = (seat.lanes_high.load(Acquire) as usize).min(LANES_MAX);
+    let lanes = seat.lanes.iter().zip(&seat.marks).take(high).enumerate();
+    lanes.filter_map(move |(index, (lane, marks))| {
+        let completed = marks.completed.load(Acquire);
+        let started = marks.started.load(Acquire);
+        let open = lane.device.load(Acquire) as usize == device + 1
+            && ahead(started, completed)
+            && ahead(started, lane.submitted.load(Acquire));
+        open.then_some((index, started))
+    })
 }
 
 /// Whether batch number `a` comes after `b`.
@@ -106,12 +117,13 @@ mod tests {
             assert_eq!(shown(seat, 0), (true, false));
             marks.started.store(number, Release);
             assert_eq!(shown(seat, 0), (false, false), "an open batch is not yet work");
-            assert!(progress(seat, 0).filling);
+            assert_eq!(open_batches(seat, 0).collect::<Vec<_>>(), [(2, number)]);
+            assert_eq!(open_batches(seat, 1).count(), 0);
             lane.submitted.store(number, Release);
             assert_eq!(shown(seat, 0), (false, true));
             assert_eq!(progress(seat, 0).completed, before);
             assert_eq!(shown(seat, 1), (false, false), "another device");
-            assert!(!progress(seat, 0).queued && !progress(seat, 0).filling);
+            assert!(!progress(seat, 0).queued && open_batches(seat, 0).next().is_none());
             lane.begun.store(number.wrapping_add(1), Release);
             assert!(progress(seat, 0).queued, "the next one waits already");
             assert_eq!(progress(seat, 0).backlog, 2);

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use headgate_abi::segment::SeatIndex;
-use headgate_abi::segment::progress::progress;
-use headgate_quota::window::Lead;
+use headgate_abi::segment::progress::{open_batches, progress};
+use headgate_quota::window::{Filling, Lead};
 use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
 
 use super::table::{GateTable, GateTenant};
@@ -26,6 +26,8 @@ pub struct Turn {
     charged: HashMap<u64, Micros>,
     /// Whose turn it is within a tenant.
     leads: HashMap<u64, Lead>,
+    /// Which of a tenant's open batches count as work.
+    fillings: HashMap<u64, Filling>,
 }
 
 impl Turn {
@@ -39,6 +41,7 @@ impl Turn {
             places: HashMap::new(),
             charged: HashMap::new(),
             leads: HashMap::new(),
+            fillings: HashMap::new(),
         }
     }
 
@@ -51,6 +54,7 @@ impl Turn {
         let scheduler = &self.scheduler;
         self.charged.retain(|serial, _| scheduler.account(*serial).is_some());
         self.leads.retain(|serial, _| scheduler.account(*serial).is_some());
+        self.fillings.retain(|serial, _| scheduler.account(*serial).is_some());
         for tenant in &table.tenants {
             let batch_us = u32::try_from(scheduler.batch(tenant.serial).0).unwrap_or(u32::MAX);
             tenant.segments.limits.device(row).batch_us.store(batch_us, Relaxed);
@@ -73,11 +77,13 @@ impl Turn {
     /// Observes, schedules, carries out. How long to sleep until the next tick, where work that comes to a tenant at
     /// rest is `announced` or not.
     pub fn tick(&mut self, now: Micros, announced: bool) -> Duration {
-        let Self { row, scheduler, table, places, charged, leads } = self;
+        let Self { row, scheduler, table, places, charged, leads, fillings } = self;
         let row = *row;
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         scheduler.tick(now, |serial| {
-            by_serial(serial).map_or_else(Observation::default, |t| observe(t, row, now))
+            by_serial(serial).map_or_else(Observation::default, |tenant| {
+                observe(tenant, row, now, fillings.entry(serial).or_default())
+            })
         });
         for tenant in table.tenants.iter().filter(|tenant| tenant.quota[row].is_some()) {
             // The host's gate is the tenant's, the GPU's is each process's own: the GPU must be able to read
@@ -87,7 +93,7 @@ impl Turn {
                 now,
                 open,
                 scheduler.is_exclusive(tenant.serial),
-                &working(tenant, row),
+                &working(tenant, row, fillings.entry(tenant.serial).or_default()),
                 WindowSettings::default().window_max,
             );
             for seat in &tenant.seats {
@@ -132,14 +138,17 @@ fn set(gate: &AtomicU32, open: bool) {
 }
 
 /// Which of a tenant's processes show work, ascending; of no interest where there is only one.
-fn working(tenant: &GateTenant, row: usize) -> Vec<(usize, bool)> {
+fn working(tenant: &GateTenant, row: usize, filling: &Filling) -> Vec<(usize, bool)> {
     if tenant.seats.len() < 2 {
         return Vec::new();
     }
     let works = |seat: &SeatIndex| {
         let words = tenant.segments.ledger.seat(*seat);
         let progress = progress(words, row);
-        progress.waiting || progress.running || progress.filling || 0 < words.waiting[row].load(Relaxed)
+        progress.waiting
+            || progress.running
+            || filling.works(seat.get())
+            || 0 < words.waiting[row].load(Relaxed)
     };
     let mut processes: Vec<_> = tenant.seats.iter().map(|seat| (seat.get(), works(seat))).collect();
     processes.sort_unstable();
@@ -147,24 +156,29 @@ fn working(tenant: &GateTenant, row: usize) -> Vec<(usize, bool)> {
 }
 
 /// What the tenant's processes show. Each word is read once; whatever it says, the answer is yes or no.
-fn observe(tenant: &GateTenant, row: usize, now: Micros) -> Observation {
+fn observe(tenant: &GateTenant, row: usize, now: Micros, filling: &mut Filling) -> Observation {
+    let open = tenant.seats.iter().flat_map(|seat| {
+        open_batches(tenant.segments.ledger.seat(*seat), row).map(|(lane, batch)| (seat.get(), lane, batch))
+    });
+    filling.look(now, open, &WindowSettings::default());
     let mut seen = Observation { last_batch: true, on_host: true, ..Observation::default() };
-    for seat in &tenant.seats {
-        let seat = tenant.segments.ledger.seat(*seat);
+    for &index in &tenant.seats {
+        let seat = tenant.segments.ledger.seat(index);
+        let fills = filling.works(index.get());
         let progress = progress(seat, row);
         let waiting = progress.waiting || 0 < seat.waiting[row].load(Relaxed);
         seen.waiting |= waiting;
         seen.on_host &= !progress.waiting;
-        seen.in_flight |= progress.running;
+        // What was launched into an open batch runs already.
+        seen.in_flight |= progress.running || fills;
         seen.last_batch &= !progress.queued;
         if progress.backlog != 0 {
             seen.backlog =
                 if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };
         }
-        seen.filling |= progress.filling;
         let (finished, open) = seat.busy[row].read(now.0);
         seen.finished = seen.finished.saturating_add(Micros(finished));
-        if progress.waiting || progress.running || progress.filling {
+        if progress.waiting || progress.running || fills {
             seen.open = seen.open.max(open.map(Micros));
         }
         seen.progress = seen.progress.wrapping_add(u64::from(progress.completed));

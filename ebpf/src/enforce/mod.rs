@@ -466,10 +466,7 @@ impl Enforcement {
             // Nothing of ours was made.
             Err(_) => return Ok(()),
         };
-        // Pins first: the links then end with our descriptors, at once, instead of whenever the kernel gets round to it.
-        let outcome = retire(&root);
-        drop(self);
-        outcome
+        retire(&root)
     }
 
     fn cell(&self, tenant: &str, district: &str) -> Result<(u32, u8), Error> {
@@ -486,7 +483,7 @@ impl Enforcement {
     }
 }
 
-/// Ends the enforcement that stands in a pin directory, whoever set it up. A process that still holds it keeps it up.
+/// Ends the enforcement that stands in a pin directory, whoever set it up and still holds it.
 ///
 /// # Errors
 /// [`Error::Pins`] if the pins cannot be removed.

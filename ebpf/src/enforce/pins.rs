@@ -145,7 +145,7 @@ impl Pins {
     }
 }
 
-/// Removes every pin below a root: enforcement ends, if no process holds it by descriptors.
+/// Removes every pin below a root: enforcement ends.
 pub(crate) fn retire(root: &Path) -> Result<(), Error> {
     let refused = |source: io::Error| Error::Pins { path: root.to_owned(), source };
     match sys::is_bpffs(root) {
@@ -196,6 +196,11 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
     // Links have lower-case names, maps upper-case ones, and lower case sorts last.
     files.sort();
     for file in files.iter().rev() {
+        // The kernel lets go of what was pinned some time after the pin is gone. Where a link can be ended, it ends here;
+        // where not, and for maps, that is the end.
+        if let Ok(Some(link)) = sys::open_pinned(file) {
+            let _ends_with_its_last_holder = sys::detach(link.as_fd());
+        }
         remove_if_there(file)?;
     }
     fs::remove_dir(directory)

@@ -1,12 +1,12 @@
 //! Calls that start CUDA and that make, switch and end contexts.
 
 use headgate_abi::cuda::CUresult;
-use headgate_abi::cuda::types::{CUcontext, CUdevice};
+use headgate_abi::cuda::types::{CUcontext, CUdevice, CUstream};
 
 use crate::driver::Out;
 use crate::ledger::{overhead, users};
 use crate::verdict::{Denial, NoSettlement, Verdict};
-use crate::{driver, lanes, ledger, pace, reports, session};
+use crate::{driver, ended, lanes, ledger, pace, reports, session};
 
 /// `cuInit`: a seat first, then the driver, so that the daemon has told the kernel of this process by the time the driver
 /// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
@@ -53,7 +53,7 @@ pub(crate) fn destroy(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CU
     about_to_end(context);
     Verdict::ForwardThen(move |status: CUresult| {
         if status.is_success() {
-            ended(context);
+            end(context);
         }
         status
     })
@@ -77,7 +77,7 @@ pub(crate) fn detach(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUr
     pace::flush();
     Verdict::ForwardThen(move |status: CUresult| {
         if status.is_success() && !users::detach(context) {
-            ended(context);
+            end(context);
         }
         status
     })
@@ -94,7 +94,7 @@ pub(crate) fn end_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> 
             && driver::primary_context_active(device) == Some(false)
             && let Some(context) = context
         {
-            ended(context);
+            end(context);
         }
         status
     })
@@ -113,19 +113,18 @@ fn about_to_end(context: CUcontext) {
     }
 }
 
-fn ended(context: CUcontext) {
+fn end(context: CUcontext) {
     ledger::end_context(context);
     if let Some(session) = session::seated() {
         lanes::end_context(session, context);
     }
-    session::invalidate();
+    ended::note(context.addr());
 }
 
-/// `cuStreamDestroy`: the handle may soon name another stream.
-pub(crate) fn stream_destroyed() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+/// `cuStreamDestroy`: the handle may soon name another stream. Said before it does, because another thread may be the
+/// first to use it.
+pub(crate) fn destroy_stream(stream: CUstream) -> Verdict<NoSettlement> {
     pace::flush();
-    Verdict::ForwardThen(|status| {
-        session::invalidate();
-        status
-    })
+    ended::note(stream.addr());
+    Verdict::Forward
 }

@@ -31,9 +31,6 @@ pub struct Observation {
     pub backlog: u32,
     /// A number that changes whenever a batch completes.
     pub progress: u64,
-    /// A batch is past the gate that its program has not closed yet: it may be at work, or the program may have
-    /// stopped launching.
-    pub filling: bool,
     /// Sum of the spans, by the tenant's own clock, that work of it was with the device, held at the gate or not.
     /// Only differences matter. A tenant that keeps no clock leaves it at zero.
     pub finished: Micros,
@@ -58,8 +55,6 @@ pub(super) struct Contender {
     accounted: Micros,
     /// What its clock has shown too late to fit the span between two looks.
     late: Micros,
-    /// Since when a batch has been past the gate and not closed, without another one completing.
-    filling_since: Option<Micros>,
     pub(super) last_work: Option<Micros>,
     pub(super) charged: Micros,
     pub(super) throttled: bool,
@@ -74,6 +69,10 @@ pub(super) struct Contender {
     /// Since when its gate has been closed and nothing of what is under way has completed.
     overrun_since: Option<Micros>,
     pub(super) stuck: bool,
+    /// Since when it is.
+    stuck_since: Option<Micros>,
+    /// It has been for so long that the others go on as if it were not there.
+    lost: bool,
     /// When it was looked at last, for how long it has waited at an open gate since anything changed, and since when it
     /// counts as gone because of that.
     looked_at: Option<Micros>,
@@ -105,7 +104,6 @@ impl Contender {
             before: Observation::default(),
             accounted: Micros::ZERO,
             late: Micros::ZERO,
-            filling_since: None,
             last_work: None,
             charged: Micros::ZERO,
             throttled: false,
@@ -115,6 +113,8 @@ impl Contender {
             idled: false,
             overrun_since: None,
             stuck: false,
+            stuck_since: None,
+            lost: false,
             looked_at: None,
             unheard: Micros::ZERO,
             gone_since: None,
@@ -130,28 +130,25 @@ impl Contender {
     pub(super) fn look(&mut self, now: Micros, seen: Observation, settings: &WindowSettings) -> bool {
         self.before = self.seen;
         let stands_still = self.before.progress == seen.progress;
-        // What was launched into an open batch runs already; how much that is, is bounded by the batch.
-        let since = self.filling_since.filter(|_| stands_still).unwrap_or(now);
-        self.filling_since = seen.filling.then_some(since);
-        let filling = seen.filling && now.saturating_sub(since) <= settings.filling_max;
-        let seen = Observation { in_flight: seen.in_flight || filling, ..seen };
         let gone = self.is_gone(now, seen, settings);
         let seen = Observation { waiting: seen.waiting && !gone, ..seen };
         self.seen = seen;
         let mut came = false;
-        if self.has_work() || !stands_still {
+        if self.shows_work() || !stands_still {
             // Looks may be far apart: who had work at the last one has been here all along.
             let rested = !self.before.waiting && !self.before.in_flight;
             came = rested && self.last_work.is_none_or(|last| settings.linger < now.saturating_sub(last));
             self.last_work = Some(now);
         }
-        self.idled |= !self.has_work();
+        self.idled |= !self.shows_work();
         let overruns = seen.in_flight && !self.gate_open && stands_still;
         self.overrun_since = overruns.then(|| self.overrun_since.unwrap_or(now));
         // Once stuck it stays so, whatever its gate, until something completes.
         let still = self.stuck && seen.in_flight && stands_still;
         let overran = |since| settings.stuck_after <= now.saturating_sub(since);
         self.stuck = still || self.overrun_since.is_some_and(overran);
+        self.stuck_since = self.stuck.then(|| self.stuck_since.unwrap_or(now));
+        self.lost = self.stuck_since.is_some_and(|since| settings.lost_after <= now.saturating_sub(since));
         came
     }
 
@@ -226,7 +223,7 @@ impl Contender {
     pub(super) fn had_device(&mut self, used: Micros, now: Micros) {
         let stretch = self.stretch.map(|stretch| stretch.saturating_add(used));
         self.stretch = match (self.completed(), stretch) {
-            (0, stretch) if self.has_work() => stretch,
+            (0, stretch) if self.shows_work() => stretch,
             (0, _) => Some(Micros::ZERO),
             (batches, stretch) => {
                 if let Some(Micros(stretch)) = stretch {
@@ -330,8 +327,19 @@ impl Contender {
     }
 
     /// Whether it shows work, held or under way.
-    pub(super) fn has_work(&self) -> bool {
+    fn shows_work(&self) -> bool {
         self.seen.waiting || self.seen.in_flight
+    }
+
+    /// Whether it shows work that a window would help. What is lost is with the device whatever the gates say, or belongs
+    /// to a program that was stopped: it takes no turn from those who come to an end.
+    pub(super) fn has_work(&self) -> bool {
+        self.shows_work() && !self.lost
+    }
+
+    /// Whether it is at the device, or would be by now.
+    pub(super) fn is_at_device(&self) -> bool {
+        (self.seen.in_flight || (self.gate_open && self.seen.waiting)) && !self.lost
     }
 
     /// Whether it goes before others and past closed gates: an express tenant with tokens.
@@ -340,7 +348,7 @@ impl Contender {
     }
 
     pub(super) fn is_active(&self, now: Micros, settings: &WindowSettings) -> bool {
-        self.last_work.is_some_and(|last| now.saturating_sub(last) <= settings.linger)
+        !self.lost && self.last_work.is_some_and(|last| now.saturating_sub(last) <= settings.linger)
     }
 }
 
@@ -414,15 +422,6 @@ mod tests {
                 if in_flight { 50 } else { 0 }
             );
         }
-    }
-
-    #[test]
-    fn an_abandoned_batch_counts_as_work_for_a_moment_only() {
-        let mut contender = contender();
-        let filling = Observation { filling: true, ..Observation::default() };
-        let paid: u64 = (1..=20).map(|tick| used(&mut contender, tick * 100, filling)).sum();
-        let most = SETTINGS().filling_max.0 + 100;
-        assert!((most - 100..=most).contains(&paid), "{paid}");
     }
 
     #[test]

@@ -26,8 +26,10 @@
 //! takes the device back. Before a burst ends, the gate of whoever fills the gap opens. Two host-bound tenants
 //! take turns by themselves.
 //!
-//! A tenant whose work makes no progress long after its gate closed is stuck: the device's own slices keep the
-//! others alive, and its debt stops growing, so that it is not shut out for ever should the kernel end.
+//! A tenant whose work makes no progress long after its gate closed is stuck: nobody waits for its end any more, and the
+//! device's own slices keep the others alive. If it still makes none, its kernel has no end, or its program was stopped
+//! and cannot report: it is lost, and the others go on as if it were not there. Its debt stops growing at some point, so
+//! that it is not shut out for ever should the kernel end.
 //!
 //! Tokens accrue at each tenant's rate: its nominal share, plus, in borrow mode, its part of what the idle
 //! ones leave. The active tenant whose bucket is fullest, as a part of its cap, goes next: caps are in proportion
@@ -35,15 +37,17 @@
 //! the largest overshoot divided by the time looked at; there is no gain to tune and nothing to oscillate.
 //!
 //! Read in this order: `settings`, `contender` (what one tenant is seen to do, and pays), this file (whose turn it
-//! is), `rates`, `sleep` (when to look again), `lead` (which of a tenant's processes).
+//! is), `rates`, `sleep` (when to look again), `lead` (which of a tenant's processes), `filling` (batches not closed).
 
 mod settings;
 mod contender;
 mod rates;
 mod sleep;
 mod lead;
+mod filling;
 
 pub use contender::Observation;
+pub use filling::Filling;
 pub use lead::Lead;
 pub use settings::WindowSettings;
 

@@ -32,6 +32,9 @@ pub struct WindowSettings {
     /// Work under way that completes nothing for this long after its gate closed is stuck. Nobody waits for it
     /// any longer: the device's own slices share it out.
     pub stuck_after: Micros,
+    /// Work that has been stuck for this long takes part in nothing any more until something of it completes: its kernel
+    /// has no end, or its program was stopped and cannot say that it has. Far above the longest kernels that are usual.
+    pub lost_after: Micros,
     /// Threads that have stood at an open gate for this long have been stopped: each opening wakes them, and they look
     /// again every 10 ms by themselves.
     pub unheard_host: Micros,
@@ -40,7 +43,7 @@ pub struct WindowSettings {
     pub unheard_device: Micros,
     /// How long such a tenant counts as at rest before it gets another chance.
     pub unheard_again: Micros,
-    /// A batch that its program has not closed counts as work for this long after the last one completed.
+    /// A batch that its program has not closed counts as work for this long after it was first seen past the gate.
     pub filling_max: Micros,
     /// Between two looks while tenants contend: how late a window ends.
     pub tick_contended: Micros,
@@ -75,6 +78,7 @@ impl Default for WindowSettings {
             measured_within: Micros(50_000),
             linger: Micros(1_000),
             stuck_after: Micros(50_000),
+            lost_after: Micros(500_000),
             unheard_host: Micros(20_000),
             unheard_device: Micros(100_000),
             unheard_again: Micros(1_000_000),

@@ -34,16 +34,13 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             let left = ends.map(|last| last.saturating_add(settings.linger).saturating_sub(now));
             return left.map_or(settings.tick_idle, |left| Micros(left.0 + 1).max(settings.tick_draining));
         }
-        let at_device = |contender: &&Contender| {
-            contender.seen.in_flight || (contender.gate_open && contender.seen.waiting)
-        };
         let next = match (self.owner, self.draining) {
             (None, _) => self.until_open_changes(now),
             (Some(_), Some(since)) => self.drain_tick(since, now),
             (Some(owner), None) if !self.contenders[owner].1.has_work() => settings.tick_draining,
             (Some(owner), None) => self.until_window_changes(owner, now),
         };
-        if 1 < all().filter(at_device).count() {
+        if 1 < all().filter(|contender| contender.is_at_device()).count() {
             // What each had of a span is told from the batches it completed in it, so spans are short.
             next.min(settings.tick_contended)
         } else if all().any(|contender| contender.host_bound && contender.has_work()) {

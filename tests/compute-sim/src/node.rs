@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use headgate_abi::segment::SegmentError;
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
-use headgate_abi::segment::progress::progress;
-use headgate_quota::window::{Account, Lead};
+use headgate_abi::segment::progress::{open_batches, progress};
+use headgate_quota::window::{Account, Filling, Lead};
 use headgate_quota::{ComputeQuota, Micros, Observation, WindowScheduler, WindowSettings};
 use headgate_simgpu::model::{DeviceMeter, DeviceSpec, Model, Nanos};
 
@@ -68,6 +68,7 @@ pub struct Node {
     owners: Vec<usize>,
     scheduler: WindowScheduler<usize>,
     leads: Vec<Lead>,
+    fillings: Vec<Filling>,
     next_tick: Nanos,
     /// When the device looks at gate words again, after one changed.
     next_poll: Option<Nanos>,
@@ -94,6 +95,7 @@ impl Node {
             owners: Vec::new(),
             scheduler: WindowScheduler::new(pace.settings),
             leads: vec![Lead::default(); plans.len()],
+            fillings: vec![Filling::default(); plans.len()],
             next_tick: 0,
             next_poll: None,
             killed_at: None,
@@ -218,14 +220,16 @@ impl Node {
             return;
         }
         self.ticks += 1;
-        let Self { scheduler, memories, owners, .. } = self;
+        let Self { scheduler, memories, owners, fillings, pace, .. } = self;
         let now = Micros(self.now / US);
-        scheduler.tick(now, |tenant| observe(tenant, now, memories, owners));
+        scheduler.tick(now, |tenant| {
+            observe(tenant, now, memories, owners, &mut fillings[tenant], &pace.settings)
+        });
         for tenant in 0..self.leads.len() {
             let own: Vec<usize> = (0..self.programs.len()).filter(|&p| self.owners[p] == tenant).collect();
             let works = |program: &usize| {
                 let progress = progress(self.memories.0[*program].seat(), 0);
-                (*program, progress.waiting || progress.running || progress.filling)
+                (*program, progress.waiting || progress.running || self.fillings[tenant].works(*program))
             };
             let working: Vec<(usize, bool)> = own.iter().map(works).collect();
             let (open, exclusive) = (self.scheduler.gate_open(tenant), self.scheduler.is_exclusive(tenant));
@@ -256,21 +260,33 @@ impl Node {
 }
 
 /// What the daemon sees of a tenant, by the same words and the same law.
-fn observe(tenant: usize, now: Micros, memories: &Memories, owners: &[usize]) -> Observation {
+fn observe(
+    tenant: usize,
+    now: Micros,
+    memories: &Memories,
+    owners: &[usize],
+    filling: &mut Filling,
+    settings: &WindowSettings,
+) -> Observation {
+    let own = || memories.0.iter().enumerate().filter(|(program, _)| owners[*program] == tenant);
+    let open = own().flat_map(|(program, memory)| {
+        open_batches(memory.seat(), 0).map(move |(lane, batch)| (program, lane, batch))
+    });
+    filling.look(now, open, settings);
     let mut seen = Observation { last_batch: true, ..Observation::default() };
-    for (memory, _) in memories.0.iter().zip(owners).filter(|(_, owner)| **owner == tenant) {
+    for (program, memory) in own() {
+        let fills = filling.works(program);
         let progress = progress(memory.seat(), 0);
         seen.waiting |= progress.waiting;
-        seen.in_flight |= progress.running;
+        seen.in_flight |= progress.running || fills;
         seen.last_batch &= !progress.queued;
         if progress.backlog != 0 {
             seen.backlog =
                 if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };
         }
-        seen.filling |= progress.filling;
         let (finished, open) = memory.seat().busy[0].read(now.0);
         seen.finished = seen.finished.saturating_add(Micros(finished));
-        if progress.waiting || progress.running || progress.filling {
+        if progress.waiting || progress.running || fills {
             seen.open = seen.open.max(open.map(Micros));
         }
         seen.progress = seen.progress.wrapping_add(u64::from(progress.completed));

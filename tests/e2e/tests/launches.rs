@@ -3,9 +3,58 @@
 
 mod support;
 
-use headgate_harness::{Node, NodeOptions, TenantSpec};
+use headgate_harness::{Node, NodeOptions, TenantSpec, eventually};
 use serde_json::json;
-use support::{Puppet, device_row};
+use support::{Puppet, SOON, device_row};
+
+/// A node with one tenant and kernels of 100 us.
+fn node_of_one(tenant: TenantSpec) -> Node {
+    let mut options = NodeOptions::simulated(vec![tenant]);
+    options.device = Some(json!({ "kernels": { "spin": { "base_ns": 100_000 } } }));
+    Node::start(options).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// What a program has of the device while it launches this many kernels, in percent.
+fn share(node: &Node, puppet: &mut Puppet, launches: u64) -> f64 {
+    let control = node.device().control();
+    control.mark().unwrap();
+    puppet.must(&format!("launch {launches}"));
+    puppet.must("sync");
+    let statistics = control.statistics().unwrap();
+    let own = statistics["processes"].as_array().unwrap().iter().find(|row| row["pid"] == puppet.pid());
+    own.unwrap()["busy_ns"].as_f64().unwrap() * 100.0 / statistics["elapsed_ns"].as_f64().unwrap()
+}
+
+#[test]
+fn threads_that_stop_in_the_middle_of_a_batch_cost_the_others_nothing() {
+    let node = node_of_one(TenantSpec::new("review").sm(10).with("mode: hard"));
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    // More than a batch, and no whole number of batches.
+    puppet.must("threads stay 3 31");
+    puppet.must("threads leave 3 31");
+    puppet.must("launch 100");
+    puppet.must("sync");
+    let shares: Vec<f64> = (0..4).map(|_| share(&node, &mut puppet, 2_000)).collect();
+    assert!(shares.iter().any(|share| (8.0..12.0).contains(share)), "a tenth came out as {shares:.1?} %");
+}
+
+#[test]
+fn lanes_come_back_from_threads_that_end_and_stay_when_others_streams_end() {
+    let node = node_of_one(TenantSpec::new("review").sm(100));
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    puppet.must("threads leave 150 7");
+    puppet.must("threads beside 300 3");
+    puppet.must("launch 10");
+    puppet.must("sync");
+    assert_eq!(puppet.must("count"), [150 * 7 + 300 * 3 + 10]);
+    eventually("every launch is counted, those of batches that were left open as well", SOON, || {
+        (device_row(&node, "review")["launches"] == 150 * 7 + 300 * 3 + 10).then_some(())
+    });
+    let refused = node.metrics().unwrap().value("headgate_lanes_refused_total", &["tenant=\"review\""]);
+    assert_eq!(refused, Some(0.0));
+}
 
 #[test]
 fn launches_that_overlap_the_one_before_keep_their_overlap() {

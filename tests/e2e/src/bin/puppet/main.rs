@@ -10,6 +10,7 @@ mod around;
 mod graphs;
 mod launches;
 mod random;
+mod threads;
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::io::{BufRead, Write};
@@ -135,6 +136,7 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "load" | "launch" | "sync" | "count" => work(libraries, state, words),
         "timed" => launches::timed(libraries, state, number(words, 1), number(words, 2)),
         "random" | "children" => random::obey(libraries, &mut state.random, words),
+        "threads" => threads::obey(libraries, state, words),
         "dependent" => launches::dependent(libraries, state, number(words, 1)),
         "capture" | "capture-join" | "capture-beside" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
