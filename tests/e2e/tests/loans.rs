@@ -344,10 +344,11 @@ fn an_express_owner_has_all_of_its_own_within_5_ms_and_the_longest_kernel() {
         puppet.must("launch 1");
         puppet.must("sync");
         first.push(wall().saturating_sub(at));
-        // So little need not be worth a loan; if it was, the clock runs from there.
-        let at = if last_cut(&lender).is_some_and(|cut| at < cut) { at } else { wall() };
+        let more = wall();
         puppet.must("launch 300");
         let cut = eventually("its demand is seen", PATIENCE, || last_cut(&lender).filter(|cut| at < *cut));
+        // So little need not be worth a loan; if it was, the clock runs from there.
+        let at = if cut < more { at } else { more };
         puppet.must("sync");
         let worst = yardstick.worst();
         assert_eq!(owner_share(&lender), 700_000, "the limits were whole when the decision was written down");
