@@ -3,7 +3,7 @@
 //! `cargo xtask gpu-kit` gathers a folder of built things that runs on a machine with a GPU and nothing of ours. Its `run-all`
 //! starts `headgate-kit run`, which gives each part its share of the time, ends what does not end by itself, and writes what was
 //! found. A part uses Headgate as an operator would: a daemon with a configuration, `headgate run`, the metrics page. What it
-//! measures with ([`kit-gpu`], PyTorch) knows nothing of Headgate.
+//! measures with (`kit-gpu`, PyTorch) knows nothing of Headgate.
 //!
 //! It never touches clocks, MIG, persistence mode or any process it did not start.
 //!
