@@ -3,7 +3,7 @@
 //! The GPU waits at a word in memory, and the program's threads may all be waiting for the GPU inside the
 //! driver. If the daemon dies while a gate is closed, nobody else is left to open it. The thread sleeps nearly
 //! all the time and blocks every signal. It makes no driver call while the daemon is alive, except where completion can
-//! only be asked for ([`reports`](crate::reports)).
+//! only be asked for ([`reports`]).
 #![expect(unsafe_code, reason = "blocks signals around the start of the thread")]
 
 use std::sync::atomic::{
