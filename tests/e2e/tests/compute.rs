@@ -41,7 +41,7 @@ fn launches(node: &Node, tenant: &str) -> u64 {
 ///
 /// The device keeps real time, and this machine may be busy with other things for seconds on end. Windows are
 /// looked at until one is right in all its shares, a few times at most; a scheduler that is wrong is wrong in
-/// every one of them.
+/// every one of them. Of elapsed time a busy machine takes a part from whoever is alone, a fifth at most.
 #[track_caller]
 fn assert_shares<const N: usize>(node: &Node, expected: [(&str, &Program, f64); N]) {
     const WINDOWS: usize = 4;
@@ -51,7 +51,11 @@ fn assert_shares<const N: usize>(node: &Node, expected: [(&str, &Program, f64); 
     let mut found = Vec::new();
     for _ in 0..WINDOWS {
         let shares = window(node, expected.map(|(_, program, _)| program));
-        if shares.iter().zip(&expected).all(|(share, (.., percent))| (share - percent).abs() <= TOLERANCE) {
+        let holds = |(share, (.., percent)): (&f64, &(&str, &Program, f64))| {
+            let least = if N == 1 { (percent - TOLERANCE).min(percent * 0.8) } else { percent - TOLERANCE };
+            (least..=percent + TOLERANCE).contains(share)
+        };
+        if shares.iter().zip(&expected).all(holds) {
             return;
         }
         found.push(shares);
