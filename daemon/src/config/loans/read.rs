@@ -1,4 +1,4 @@
-//! Nodes to checked types; see [`crate::config::read`], whose hands these are.
+//! Nodes to checked types; see [`mod@crate::config::read`], whose hands these are.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
