@@ -251,6 +251,11 @@ pub(crate) fn shell(symbol: Symbol, work: impl FnOnce() -> Answer) -> CUresult {
     status
 }
 
+/// What functions of the private tables do around their own work. They have no row, so nothing counts or journals them.
+pub(crate) fn unlisted(work: impl FnOnce() -> Answer) -> CUresult {
+    if FORKED.load(Ordering::Acquire) { CUresult::ERROR_NOT_INITIALIZED } else { guarded(work) }
+}
+
 /// A panic must not reach the caller, who is C.
 fn guarded(work: impl FnOnce() -> Answer) -> CUresult {
     match catch_unwind(AssertUnwindSafe(work)) {

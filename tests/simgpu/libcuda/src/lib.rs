@@ -17,6 +17,7 @@ mod objects;
 mod table;
 mod current;
 mod api;
+mod private;
 mod attributes;
 mod image;
 mod format;

@@ -13,7 +13,7 @@ use headgate_simgpu::protocol::{Reply, Request};
 use super::device;
 use crate::driver::{Answer, Driver, driver, lost};
 use crate::objects::{Context, Green, Origin, Share, Stream, StreamKind, lock};
-use crate::{capture, current, raw};
+use crate::{capture, current, private, raw};
 
 /// `CU_CTX_SCHED_MASK`, `MAP_HOST`, `LMEM_RESIZE_TO_MAX`, `COREDUMP_ENABLE`, `USER_COREDUMP_ENABLE`, `SYNC_MEMOPS`.
 const FLAGS: c_uint = 0xff;
@@ -204,7 +204,12 @@ pub(crate) fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> Answer {
     let mut state = lock(&primary.state);
     state.retained = state.retained.checked_sub(1).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
     match driver.contexts.get(primary.handle) {
-        Some(context) if state.retained == 0 => destroy(driver, &context),
+        Some(context) if state.retained == 0 => {
+            let outcome = destroy(driver, &context);
+            drop(state);
+            private::end_context(primary.handle);
+            outcome
+        }
         _ => Ok(()),
     }
 }
@@ -216,6 +221,8 @@ pub(crate) fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> Answer {
 pub(crate) fn cuDevicePrimaryCtxReset(dev: CUdevice) -> Answer {
     let driver = driver()?;
     let primary = &driver.primaries[device::index(driver, dev)?];
+    // While it still is, and with nothing locked: what is told may call the driver.
+    private::end_context(primary.handle);
     let mut state = lock(&primary.state);
     state.retained = 0;
     driver.contexts.get(primary.handle).map_or(Ok(()), |context| destroy(driver, &context))
@@ -296,6 +303,7 @@ pub(crate) fn cuCtxDestroy_v2(ctx: CUcontext) -> Answer {
     if current::handle() == Some(context.handle) {
         current::pop();
     }
+    private::end_context(context.handle);
     destroy(driver, &context)
 }
 

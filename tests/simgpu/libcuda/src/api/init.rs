@@ -7,7 +7,7 @@ use headgate_abi::cuda::symbols::{ThreadMode, select};
 use headgate_abi::cuda::types::{CUenum, CUresult, CUuuid};
 
 use crate::driver::{self, Answer};
-use crate::{exports, raw};
+use crate::{exports, private, raw};
 
 /// `CU_GET_PROC_ADDRESS_SUCCESS`, `_SYMBOL_NOT_FOUND`, `_VERSION_NOT_SUFFICIENT`.
 const FOUND: CUenum = 0;
@@ -76,10 +76,11 @@ pub(crate) fn cuGetProcAddress_v2(
     Ok(())
 }
 
-/// The private tables are the genuine driver's; programs get by without them as with a driver that lacks them.
-pub(crate) fn cuGetExportTable(table: *mut *const c_void, _id: *const CUuuid) -> Answer {
+/// The private tables that [`private`] has; programs get by without others as with a driver that lacks them.
+pub(crate) fn cuGetExportTable(table: *mut *const c_void, id: *const CUuuid) -> Answer {
     raw::store(table, core::ptr::null())?;
-    Err(CUresult::ERROR_INVALID_VALUE)
+    let found = private::table(raw::load(id)?.bytes).ok_or(CUresult::ERROR_INVALID_VALUE)?;
+    raw::store(table, found)
 }
 
 pub(crate) fn cuGetErrorName(error: CUresult, text: *mut *const c_char) -> Answer {

@@ -52,6 +52,7 @@ pub(crate) use init::{
     cuGetProcAddress_v2, cuInit, cuModuleGetLoadingMode,
 };
 
+pub(crate) use device::index as device_index;
 pub(crate) use device::{
     cuDeviceCanAccessPeer, cuDeviceGet, cuDeviceGetAttribute, cuDeviceGetByPCIBusId, cuDeviceGetCount,
     cuDeviceGetDefaultMemPool, cuDeviceGetName, cuDeviceGetPCIBusId, cuDeviceGetUuid, cuDeviceGetUuid_v2,
