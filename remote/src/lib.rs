@@ -7,7 +7,7 @@
 //!
 //! Which calls travel and how stands in [`headgate_abi::cuda::remote`], the one table; a call that is not there is not
 //! offered. What this crate never does: answer a call with something that was not done, execute an operation twice,
-//! trust a number, length or handle that came over the wire, or emulate the private tables of NVIDIA's runtime.
+//! trust a number, length or handle that came over the wire, or answer the test by which NVIDIA's runtime knows its driver.
 //!
 //! Daemons on both nodes may carry a session between the two; what they count with is [`meter`].
 //!
@@ -21,6 +21,7 @@ pub mod meter;
 pub mod image;
 mod word;
 pub mod client;
+mod exports;
 pub mod worker;
 
 pub use word::Word;

@@ -8,9 +8,11 @@
 //! What it never does: exit or panic in its program, wait without the session's end to end the wait, use the session in
 //! a forked child, or offer a function that it does not have.
 //!
-//! Read in this order: [`session`], [`handles`], [`objects`], [`current`], [`travel`], then [`api`].
+//! Read in this order: [`session`], [`handles`], [`objects`], [`current`], [`travel`], then [`api`]; [`contract`] for what
+//! is different beside a genuine driver.
 
 pub mod api;
+pub mod contract;
 mod session;
 mod handles;
 mod objects;

@@ -12,7 +12,7 @@ use super::objects::{
     Allocation, Context, Event, Function, HostRange, Library, Module, Registry, Stream, lock,
 };
 use super::session::Session;
-use super::{ADDRESS_ENV, Answer, LOG_ENV, raw};
+use super::{ADDRESS_ENV, Answer, LOG_ENV, contract, raw};
 use crate::link::Address;
 use crate::wire::operation::Digest;
 
@@ -93,14 +93,22 @@ fn connect() -> Result<Client, CUresult> {
     let text =
         std::env::var(ADDRESS_ENV).map_err(|error| no_device(&format_args!("{ADDRESS_ENV}: {error}")))?;
     let address: Address = text.parse().map_err(|error| no_device(&error))?;
-    let arena = Arena::reserve().ok_or_else(|| no_device(&"no addresses left for handles"))?;
+    let mut arena = Arena::reserve().ok_or_else(|| no_device(&"no addresses left for handles"))?;
     let contexts = Arc::new(Registry::new());
     let session = Session::open(address, &contexts).map_err(|error| no_device(&error))?;
     DESCRIPTOR.store(session.descriptor(), Ordering::Release);
     raw::at_fork(in_forked_child);
     raw::at_exit(at_exit);
-    let primary = |_: &_| Primary { id: contexts.number(), state: Mutex::new((0, 0)) };
-    let primaries = session.welcome.devices.iter().map(primary).collect();
+    let borrowed = session.welcome.devices.len();
+    let handles = contract::primary_handles(borrowed).map_err(|why| no_device(&why))?;
+    let primary = |index: usize| {
+        let id = contexts.number();
+        if let Some(&handle) = handles.get(index) {
+            arena.give(id, handle);
+        }
+        Primary { id, state: Mutex::new((0, 0)) }
+    };
+    let primaries = (0..borrowed).map(primary).collect();
     Ok(Client {
         session,
         arena,
@@ -129,8 +137,11 @@ pub(super) fn is_forked() -> bool {
     FORKED.load(Ordering::Acquire)
 }
 
-/// Starts the driver. Again and again is fine.
+/// Starts the driver, and the one beside it before. Again and again is fine.
 pub(super) fn initialise() -> Answer {
+    if let Some(genuine) = contract::genuine() {
+        genuine?.init(0)?;
+    }
     if connected()?.session.welcome.devices.is_empty() {
         return Err(CUresult::ERROR_NO_DEVICE);
     }
@@ -140,6 +151,11 @@ pub(super) fn initialise() -> Answer {
 
 /// CUDA version; may be asked before the driver is started.
 pub(super) fn version() -> u32 {
+    if let Some(Ok(genuine)) = contract::genuine() {
+        let mut version = 0;
+        let told = genuine.version(&raw mut version).ok().and_then(|()| u32::try_from(version).ok());
+        return told.unwrap_or(VERSION_ALONE);
+    }
     connected().map_or(VERSION_ALONE, |client| client.session.welcome.driver_version.min(VERSION_MAX))
 }
 

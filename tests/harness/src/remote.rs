@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::device::Device;
 use crate::node::Node;
 use crate::workspace;
 
@@ -103,6 +104,18 @@ impl Worker {
     pub fn ended(&mut self) -> Result<Option<bool>> {
         Ok(self.child.try_wait().context("asking after a worker")?.map(|status| status.success()))
     }
+}
+
+/// A command beside a device's driver, whose computing is done by a worker at an address.
+///
+/// # Errors
+/// When the build failed.
+pub fn redirected(program: &Path, device: &Device, address: &str) -> Result<Command> {
+    let mut command = Command::new(program);
+    device.add_to(&mut command);
+    command.env("LD_PRELOAD", workspace::program("libheadgate_redirect.so")?);
+    command.env("HEADGATE_REMOTE", address).env("HEADGATE_REMOTE_LOG", "1");
+    Ok(command)
 }
 
 /// A command whose driver is the remote client of a worker at an address.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use anyhow::{Context, Result, ensure};
 
 /// Packages whose binaries and libraries tests start.
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "headgate",
     "headgate-hook",
     "headgate-simgpu",
@@ -17,6 +17,7 @@ const PACKAGES: [&str; 8] = [
     "headgate-apps",
     "headgate-remote",
     "headgate-remote-libcuda",
+    "headgate-remote-redirect",
 ];
 
 /// The root of the checkout.

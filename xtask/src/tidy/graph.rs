@@ -58,6 +58,12 @@ const RULES: &[Rule] = &[
         own: &["headgate-abi", "headgate-remote"],
         outside: Only(&[]),
     },
+    // The same in front of a driver: it also stands in the loader's look-ups.
+    Rule {
+        package: "headgate-remote-redirect",
+        own: &["headgate-abi", "headgate-remote"],
+        outside: Only(&["libc"]),
+    },
     Rule {
         package: "headgate",
         own: &[

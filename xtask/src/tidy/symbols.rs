@@ -2,7 +2,7 @@
 //!
 //! The hook exports exactly the hooked rows of the symbol tables and the loader's two look-ups, and imports
 //! nothing that could end, fork or reconfigure a stranger's process. The driver stand-ins export every row, so
-//! that no program finds less in them than in a driver.
+//! that no program finds less in them than in a driver; so does what redirects a driver's callers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,8 +40,13 @@ const FORBIDDEN: &[(&[&str], &str)] = &[
 ];
 
 pub(super) fn check(findings: &mut Findings) -> Result<()> {
-    let packages =
-        ["headgate-hook", "headgate-simgpu-libcuda", "headgate-simgpu-libnvml", "headgate-nulldriver"];
+    let packages = [
+        "headgate-hook",
+        "headgate-remote-redirect",
+        "headgate-simgpu-libcuda",
+        "headgate-simgpu-libnvml",
+        "headgate-nulldriver",
+    ];
     let built = workspace::build(Profile::Dev, &packages)?;
 
     let hooked = cuda::symbols::ROWS
@@ -55,6 +60,8 @@ pub(super) fn check(findings: &mut Findings) -> Result<()> {
     check_hook(findings, &hook, &hooked);
 
     let cuda_rows: BTreeSet<&str> = cuda::symbols::ROWS.iter().map(|row| row.elf_name).collect();
+    check_redirect(findings, &Library::read(built.path("headgate_redirect")?)?, &cuda_rows);
+
     let nvml_rows: BTreeSet<&str> = nvml::ROWS.iter().map(|row| row.elf_name).collect();
     for (package, target, rows) in [
         ("headgate-simgpu-libcuda", "headgate_simcuda", &cuda_rows),
@@ -67,6 +74,18 @@ pub(super) fn check(findings: &mut Findings) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What stands in front of a driver must stand in front of all of it, and of nothing else.
+fn check_redirect(findings: &mut Findings, library: &Library, rows: &BTreeSet<&str>) {
+    let package = "headgate-remote-redirect";
+    for name in rows.iter().chain(&LOADER).filter(|name| !library.exports.contains(**name)) {
+        findings.problem(package, format_args!("does not export `{name}`: linked programs would find the driver's"));
+    }
+    let known = |name: &str| rows.contains(name) || LOADER.contains(&name);
+    for name in library.exports.iter().filter(|name| !known(name)) {
+        findings.problem(package, format_args!("exports `{name}`, which is no row of abi's table"));
+    }
 }
 
 fn check_hook(findings: &mut Findings, hook: &Library, hooked: &BTreeSet<&str>) {

@@ -8,6 +8,7 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUcontext, CUdevice, CUresult};
 
 use super::{device, stream};
+use crate::client::contract::storage;
 use crate::client::objects::{Context, lock};
 use crate::client::state::{Client, Primary, client};
 use crate::client::{Answer, current, raw};
@@ -59,6 +60,8 @@ pub fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> Answer {
         && let Some(context) = client.contexts.get(primary.id)
     {
         client.end_context(&context);
+        drop(state);
+        storage::end(client.arena.handle(Kind::Context, primary.id));
     }
     Ok(())
 }
@@ -70,6 +73,8 @@ pub fn cuDevicePrimaryCtxRelease(dev: CUdevice) -> Answer {
 pub fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> Answer {
     let client = client()?;
     let (_, primary) = primary(client, dev)?;
+    // What is kept with the context is told while it still is, and with nothing locked: it may call the driver.
+    storage::end(client.arena.handle(Kind::Context, primary.id));
     let mut state = lock(&primary.state);
     ask(client, Symbol::cuDevicePrimaryCtxReset_v2, &[Argument::Word(dev.to_word())])?;
     state.0 = 0;
@@ -85,6 +90,10 @@ pub fn cuDevicePrimaryCtxReset(dev: CUdevice) -> Answer {
 
 pub fn cuDevicePrimaryCtxGetState(dev: CUdevice, flags: *mut c_uint, active: *mut c_int) -> Answer {
     let client = client()?;
+    if device::borrowed(client, dev)?.is_none() {
+        raw::store(flags, 0)?;
+        return raw::store(active, 0);
+    }
     let (_, primary) = primary(client, dev)?;
     raw::store(flags, lock(&primary.state).1)?;
     raw::store(active, client.contexts.get(primary.id).is_some().into())
@@ -129,6 +138,7 @@ pub fn cuCtxDestroy_v2(ctx: CUcontext) -> Answer {
     if current::handle() == Some(ctx.addr()) {
         current::pop();
     }
+    storage::end(ctx.addr());
     client.end_context(&context);
     ask(client, Symbol::cuCtxDestroy_v2, &[Argument::End(Kind::Context, context.id)])
 }
@@ -186,7 +196,10 @@ pub fn cuCtxGetDevice_v2(dev: *mut CUdevice, ctx: CUcontext) -> Answer {
 }
 
 pub fn cuCtxGetFlags(flags: *mut c_uint) -> Answer {
-    raw::store(flags, current::any(client()?)?.flags)
+    let client = client()?;
+    let context = current::any(client)?;
+    let primary = client.primaries.iter().find(|primary| primary.id == context.id);
+    raw::store(flags, primary.map_or(context.flags, |primary| lock(&primary.state).1))
 }
 
 /// The context of a handle, or the current one for null.

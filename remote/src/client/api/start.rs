@@ -4,10 +4,10 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
 use headgate_abi::cuda::remote::Column;
-use headgate_abi::cuda::symbols::{ROWS, SYMBOLS, Symbol, ThreadMode};
+use headgate_abi::cuda::symbols::{COUNT, ROWS, SYMBOLS, Symbol, ThreadMode};
 use headgate_abi::cuda::types::{CUenum, CUresult, CUuuid};
 
-use crate::client::{Answer, raw, state};
+use crate::client::{Answer, contract, raw, state};
 
 /// `CU_GET_PROC_ADDRESS_SUCCESS`, `_SYMBOL_NOT_FOUND`, `_VERSION_NOT_SUFFICIENT`.
 const FOUND: CUenum = 0;
@@ -29,29 +29,33 @@ pub fn cuInit(flags: c_uint) -> Answer {
 }
 
 pub fn cuDriverGetVersion(version: *mut c_int) -> Answer {
+    if let Some(genuine) = contract::genuine() {
+        return genuine?.version(version);
+    }
     raw::store(version, c_int::try_from(state::version()).unwrap_or(c_int::MAX))
 }
 
-/// The newest form of a name, among those this client has, that is not above a version. Forms it lacks do not count:
-/// the program is told of an older one, or of none.
+macro_rules! signatures {
+    ([] $($name:ident ($($arg:ident: $ty:ty),*) [$($meta:tt)*];)*) => {
+        /// Types of the arguments, in table order.
+        static SIGNATURES: [&str; COUNT] = [$(stringify!($($ty),*)),*];
+    };
+}
+headgate_abi::cuda_symbols!(signatures);
+
+/// What a name means in a version: its newest form that is not above it. Where this client lacks that one, an older one
+/// takes its place if it is called alike; the program would call any other wrongly.
 fn select(name: &str, version: u32, mode: ThreadMode) -> Result<Symbol, CUenum> {
-    let mut known = false;
+    let rows = || ROWS.iter().zip(SYMBOLS).filter(|(row, _)| row.base_name == name);
+    let offered = |symbol: Symbol| *symbol.column() != Column::Absent;
     for wanted in [mode, ThreadMode::Base] {
-        let forms = ROWS.iter().zip(SYMBOLS).filter(|(row, symbol)| {
-            row.base_name == name && row.thread_mode == wanted && *symbol.column() != Column::Absent
-        });
-        let mut best: Option<(u32, Symbol)> = None;
-        for (row, &symbol) in forms {
-            known = true;
-            if row.since <= version && best.is_none_or(|(since, _)| since <= row.since) {
-                best = Some((row.since, symbol));
-            }
-        }
-        if let Some((_, symbol)) = best {
-            return Ok(symbol);
-        }
+        let forms = || rows().filter(|(row, _)| row.thread_mode == wanted && row.since <= version);
+        let Some((_, &newest)) = forms().max_by_key(|(row, _)| row.since) else { continue };
+        let signature = SIGNATURES[newest.index()];
+        let fits = forms().filter(|&(_, &form)| offered(form) && SIGNATURES[form.index()] == signature);
+        return fits.max_by_key(|(row, _)| row.since).map(|(_, &form)| form).ok_or(NOT_FOUND);
     }
-    Err(if known { TOO_OLD } else { NOT_FOUND })
+    Err(if rows().any(|(_, &form)| offered(form)) { TOO_OLD } else { NOT_FOUND })
 }
 
 fn look_up(symbol: *const c_char, version: c_int, flags: u64) -> Result<Result<usize, CUenum>, CUresult> {
@@ -97,10 +101,11 @@ pub fn cuGetProcAddress_v2(
     Ok(())
 }
 
-/// The private tables are NVIDIA's. Where there is a genuine driver it answers for them; here there is none.
-pub fn cuGetExportTable(table: *mut *const c_void, _id: *const CUuuid) -> Answer {
+/// The private tables are NVIDIA's. Where there is a genuine driver it answers for them; without one, nobody does.
+pub fn cuGetExportTable(table: *mut *const c_void, id: *const CUuuid) -> Answer {
     raw::store(table, core::ptr::null())?;
-    Err(CUresult::ERROR_INVALID_VALUE)
+    let genuine = contract::genuine().ok_or(CUresult::ERROR_INVALID_VALUE)??;
+    raw::store(table, contract::table(genuine, &raw::load(id)?)?)
 }
 
 pub fn cuGetErrorName(error: CUresult, text: *mut *const c_char) -> Answer {
@@ -127,14 +132,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_absent_is_not_found_and_what_is_older_is_offered() {
+    fn what_is_absent_is_not_found_and_what_is_older_is_offered_where_it_is_called_alike() {
         let base = ThreadMode::Base;
         assert_eq!(select("cuMemAlloc", 12_000, base), Ok(Symbol::cuMemAlloc_v2));
         assert_eq!(select("cuLaunchKernel", 12_000, ThreadMode::PerThread), Ok(Symbol::cuLaunchKernel_ptsz));
         assert_eq!(select("cuMemAlloc", 12_000, ThreadMode::PerThread), Ok(Symbol::cuMemAlloc_v2));
-        assert_eq!(select("cuMemAlloc", 2_000, base), Err(TOO_OLD), "its first form is absent");
+        assert_eq!(select("cuMemAlloc", 2_000, base), Err(NOT_FOUND), "its first form is absent");
+        assert_eq!(select("cuMemAlloc", 1_000, base), Err(TOO_OLD));
         assert_eq!(select("cuIpcGetMemHandle", 12_000, base), Err(NOT_FOUND));
-        assert_eq!(select("cuCtxCreate", 13_000, base), Ok(Symbol::cuCtxCreate_v2), "newer forms are absent");
+        assert_eq!(select("cuCtxGetDevice", 12_000, base), Ok(Symbol::cuCtxGetDevice));
+        assert_eq!(select("cuCtxGetDevice", 13_000, base), Ok(Symbol::cuCtxGetDevice_v2));
+        assert_eq!(
+            select("cuMemHostRegister", 4_000, base),
+            Err(NOT_FOUND),
+            "no newer one in an older one's place"
+        );
         assert_eq!(select("", 0, base), Err(NOT_FOUND));
     }
 }
