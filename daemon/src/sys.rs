@@ -4,7 +4,7 @@
     reason = "pidfds, futexes, waiting on a pidfd and NVML's newest calls have no safe wrapper"
 )]
 
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -28,6 +28,18 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the descriptor was just made and is owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Whether the loader finds a library of that name, as a program started from here would.
+pub(crate) fn loads(library: &CStr) -> bool {
+    // SAFETY: runs what the vendor's library does when it is loaded, which any program that uses it does, too.
+    let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL) };
+    if handle.is_null() {
+        return false;
+    }
+    // SAFETY: gives back what was just taken.
+    unsafe { libc::dlclose(handle) };
+    true
 }
 
 /// Kills the process behind the descriptor, and no other that has its number by now.
@@ -159,7 +171,7 @@ impl MemoryLimits {
             if library.is_null() {
                 return None;
             }
-            let find = |name: &std::ffi::CStr| {
+            let find = |name: &CStr| {
                 // SAFETY: an open library and a NUL-terminated name.
                 let found = unsafe { libc::dlsym(library, name.as_ptr()) };
                 (!found.is_null()).then_some(found)

@@ -7,8 +7,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use super::{RunArgs, client, complain, hook_beside_binary};
+use super::{RunArgs, Way, client, complain, hook_beside_binary};
 use crate::admin::{Place, Request};
+use crate::remote::RemotePlace;
+use crate::sys;
 
 /// Headgate's own failures, as env(1) and timeout(1) number them.
 const FAILED: u8 = 125;
@@ -41,7 +43,7 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
     let mut command = Command::new(program);
     command.args(arguments);
     if args.remote {
-        far(&mut command, &place, args.lender.as_deref())?;
+        far(&mut command, &place, args, own.or_else(|| place.hook.clone()))?;
     } else {
         let preload = preload(own.or_else(|| place.hook.clone()))?;
         command.env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
@@ -50,9 +52,44 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
     Ok(command)
 }
 
-/// Puts the client in the place of the driver. The hook stands in front of the worker, where the device is.
-fn far(command: &mut Command, place: &Place, lender: Option<&str>) -> Result<(), String> {
+/// Puts the client in the place of the driver, or of the device beside it. The hook stands in front of the worker, where the
+/// device is; beside a driver also in front of that one, which the program starts but does not compute with.
+fn far(command: &mut Command, place: &Place, args: &RunArgs, hook: Option<PathBuf>) -> Result<(), String> {
     let remote = place.remote.as_ref().ok_or("the daemon carries no remote sessions; is it an older one?")?;
+    let mut address = OsString::from("daemon:");
+    if let Some(lender) = args.lender.as_deref() {
+        address.push(lender);
+        address.push("@");
+    }
+    address.push(&remote.socket);
+    command.env("HEADGATE_REMOTE", address);
+    let way = args.way.unwrap_or_else(|| {
+        if remote.redirect.is_some() && sys::loads(c"libcuda.so.1") { Way::Redirect } else { Way::StandIn }
+    });
+    match way {
+        Way::Redirect => beside(command, place, remote, hook),
+        Way::StandIn => instead(command, remote),
+    }
+}
+
+/// Beside this node's driver.
+fn beside(
+    command: &mut Command,
+    place: &Place,
+    remote: &RemotePlace,
+    hook: Option<PathBuf>,
+) -> Result<(), String> {
+    let redirect = remote.redirect.as_ref().ok_or(
+        "the daemon found no libheadgate_redirect.so beside its binary; install it there or in ../lib/headgate",
+    )?;
+    // In front of the hook, which so stands in front of the driver alone.
+    let preload = in_front(redirect, Some(preload(hook)?))?;
+    command.env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
+    Ok(())
+}
+
+/// In the place of a driver.
+fn instead(command: &mut Command, remote: &RemotePlace) -> Result<(), String> {
     let libraries = remote.libraries.as_ref().ok_or(
         "the daemon found no libheadgate_remote.so beside its binary; install it there or in ../lib/headgate",
     )?;
@@ -61,13 +98,7 @@ fn far(command: &mut Command, place: &Place, lender: Option<&str>) -> Result<(),
         path.push(":");
         path.push(before);
     }
-    let mut address = OsString::from("daemon:");
-    if let Some(lender) = lender {
-        address.push(lender);
-        address.push("@");
-    }
-    address.push(&remote.socket);
-    command.env("LD_LIBRARY_PATH", path).env("HEADGATE_REMOTE", address);
+    command.env("LD_LIBRARY_PATH", path);
     Ok(())
 }
 
@@ -81,16 +112,21 @@ fn preload(hook: Option<PathBuf>) -> Result<OsString, String> {
     if !hook.is_file() {
         return Err(format!("there is no hook library at {}", hook.display()));
     }
-    if splits(&hook) {
+    in_front(&hook, std::env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()))
+}
+
+/// A library in front of what else is preloaded.
+fn in_front(library: &Path, others: Option<OsString>) -> Result<OsString, String> {
+    if splits(library) {
         return Err(format!(
             "the loader splits LD_PRELOAD at blanks and colons, so {} cannot be preloaded; move it",
-            hook.display()
+            library.display()
         ));
     }
-    let mut preload = hook.into_os_string();
-    if let Some(before) = std::env::var_os("LD_PRELOAD").filter(|before| !before.is_empty()) {
+    let mut preload = library.as_os_str().to_owned();
+    if let Some(others) = others {
         preload.push(OsStr::new(":"));
-        preload.push(before);
+        preload.push(others);
     }
     Ok(preload)
 }

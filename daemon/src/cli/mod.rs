@@ -14,7 +14,7 @@ pub mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::model::defaults;
 use crate::telemetry::LogFormat;
@@ -91,6 +91,10 @@ struct RunArgs {
     /// The district that shall lend it; this node's own for its own device, without the network.
     #[arg(long, value_name = "DISTRICT", requires = "remote")]
     lender: Option<String>,
+    /// Where the program finds the borrowed device; otherwise beside this node's driver if it has one (libcuda.so.1), and
+    /// in a driver's place if not.
+    #[arg(long, value_enum, value_name = "WAY", requires = "remote")]
+    way: Option<Way>,
     #[command(flatten)]
     socket: SocketArgs,
     /// The hook library; otherwise the one the daemon names, or the one beside this binary.
@@ -99,6 +103,15 @@ struct RunArgs {
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
+}
+
+/// Where a program finds a borrowed device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Way {
+    /// In the place of this node's own device, beside its driver: for programs on the CUDA runtime, too.
+    Redirect,
+    /// In the place of a driver: for programs on the driver API, where there is no driver.
+    StandIn,
 }
 
 #[derive(Debug, Args)]

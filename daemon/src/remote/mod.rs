@@ -119,6 +119,9 @@ pub struct RemotePlace {
     pub socket: PathBuf,
     /// The directory with the client under a driver's names; `None` where it is not installed.
     pub libraries: Option<PathBuf>,
+    /// The client as it is preloaded beside a driver of the node's own; `None` where it is not installed.
+    #[serde(default)]
+    pub redirect: Option<PathBuf>,
 }
 
 impl Remote {
@@ -165,7 +168,8 @@ impl Remote {
                 });
             }
         }
-        Ok(Self { _tasks: tasks, place: RemotePlace { socket: path, libraries } })
+        let redirect = worker::beside_binary("libheadgate_redirect.so");
+        Ok(Self { _tasks: tasks, place: RemotePlace { socket: path, libraries, redirect } })
     }
 
     /// What programs need.

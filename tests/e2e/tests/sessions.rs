@@ -119,6 +119,17 @@ impl Pair {
         command
     }
 
+    /// The same on a node with a driver of its own.
+    fn beside(&self, tenant: &str, app: &str, way: &[&str]) -> Command {
+        let mut command = Command::new(workspace::program("headgate").unwrap());
+        command.args(["run", "--tenant", tenant, "--remote"]).args(way);
+        command.arg("--admin-socket").arg(self.borrower.path("admin.sock"));
+        command.arg("--").arg(workspace::program(app).unwrap());
+        self.borrower.device().add_to(&mut command);
+        command.env("HEADGATE_REMOTE_LOG", "1");
+        command
+    }
+
     fn run(&self, tenant: &str, app: &str, arguments: &[&str]) -> Program {
         Program::start(app, &mut self.command(tenant, app, None, arguments)).unwrap()
     }
@@ -156,6 +167,14 @@ fn field(line: &str, name: &str) -> u64 {
     found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
 }
 
+/// What a program like a runtime library prints, without what its device can do and what its calls cost.
+fn identity(mut printed: Value) -> Value {
+    for field in ["can", "storage_get_ns"] {
+        assert!(printed.as_object_mut().and_then(|fields| fields.remove(field)).is_some(), "{field}");
+    }
+    printed
+}
+
 fn verified(node: &Node) {
     let log = node.path("state/remote/audit.log");
     let mut verify = Command::new(workspace::program("headgate").unwrap());
@@ -187,6 +206,33 @@ fn a_program_gives_what_it_gives_at_home_and_both_daemons_count_every_byte() {
     assert!(up.contains("data=derived up"), "{up}");
     assert!(field(up, "to_device") > 0 && field(up, "images") > 0 && field(up, "arguments") > 0, "{up}");
     assert!(field(down, "from_device") > 0 && field(up, "from_device") == 0, "{down}");
+}
+
+#[test]
+fn beside_a_driver_a_program_has_its_seat_here_and_its_device_there() {
+    let Some(pair) = Pair::start("beside_a_driver", "") else { return };
+    let app = "app-runtime";
+    let mut native = pair.borrower.native_command(&workspace::program(app).unwrap());
+    let native = Program::start(app, &mut native).unwrap().finish(PATIENCE).unwrap().json().unwrap();
+    let control = pair.borrower.device().control();
+    control.mark().unwrap();
+    for way in [&[][..], &["--way", "redirect"]] {
+        let mut command = pair.beside(&pair.tenants[0], app, way);
+        let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
+        let remote = outcome.json().unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(identity(remote), identity(native.clone()), "who it is, and what it computes");
+    }
+    let own = control.statistics().unwrap();
+    assert_eq!(own["processes"], json!([]), "the node's own device was not used: {own}");
+    eventually("both sessions have ended", SOON, || {
+        (Pair::lines(&pair.lender, "ended").len() == 2).then_some(())
+    });
+    let told = Pair::lines(&pair.borrower, "told");
+    assert!(told.iter().all(|line| field(line, "arguments") > 0), "{told:?}");
+    // In the place of a driver there are no private tables, and such a program does not start.
+    let mut command = pair.beside(&pair.tenants[0], app, &["--way", "stand-in"]);
+    let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
+    assert!(outcome.stderr.contains("no CUDART_INTERFACE"), "{}", outcome.stderr);
 }
 
 #[test]
