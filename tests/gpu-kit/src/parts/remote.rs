@@ -1,16 +1,17 @@
-//! GPU-over-IP by loopback: a worker in a tenant of the node, and the same program natively and through it, by turns. Programs are
-//! on the driver API: what uses NVIDIA's runtime needs the way beside a genuine driver, which the product does not have yet.
+//! GPU-over-IP by loopback: a worker in a tenant of the node, and the same program natively and through it, by turns. Programs on the
+//! driver API find the client in the driver's place; programs on NVIDIA's runtime keep the node's own driver beside it.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use headgate_harness::remote::{Transport, Worker};
-use headgate_harness::{Node, TenantSpec, workspace};
+use headgate_harness::{Node, Program, TenantSpec, workspace};
 use serde_json::Value;
 
 use super::shares::Trace;
-use crate::kit::{Calibration, How, Kit, lines};
+use crate::kit::{Calibration, How, Kit, lines, tail};
 use crate::record::{Goal, Recorder};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +20,14 @@ const COPY_BYTES: u64 = 64 << 20;
 /// Microseconds of a kernel, and launches between two waits: about a vision model's inference.
 const KERNEL_US: u32 = 100;
 const LAUNCHES: u32 = 64;
+/// Programs on NVIDIA's runtime: a script of the kit's, and what it is given.
+const RUNTIME_PROGRAMS: [(&str, &[&str]); 3] = [
+    ("runtime.py", &["libcudart.so.12"]),
+    ("runtime.py", &["libcudart.so.13"]),
+    ("frameworks.py", &["infer"]),
+];
+/// One of them may compile kernels for the first time.
+const CASE_MAX: Duration = Duration::from_secs(75);
 
 /// How a program reaches its device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,8 +64,58 @@ pub(super) fn run(kit: &Kit, recorder: &mut Recorder) -> Result<Option<String>> 
     calls(kit, &node, recorder)?;
     copies(kit, &node, recorder)?;
     loss(kit, &node, recorder)?;
-    recorder.fact("programs_on_the_runtime", "not measured: they need the way beside a genuine driver")?;
+    if kit.simulated {
+        recorder.fact("beside_a_driver", format!("skipped: {}", super::NEEDS_RUNTIME))?;
+    } else {
+        beside(kit, &node, recorder)?;
+    }
     Ok(None)
+}
+
+/// Programs on NVIDIA's runtime: what they print with the driver's own device, and with the borrowed one in its place. Here
+/// both are one GPU, so that results must be equal.
+fn beside(kit: &Kit, node: &Node, recorder: &mut Recorder) -> Result<()> {
+    for (script, words) in RUNTIME_PROGRAMS {
+        let name = words.join(" ");
+        if recorder.left() < Duration::from_secs(20) {
+            return recorder.fact("cut_short", format!("no time for {name} beside a driver"));
+        }
+        let patience = CASE_MAX.min(recorder.left());
+        let native = printed(kit.python(node, How::Native, script, words)?, patience)?;
+        let Ok(native) = native else {
+            // Without the library or the framework there is nothing to compare.
+            recorder.fact(&format!("beside a driver, {name}: not natively either"), native.err())?;
+            continue;
+        };
+        let worker = Worker::in_tenant(node, "guest", Transport::Unix)?;
+        let mut command = kit.python(node, How::Native, script, words)?;
+        command.env("LD_PRELOAD", workspace::program("libheadgate_redirect.so")?);
+        command.env("HEADGATE_REMOTE", worker.address()).env("HEADGATE_REMOTE_LOG", "1");
+        match printed(command, patience.min(recorder.left()))? {
+            Ok(redirected) if redirected == native => {
+                recorder.fact(&format!("beside a driver, {name}"), redirected)?;
+            }
+            other => recorder.problem(format!("beside a driver, {name}: {other:?}, natively {native:?}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// What a program says that must be equal: its lines or, where it prints JSON, the result in it. An error's text if it fails.
+fn printed(mut command: Command, patience: Duration) -> Result<Result<Vec<String>, String>> {
+    let outcome = match Program::start("a program on the runtime", &mut command)?.finish(patience) {
+        Ok(outcome) => outcome,
+        Err(error) => return Ok(Err(tail(&format!("{error:#}")).to_owned())),
+    };
+    if !outcome.status.success() {
+        return Ok(Err(format!("{}: {}{}", outcome.status, tail(&outcome.stdout), tail(&outcome.stderr))));
+    }
+    let result = |line: &str| match serde_json::from_str::<Value>(line) {
+        Ok(value) if value["skipped"].is_string() => Err(value["skipped"].to_string()),
+        Ok(value) => Ok(value["result"].to_string()),
+        Err(_) => Ok(line.to_owned()),
+    };
+    Ok(outcome.stdout.lines().map(result).collect())
 }
 
 /// Runs a program of the kit's once. A worker serves one session, so there is one for each run.
