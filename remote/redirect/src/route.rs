@@ -70,7 +70,7 @@ fn real_versioned(handle: *mut c_void, name: &CStr, version: *const c_char) -> *
 
 /// `dlsym(handle, name)`: our answer, or `None` for "let the next one answer".
 pub(crate) fn route(handle: *mut c_void, name: &CStr, caller: usize) -> Option<*mut c_void> {
-    judge(name, caller, || real(handle, name))
+    judge(handle, name, caller, || real(handle, name))
 }
 
 /// `dlvsym(handle, name, version)`, likewise.
@@ -80,11 +80,18 @@ pub(crate) fn route_versioned(
     version: *const c_char,
     caller: usize,
 ) -> Option<*mut c_void> {
-    judge(name, caller, || real_versioned(handle, name, version))
+    judge(handle, name, caller, || real_versioned(handle, name, version))
 }
 
-fn judge(name: &CStr, caller: usize, find: impl FnOnce() -> *mut c_void) -> Option<*mut c_void> {
+fn judge(
+    handle: *mut c_void,
+    name: &CStr,
+    caller: usize,
+    find: impl FnOnce() -> *mut c_void,
+) -> Option<*mut c_void> {
     match name.to_bytes() {
+        // A layer like this one looks for whose turn is next after itself, which only its own address tells.
+        b"dlsym" | b"dlvsym" if handle == libc::RTLD_NEXT => return None,
         b"dlsym" | b"dlvsym" => return loader(find()),
         // All of the driver's names begin so, and hardly any other.
         [b'c', b'u', third, ..] if third.is_ascii_uppercase() => {}

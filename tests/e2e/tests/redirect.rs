@@ -5,7 +5,8 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -93,6 +94,15 @@ fn parted(mut printed: Value) -> (Value, Value) {
     (printed, can)
 }
 
+/// Compiles a C file of the tests'; an error where there is no compiler.
+fn compile(into: &Path, source: &str, flags: &[&OsStr]) -> Result<PathBuf, std::io::Error> {
+    let output = into.join(source.trim_end_matches(".c"));
+    let from = workspace::root().join("tests/e2e/tests/c").join(source);
+    let status = Command::new("cc").arg("-o").arg(&output).arg(from).args(flags).arg("-ldl").status()?;
+    assert!(status.success(), "cc {source}: {status}");
+    Ok(output)
+}
+
 #[test]
 fn a_runtime_s_driver_is_the_genuine_one_and_its_device_the_borrowed_one() {
     let lender = lender();
@@ -110,8 +120,9 @@ fn a_runtime_s_driver_is_the_genuine_one_and_its_device_the_borrowed_one() {
         assert_eq!(redirected, at_home, "who it is and what it computes, over {transport:?}");
         assert_eq!(can, json!({ "multiprocessors": 132, "memory_bytes": 1024 * MIB }), "the lender's quota");
         untouched(&own);
-        eventually("seven launches were the lender's", SOON, || {
-            (kernels(&lender) - before == 7).then_some(())
+        // The device counts a fill as it counts a kernel, and each of the seven launches has one.
+        eventually("all seven launches were the lender's", SOON, || {
+            (kernels(&lender) - before == 14).then_some(())
         });
     }
     eventually("nothing is left", SOON, || (used_bytes(&lender, "guest") == 0).then_some(()));
@@ -150,14 +161,11 @@ fn linked_and_looked_up_functions_are_one_and_what_does_not_travel_is_not_the_dr
     let name = "linked_and_looked_up_functions_are_one";
     let here = tempfile::tempdir().unwrap();
     let own = local(2);
-    let program = here.path().join("linked");
-    let source = workspace::root().join("tests/e2e/tests/c/linked.c");
-    let mut compiler = Command::new("cc");
-    compiler.arg("-o").arg(&program).arg(source).arg(own.libcuda()).arg("-ldl");
-    match compiler.status() {
-        Ok(status) => assert!(status.success(), "cc: {status}"),
+    let driver = own.libcuda();
+    let program = match compile(here.path(), "linked.c", &[driver.as_os_str()]) {
+        Ok(program) => program,
         Err(error) => return skipped(name, &error),
-    }
+    };
     let lender = lender();
     let worker = Worker::in_tenant(&lender, "guest", Transport::Unix).unwrap();
     let mut command = remote::redirected(&program, &own, worker.address()).unwrap();
@@ -165,6 +173,24 @@ fn linked_and_looked_up_functions_are_one_and_what_does_not_travel_is_not_the_dr
     assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
     assert!(outcome.stderr.contains("cuIpcGetMemHandle is not offered"), "{}", outcome.stderr);
     untouched(&own);
+}
+
+#[test]
+fn a_driver_whose_devices_are_not_who_it_says_fails_its_own_test() {
+    let name = "a_driver_whose_devices_are_not_who_it_says_fails_its_own_test";
+    let here = tempfile::tempdir().unwrap();
+    let liar = match compile(here.path(), "liar.c", &["-shared".as_ref(), "-fPIC".as_ref()]) {
+        Ok(liar) => liar,
+        Err(error) => return skipped(name, &error),
+    };
+    let (lender, own) = (lender(), local(1));
+    let app = workspace::program("app-runtime").unwrap();
+    let worker = Worker::in_tenant(&lender, "guest", Transport::Unix).unwrap();
+    let mut command = remote::redirected(&app, &own, worker.address()).unwrap();
+    let redirect = workspace::program("libheadgate_redirect.so").unwrap();
+    command.env("LD_PRELOAD", format!("{}:{}", redirect.display(), liar.display()));
+    let outcome = Program::start("app-runtime", &mut command).unwrap().finish(PATIENCE).unwrap();
+    assert!(outcome.stderr.contains("the self-test fails"), "{}{}", outcome.stdout, outcome.stderr);
 }
 
 #[test]

@@ -80,10 +80,13 @@ pub(super) fn check(findings: &mut Findings) -> Result<()> {
 fn check_redirect(findings: &mut Findings, library: &Library, rows: &BTreeSet<&str>) {
     let package = "headgate-remote-redirect";
     for name in rows.iter().chain(&LOADER).filter(|name| !library.exports.contains(**name)) {
-        findings.problem(package, format_args!("does not export `{name}`: linked programs would find the driver's"));
+        findings.problem(
+            package,
+            format_args!("does not export `{name}`: linked programs would find the driver's"),
+        );
     }
     let known = |name: &str| rows.contains(name) || LOADER.contains(&name);
-    for name in library.exports.iter().filter(|name| !known(name)) {
+    for name in library.exports.iter().filter(|name| !known(name.as_str())) {
         findings.problem(package, format_args!("exports `{name}`, which is no row of abi's table"));
     }
 }
