@@ -7,7 +7,7 @@
 //! It never talks to a device, a socket or a file, and it knows nothing of shared memory: the daemon observes,
 //! calls [`window::WindowScheduler::tick`] or [`loan::Lender::handle`], and carries the decisions out.
 //!
-//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`status`], [`loan`].
+//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`space`], [`status`], [`loan`].
 
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -17,6 +17,7 @@ pub mod tenant;
 pub mod memory;
 pub mod bucket;
 pub mod window;
+pub mod space;
 pub mod status;
 pub mod loan;
 #[cfg(feature = "simulation")]
@@ -27,4 +28,4 @@ pub use memory::{MemoryAccount, MemoryView};
 pub use status::Status;
 pub use tenant::{Class, ComputeQuota, MemoryQuota, Mode};
 pub use units::{Bytes, Micros, Ppm};
-pub use window::{Observation, WindowScheduler, WindowSettings};
+pub use window::{Observation, Room, WindowScheduler, WindowSettings};

@@ -10,6 +10,7 @@
 //! charged for a batch what its batches took when it had the device for itself, and the rest goes to who has shown
 //! no end yet: a short burst behind a long kernel waits for most of its time. Who never was alone pays an even part.
 
+use super::room::Room;
 use super::settings::WindowSettings;
 use crate::bucket::Bucket;
 use crate::tenant::{Class, ComputeQuota};
@@ -46,6 +47,10 @@ const OWES_US_MAX: i64 = 2_000;
 pub(super) struct Contender {
     pub(super) quota: ComputeQuota,
     pub(super) bucket: Bucket,
+    /// Its part of the device, where that is shared by space.
+    pub(super) room: Option<Room>,
+    /// What it owes of a microsecond for that part, in parts per million.
+    pub(super) part_owed: u64,
     pub(super) gate_open: bool,
     /// It opened at the last look.
     just_opened: bool,
@@ -98,6 +103,8 @@ impl Contender {
         Self {
             quota,
             bucket: Bucket::half_full(cap),
+            room: None,
+            part_owed: 0,
             gate_open: true,
             just_opened: false,
             seen: Observation::default(),
@@ -275,6 +282,8 @@ impl Contender {
     pub(super) fn earn(&mut self, span: Micros, rate: Ppm, settings: &WindowSettings) {
         let held = !self.gate_open && self.seen.waiting;
         let most = if held { share_of(settings.held_max, self.quota.nominal) } else { Micros::ZERO };
+        // What rounding gave it in space is not taken from it in time.
+        let rate = self.room.map_or(rate, |room| rate.max(room.given));
         self.bucket.refill_up_to(span, rate, most);
         if !self.bucket.is_positive() {
             self.spent = true;
@@ -283,6 +292,11 @@ impl Contender {
         }
         // Who may have the whole device is never shut: the choice of the fullest bucket keeps it in order.
         self.shut = self.spent && self.quota.ceiling() < Ppm::WHOLE;
+    }
+
+    /// Whether its tokens are spent, and it has not earned enough yet for a window worth opening.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent
     }
 
     pub(super) fn set_gate(&mut self, open: bool) {

@@ -31,16 +31,22 @@
 //! and cannot report: it is lost, and the others go on as if it were not there. Its debt stops growing at some point, so
 //! that it is not shut out for ever should the kernel end.
 //!
+//! Where tenants have SMs of their own (`Room`), they run side by side: no windows, every gate is open as long as its
+//! tenant has tokens, and each pays for its own time only, as much of it as it holds of the device. So time and space
+//! compose: who holds more of the device than it was given, because its share shrank under running programs or several of
+//! them hold a part each, gets it for less of the time.
+//!
 //! Tokens accrue at each tenant's rate: its nominal share, plus, in borrow mode, its part of what the idle
 //! ones leave. The active tenant whose bucket is fullest, as a part of its cap, goes next: caps are in proportion
 //! to shares, so equal fill means equal service. The long-run error of a share is thus at most
 //! the largest overshoot divided by the time looked at; there is no gain to tune and nothing to oscillate.
 //!
 //! Read in this order: `settings`, `contender` (what one tenant is seen to do, and pays), this file (whose turn it
-//! is), `rates`, `sleep` (when to look again), `lead` (which of a tenant's processes), `filling` (batches not closed).
+//! is), `room` (parts of the device instead of turns), `rates`, `sleep` (when to look again), `lead` (which of a tenant's processes), `filling` (batches not closed).
 
 mod settings;
 mod contender;
+mod room;
 mod rates;
 mod sleep;
 mod lead;
@@ -49,6 +55,7 @@ mod filling;
 pub use contender::Observation;
 pub use filling::Filling;
 pub use lead::Lead;
+pub use room::Room;
 pub use settings::WindowSettings;
 
 use crate::tenant::{Class, ComputeQuota};
@@ -135,7 +142,9 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             self.contenders[index].1.earn(elapsed, rate, &self.settings);
         }
         let active = self.contenders.iter().filter(|(_, c)| c.is_active(now, &self.settings)).count();
-        if 1 < active {
+        if self.is_spatial() {
+            self.step_rooms();
+        } else if 1 < active {
             self.step_windows(now);
         } else {
             self.step_open();
@@ -190,6 +199,9 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
     /// See the head of this module for who pays. What several claim is divided among them by their claims; what
     /// nobody claims is the owner's, whose switch and drain it is, unless others' gates stood open as well.
     fn charge(&mut self, elapsed: Micros, now: Micros) {
+        if self.is_spatial() {
+            return self.charge_rooms(elapsed);
+        }
         let (settings, owner) = (self.settings, self.owner);
         let guest = |(i, (_, c)): (usize, &(K, Contender))| Some(i) != owner && c.host_bound && c.gate_open;
         let alone = !self.contenders.iter().enumerate().any(guest);

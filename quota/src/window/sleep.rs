@@ -40,7 +40,7 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             (Some(owner), None) if !self.contenders[owner].1.has_work() => settings.tick_draining,
             (Some(owner), None) => self.until_window_changes(owner, now),
         };
-        if 1 < all().filter(|contender| contender.is_at_device()).count() {
+        if !self.is_spatial() && 1 < all().filter(|contender| contender.is_at_device()).count() {
             // What each had of a span is told from the batches it completed in it, so spans are short.
             next.min(settings.tick_contended)
         } else if all().any(|contender| contender.host_bound && contender.has_work()) {
