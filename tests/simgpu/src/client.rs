@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use headgate_abi::cuda::CUresult;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -15,7 +16,7 @@ use crate::clock;
 use crate::limits::{LOST_CHECK_MS, PENDING_MAX, REPLY_WAIT_S_MAX};
 use crate::model::KernelRule;
 use crate::page::StatusPage;
-use crate::protocol::{Admin, Command, NodeInfo, PROTOCOL, Reply, Request, Role};
+use crate::protocol::{Admin, Command, Mps, NodeInfo, PROTOCOL, Reply, Request, Role};
 use crate::{sys, wire};
 
 /// The server is gone, or does not speak this build's protocol any more.
@@ -73,6 +74,27 @@ impl Connection {
             node,
             lost: AtomicBool::new(false),
         })
+    }
+
+    /// Becomes a client of the MPS control program of a pipe directory, and sees the node as such a one from now on.
+    ///
+    /// # Errors
+    /// The status that the server refuses it with.
+    pub fn join_mps(
+        &mut self,
+        pipe: String,
+        partition: Option<String>,
+        percentage: Option<u32>,
+    ) -> Result<(), CUresult> {
+        let join = Request::Mps(Mps::Join { pipe, partition, percentage });
+        match self.ask(&join) {
+            Ok(Reply::Welcome(node)) => {
+                self.node = node;
+                Ok(())
+            }
+            Ok(Reply::Refused { status, .. }) => Err(CUresult(status)),
+            Ok(_) | Err(Lost) => Err(CUresult::ERROR_DEVICE_UNAVAILABLE),
+        }
     }
 
     /// The node.

@@ -22,8 +22,13 @@
 //!  "devices": [{"index": 0, "name": "", "uuid": "GPU-..", "sms": 132, "busy_ns": 0, "idle_ns": 0, "switch_ns": 0,
 //!               "switches": 0, "copy_ns": 0, "memory_total_bytes": 0, "memory_used_bytes": 0, "memory_peak_bytes": 0}],
 //!  "processes": [{"pid": 0, "name": "", "alive": true, "device": 0, "busy_ns": 0, "sm_ns": 0, "kernels": 0, "overlapped": 0,
-//!                 "memory_bytes": 0, "memory_peak_bytes": 0, "allocations_refused": 0, "contexts": 1, "calls": {}}]}
+//!                 "memory_bytes": 0, "memory_peak_bytes": 0, "allocations_refused": 0, "contexts": 1, "mps_sms": null,
+//!                 "mps_chunks": null, "calls": {}}]}
 //! ```
+//!
+//! `nvidia-cuda-mps-control` is a stand-in for NVIDIA's program of that name: it takes the commands of its documentation
+//! that Headgate uses, and tells the server. Programs become its clients by `CUDA_MPS_PIPE_DIRECTORY`; without that
+//! variable they do not look for one, so that a real one on this machine is left alone.
 //!
 //! Spans and peaks count from the last [`client::Control::mark`]; `busy_ns + idle_ns + switch_ns = elapsed_ns` on every
 //! device, and a process's share of a device is its `busy_ns` over the sum of all.

@@ -17,6 +17,8 @@ pub const SYMBOLS_MAX: usize = 1_024;
 pub const PENDING_MAX: u64 = 1_024;
 /// Most pending operations the server takes from one stream, however its client behaves.
 pub const BACKLOG_MAX: usize = 4_096;
+/// Partitions of all devices that one MPS control program serves: every device in chunks of the smallest size.
+pub const PARTITIONS_MAX: usize = 1_024;
 /// Largest frame. Launch parameters take at most 32,764 bytes; module text and copied bytes are read from the
 /// client's memory and never framed.
 pub const FRAME_BYTES_MAX: usize = 64 << 10;

@@ -19,8 +19,10 @@ pub const SOCKET_ENV: &str = "HEADGATE_SIMGPU_SOCKET";
 pub const LOG_ENV: &str = "HEADGATE_SIMGPU_LOG";
 /// Names a device node that the driver opens when it starts, as a real one opens `/dev/nvidia0`; without it, it opens none.
 pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
+/// Where an MPS control program listens, in its pipe directory.
+pub const MPS_SOCKET: &str = "control";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub enum Role {
     Driver,
     /// A program through libnvidia-ml.
     Nvml,
+    /// An MPS control program.
+    Mps,
     /// A test, bench or demo.
     Admin,
 }
@@ -316,8 +320,49 @@ pub enum Request {
     },
     /// About memory that is more than an address.
     Holding(Holding),
+    /// About the Multi-Process Service.
+    Mps(Mps),
     /// From a test, bench or demo.
     Admin(Admin),
+}
+
+/// What an MPS control program asks, and its clients.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Mps {
+    /// This session is a control program, for whoever comes through its pipe directory.
+    Serve {
+        /// The directory.
+        pipe: String,
+        /// UUIDs of the devices it serves; none means all.
+        devices: Vec<String>,
+        /// Whether it partitions devices.
+        partitioned: bool,
+    },
+    /// Set chunks of a device aside; the reply names the partition.
+    AddPartition {
+        /// The device.
+        uuid: String,
+        /// How many.
+        chunks: u32,
+    },
+    /// Give them back.
+    RemovePartition {
+        /// The partition.
+        name: String,
+    },
+    /// Most of the SMs that a client may use from now on, in percent.
+    SetPercentage(u32),
+    /// Devices, partitions and clients as JSON.
+    List,
+    /// A program becomes a client. The reply is the node as such a one sees it.
+    Join {
+        /// Directory of the control program.
+        pipe: String,
+        /// `CUDA_MPS_SM_PARTITION`.
+        partition: Option<String>,
+        /// `CUDA_MPS_ACTIVE_THREAD_PERCENTAGE`.
+        percentage: Option<u32>,
+    },
 }
 
 /// What a test, bench or demo asks.

@@ -25,8 +25,8 @@ use crate::objects::{
     Allocation, Array, Block, Context, Event, Function, Green, HostRange, Kernel, Library, Mipmap, Module,
     Pool, Primary, Share, Stream,
 };
-use crate::raw;
 use crate::table::{Kind, Table};
+use crate::{mps, raw};
 
 /// What a call comes to.
 pub(crate) type Answer = Result<(), CUresult>;
@@ -139,11 +139,13 @@ fn connect() -> Result<Driver, CUresult> {
         hint(&format_args!("no device: {SOCKET_ENV} is not set"));
         return Err(CUresult::ERROR_NO_DEVICE);
     };
-    let connection = Connection::open(&path, Role::Driver).map_err(|error| {
+    let mut connection = Connection::open(&path, Role::Driver).map_err(|error| {
         hint(&format_args!("no device: {}: {error}", path.display()));
         CUresult::ERROR_NO_DEVICE
     })?;
     DESCRIPTOR.store(connection.descriptor(), Ordering::Release);
+    mps::join(&mut connection)
+        .inspect_err(|status| hint(&format_args!("MPS refuses this client: {status:?}")))?;
     let contexts = Table::new(Kind::Context);
     let pools: Table<Pool> = Table::new(Kind::Pool);
     let devices = connection.node().devices.len();

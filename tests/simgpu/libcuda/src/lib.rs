@@ -24,4 +24,5 @@ mod format;
 mod graph;
 mod capture;
 mod host_functions;
+mod mps;
 mod raw;

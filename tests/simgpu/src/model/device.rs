@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::stream::Stream;
 use super::{
-    Active, Context, ContextId, CopyEngine, DeviceMeter, DeviceSpec, FOREVER, Nanos, StreamId, Work,
+    Active, Context, ContextId, CopyEngine, DeviceMeter, DeviceSpec, FOREVER, Nanos, Part, StreamId, TurnId,
+    Work,
 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Idle,
-    Switching { to: ContextId, until: Nanos },
-    Running { context: ContextId, slice_end: Nanos },
+    Switching { to: TurnId, until: Nanos },
+    Running { turn: TurnId, slice_end: Nanos },
 }
 
 #[derive(Debug, Default)]
@@ -25,9 +26,11 @@ pub(super) struct Device {
     spec: DeviceSpec,
     phase: Phase,
     /// Whose state the SMs hold; it needs no switch to run again.
-    resident: Option<ContextId>,
-    /// Contexts that have kernels to run and are neither running nor being brought in.
-    turns: VecDeque<ContextId>,
+    resident: Option<TurnId>,
+    /// Those who have kernels to run and are neither running nor being brought in.
+    turns: VecDeque<TurnId>,
+    /// Which contexts share which turn.
+    members: BTreeMap<TurnId, Vec<ContextId>>,
     copies: [Engine; 2],
     pub(super) meter: DeviceMeter,
 }
@@ -39,19 +42,40 @@ impl Device {
             phase: Phase::Idle,
             resident: None,
             turns: VecDeque::new(),
+            members: BTreeMap::new(),
             copies: [Engine::default(), Engine::default()],
             meter: DeviceMeter::default(),
         }
+    }
+
+    /// A context takes part in a turn.
+    pub(super) fn join(&mut self, id: ContextId, turn: TurnId) {
+        self.members.entry(turn).or_default().push(id);
+    }
+
+    /// It no longer does.
+    pub(super) fn leave(&mut self, id: ContextId, turn: TurnId) {
+        if let Some(members) = self.members.get_mut(&turn) {
+            members.retain(|&other| other != id);
+            if members.is_empty() {
+                self.members.remove(&turn);
+            }
+        }
+    }
+
+    fn members(&self, turn: TurnId) -> &[ContextId] {
+        self.members.get(&turn).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn next_event(&self, now: Nanos, contexts: &BTreeMap<ContextId, Context>) -> Option<Nanos> {
         let compute = match self.phase {
             Phase::Idle => None,
             Phase::Switching { until, .. } => Some(until),
-            Phase::Running { context, slice_end } => {
-                let shortest = contexts
-                    .get(&context)
-                    .and_then(|context| context.active.iter().map(|kernel| kernel.left).min())
+            Phase::Running { turn, slice_end } => {
+                let running = self.members(turn).iter().filter_map(|id| contexts.get(id));
+                let shortest = running
+                    .flat_map(|context| context.active.iter().map(|kernel| kernel.left))
+                    .min()
                     .filter(|&left| left != FOREVER)
                     .map(|left| now.saturating_add(left));
                 let slice = (!self.turns.is_empty()).then_some(slice_end);
@@ -67,14 +91,19 @@ impl Device {
         match self.phase {
             Phase::Idle => self.meter.idle_ns += span,
             Phase::Switching { .. } => self.meter.switch_ns += span,
-            Phase::Running { context, .. } => {
+            Phase::Running { turn, .. } => {
                 self.meter.busy_ns += span;
-                let Some(context) = contexts.get_mut(&context) else { return };
-                context.meter.busy_ns += span;
-                for kernel in &mut context.active {
-                    context.meter.sm_ns += span.saturating_mul(u64::from(kernel.sms));
-                    if kernel.left != FOREVER {
-                        kernel.left = kernel.left.saturating_sub(span);
+                for id in self.members.get(&turn).into_iter().flatten() {
+                    let Some(context) = contexts.get_mut(id).filter(|context| !context.active.is_empty())
+                    else {
+                        continue;
+                    };
+                    context.meter.busy_ns += span;
+                    for kernel in &mut context.active {
+                        context.meter.sm_ns += span.saturating_mul(u64::from(kernel.sms));
+                        if kernel.left != FOREVER {
+                            kernel.left = kernel.left.saturating_sub(span);
+                        }
                     }
                 }
             }
@@ -92,11 +121,11 @@ impl Device {
         let mut due = Vec::new();
         match self.phase {
             Phase::Switching { to, until } if until <= now => {
-                self.phase =
-                    Phase::Running { context: to, slice_end: now.saturating_add(self.spec.slice_ns) };
+                self.phase = Phase::Running { turn: to, slice_end: now.saturating_add(self.spec.slice_ns) };
             }
-            Phase::Running { context, .. } => {
-                if let Some(context) = contexts.get_mut(&context) {
+            Phase::Running { turn, .. } => {
+                for id in self.members.get(&turn).into_iter().flatten() {
+                    let Some(context) = contexts.get_mut(id) else { continue };
                     context.active.retain(|kernel| {
                         if kernel.left == 0 {
                             due.push(kernel.stream);
@@ -115,9 +144,9 @@ impl Device {
         due
     }
 
-    /// A context has a kernel to run.
-    pub(super) fn want(&mut self, id: ContextId, now: Nanos) {
-        if self.is_served(id) || self.turns.contains(&id) {
+    /// Someone has a kernel to run.
+    pub(super) fn want(&mut self, turn: TurnId, now: Nanos) {
+        if self.is_served(turn) || self.turns.contains(&turn) {
             return;
         }
         // A context that was alone has had its slice renewed all along; the newcomer waits for the end of the last one.
@@ -128,7 +157,7 @@ impl Device {
             let slices = (now - *slice_end).div_ceil(self.spec.slice_ns.max(1));
             *slice_end = slice_end.saturating_add(slices.saturating_mul(self.spec.slice_ns));
         }
-        self.turns.push_back(id);
+        self.turns.push_back(turn);
     }
 
     pub(super) fn queue_copy(&mut self, engine: CopyEngine, stream: StreamId) {
@@ -136,12 +165,15 @@ impl Device {
     }
 
     /// Drops all that is known of a context that has died.
-    pub(super) fn forget(&mut self, id: ContextId, streams: &[StreamId]) {
-        self.turns.retain(|&other| other != id);
-        if let Phase::Running { context, .. } = self.phase
-            && context == id
-        {
-            self.phase = Phase::Idle;
+    pub(super) fn forget(&mut self, id: ContextId, turn: TurnId, streams: &[StreamId]) {
+        self.leave(id, turn);
+        if self.members(turn).is_empty() {
+            self.turns.retain(|&other| other != turn);
+            if let Phase::Running { turn: running, .. } = self.phase
+                && running == turn
+            {
+                self.phase = Phase::Idle;
+            }
         }
         for engine in &mut self.copies {
             engine.queue.retain(|stream| !streams.contains(stream));
@@ -170,16 +202,14 @@ impl Device {
         loop {
             match self.phase {
                 Phase::Switching { .. } => return,
-                Phase::Running { context: id, slice_end } => {
-                    let Some(context) = contexts.get_mut(&id) else {
-                        self.phase = Phase::Idle;
-                        continue;
-                    };
-                    fill(context, self.spec.sms, streams);
-                    if context.active.is_empty() {
+                Phase::Running { turn, slice_end } => {
+                    let members = self.members.get(&turn).map_or(&[][..], Vec::as_slice);
+                    fill(contexts, members, self.spec.sms, streams);
+                    let is_active = |id| contexts.get(id).is_some_and(|context| !context.active.is_empty());
+                    if !members.iter().any(is_active) {
                         self.phase = Phase::Idle;
                     } else if now >= slice_end && !self.turns.is_empty() {
-                        self.turns.push_back(id);
+                        self.turns.push_back(turn);
                         self.phase = Phase::Idle;
                     } else {
                         return;
@@ -191,7 +221,7 @@ impl Device {
                         let slice_end = now.saturating_add(self.spec.slice_ns);
                         self.meter.switches +=
                             u64::from(self.resident.is_some_and(|resident| resident != next));
-                        self.phase = Phase::Running { context: next, slice_end };
+                        self.phase = Phase::Running { turn: next, slice_end };
                     } else {
                         self.meter.switches += 1;
                         self.phase =
@@ -203,46 +233,71 @@ impl Device {
         }
     }
 
-    fn is_served(&self, id: ContextId) -> bool {
+    fn is_served(&self, turn: TurnId) -> bool {
         match self.phase {
             Phase::Idle => false,
-            Phase::Switching { to, .. } => to == id,
-            Phase::Running { context, .. } => context == id,
+            Phase::Switching { to, .. } => to == turn,
+            Phase::Running { turn: running, .. } => running == turn,
         }
     }
 }
 
-/// Starts ready kernels, best priority first, while their SMs are free. The first always starts. A kernel whose part of
-/// the SMs is full lets those of other parts go before it.
-fn fill<P>(context: &mut Context, sms: u32, streams: &BTreeMap<StreamId, Stream<P>>) {
-    let mut taken: u32 = context.active.iter().map(|kernel| kernel.sms).sum();
+/// Starts ready kernels of the contexts whose turn it is, best priority first, while their SMs are free. The first always
+/// starts. A kernel whose part of the SMs is full lets those of other parts go before it.
+fn fill<P>(
+    contexts: &mut BTreeMap<ContextId, Context>,
+    members: &[ContextId],
+    sms: u32,
+    streams: &BTreeMap<StreamId, Stream<P>>,
+) {
     loop {
-        let priority = |stream: &StreamId| streams.get(stream).map_or(i32::MAX, |stream| stream.priority);
-        let part_of = |stream: &StreamId| streams.get(stream).and_then(|stream| stream.part);
-        let is_full = |stream: &StreamId| {
-            part_of(stream).is_some_and(|part| {
-                let inside = context.active.iter().filter(|kernel| kernel.part == Some(part));
-                let held: u32 = inside.map(|kernel| kernel.sms).sum();
-                held > 0 && held + wanted_sms(streams, *stream, part.sms) > part.sms
+        let running = || members.iter().filter_map(|id| contexts.get(id)).flat_map(|context| &context.active);
+        let taken: u32 = running().map(|kernel| kernel.sms).sum();
+        let idle = running().next().is_none();
+        let is_full = |stream: StreamId, part: Option<Part>| {
+            part.is_some_and(|part| {
+                let held: u32 =
+                    running().filter(|kernel| kernel.part == Some(part)).map(|kernel| kernel.sms).sum();
+                held > 0 && held + wanted_sms(streams, stream, part.sms) > part.sms
             })
         };
-        let free = (0..context.ready.len()).filter(|&index| !is_full(&context.ready[index]));
-        let Some(best) = free.min_by_key(|&index| priority(&context.ready[index])) else {
-            return;
-        };
-        let stream = context.ready[best];
-        let Some(Work::Kernel { duration, .. }) = head_work(streams, stream) else {
-            context.ready.remove(best);
-            continue;
-        };
-        let part = part_of(&stream);
+        let best = members
+            .iter()
+            .filter_map(|id| Some((*id, contexts.get(id)?)))
+            .flat_map(|(id, context)| {
+                let place = move |(index, stream): (usize, &StreamId)| (id, index, *stream, context);
+                context.ready.iter().enumerate().map(place)
+            })
+            .map(|(id, index, stream, context)| {
+                (id, index, stream, part_of(context, streams, stream), context)
+            })
+            .filter(|(_, _, stream, part, _)| !is_full(*stream, *part))
+            .min_by_key(|(_, _, stream, _, context)| {
+                let priority = streams.get(stream).map_or(i32::MAX, |stream| stream.priority);
+                (priority, context.meter.sm_ns)
+            })
+            .map(|(id, index, stream, part, _)| (id, index, stream, part));
+        let Some((id, index, stream, part)) = best else { return };
+        let work = head_work(streams, stream);
         let wanted = wanted_sms(streams, stream, part.map_or(sms, |part| part.sms.min(sms)));
-        if !context.active.is_empty() && taken + wanted > sms {
+        if matches!(work, Some(Work::Kernel { .. })) && !idle && taken + wanted > sms {
             return;
         }
-        context.ready.remove(best);
-        taken += wanted;
-        context.active.push(Active { stream, left: duration, sms: wanted, part });
+        let Some(context) = contexts.get_mut(&id) else { return };
+        context.ready.remove(index);
+        if let Some(Work::Kernel { duration, .. }) = work {
+            context.active.push(Active { stream, left: duration, sms: wanted, part });
+        }
+    }
+}
+
+/// The SMs that a stream's kernels keep to: its own part, or its context's. What the context may not have, no part of it
+/// gives.
+fn part_of<P>(context: &Context, streams: &BTreeMap<StreamId, Stream<P>>, stream: StreamId) -> Option<Part> {
+    let own = streams.get(&stream).and_then(|stream| stream.part);
+    match (own, context.part) {
+        (Some(own), Some(most)) => Some(Part { sms: own.sms.min(most.sms), ..own }),
+        (own, most) => own.or(most),
     }
 }
 

@@ -15,6 +15,10 @@
 //!          Idle --work of another context--> Switching (switch_ns) --> Running --slice over, others want it--> Idle
 //! ```
 //!
+//! Contexts take turns, one at a time, unless they share one ([`Model::join_turn`]), as the clients of one MPS server do:
+//! then their kernels run beside each other, each context's within its part of the SMs, and changing between them costs
+//! nothing. Who had less of the SMs so far goes first where they do not suffice for all.
+//!
 //! Streams may share channels ([`Model::use_channels`]): then an operation that waits holds up what was handed in behind
 //! it in the same channel, whatever stream it belongs to.
 //!
@@ -51,6 +55,10 @@ pub const FOREVER: Nanos = Nanos::MAX;
 /// One context: one process's work on one device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ContextId(u64);
+
+/// Whose turn it is at a device: one context's, or that of all contexts that share it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TurnId(u64);
 
 /// One stream of a context. Never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -160,6 +168,10 @@ pub struct DeviceSpec {
 #[derive(Debug)]
 struct Context {
     device: usize,
+    /// Those of one turn run beside each other.
+    turn: TurnId,
+    /// The SMs that kernels of its streams keep to, unless those have a part of their own.
+    part: Option<Part>,
     streams: Vec<StreamId>,
     legacy: Option<StreamId>,
     /// Streams whose head is a kernel that may start, in the order they became so.
@@ -187,7 +199,7 @@ struct Active {
 /// A part of a device's SMs, to which kernels of its streams keep.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Part {
-    /// Names it among the parts of the context.
+    /// Names it among the parts of the device: kernels of the same part share its SMs.
     pub id: u64,
     /// SMs it has.
     pub sms: u32,
@@ -264,8 +276,11 @@ impl<P> Model<P> {
     pub fn open_context(&mut self, device: usize) -> ContextId {
         assert!(device < self.devices.len(), "no device {device}");
         let id = ContextId(self.fresh_id());
+        let turn = TurnId(id.0);
         let context = Context {
             device,
+            turn,
+            part: None,
             streams: Vec::new(),
             legacy: None,
             ready: VecDeque::new(),
@@ -276,7 +291,23 @@ impl<P> Model<P> {
             streams_made: 0,
         };
         self.contexts.insert(id, context);
+        self.devices[device].join(id, turn);
         id
+    }
+
+    /// A turn that contexts can share.
+    pub fn open_turn(&mut self) -> TurnId {
+        TurnId(self.fresh_id())
+    }
+
+    /// Lets a context that has no work yet share a turn with others of its device, its kernels within a part of the SMs.
+    pub fn join_turn(&mut self, id: ContextId, turn: TurnId, part: Part) {
+        let Some(context) = self.contexts.get_mut(&id) else { return };
+        let own = std::mem::replace(&mut context.turn, turn);
+        context.part = Some(part);
+        let device = &mut self.devices[context.device];
+        device.leave(id, own);
+        device.join(id, turn);
     }
 
     /// Gives a context so many channels, among which the streams that it opens from now on are dealt out in turn.
@@ -290,7 +321,7 @@ impl<P> Model<P> {
     /// Ends a context at once: running kernels stop, queued work is dropped. Returns what it had used.
     pub fn close_context(&mut self, id: ContextId, world: &mut impl World<P>) -> Option<ContextMeter> {
         let context = self.contexts.remove(&id)?;
-        self.devices[context.device].forget(id, &context.streams);
+        self.devices[context.device].forget(id, context.turn, &context.streams);
         for stream in context.streams {
             self.waiting.remove(&stream);
             if let Some(stream) = self.streams.remove(&stream) {

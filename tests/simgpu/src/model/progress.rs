@@ -69,7 +69,7 @@ impl<P> Model<P> {
                 stream.head = Head::Engine;
                 if let Some(context) = self.contexts.get_mut(&context_id) {
                     context.ready.push_back(id);
-                    self.devices[context.device].want(context_id, self.now);
+                    self.devices[context.device].want(context.turn, self.now);
                 }
                 self.leave_channel(id);
             }
@@ -186,7 +186,7 @@ impl<P> Model<P> {
         context.ready.clear();
         context.active.clear();
         let streams = context.streams.clone();
-        self.devices[context.device].forget(id, &streams);
+        self.devices[context.device].forget(id, context.turn, &streams);
         world.faulted(self.now, id, fault);
         for stream in streams {
             self.waiting.remove(&stream);

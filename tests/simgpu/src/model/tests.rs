@@ -476,3 +476,74 @@ fn a_context_that_dies_leaves_nothing_in_its_channels() {
     assert_eq!((bench.model.completed(held), bench.model.completed(other)), (Some(1), Some(2)));
     assert!(bench.model.contexts[&context].channels[0].is_empty());
 }
+
+#[test]
+fn contexts_of_one_turn_run_beside_each_other_within_their_parts() {
+    let mut bench = Bench::new();
+    let turn = bench.model.open_turn();
+    let streams: Vec<StreamId> = [(1, 40), (2, 88)]
+        .into_iter()
+        .map(|(id, sms)| {
+            let context = bench.model.open_context(0);
+            bench.model.join_turn(context, turn, Part { id, sms });
+            bench.stream_in(context, StreamKind::NonBlocking)
+        })
+        .collect();
+    for name in 0..3 {
+        bench.kernel(streams[0], 300 * US, name);
+        bench.kernel(streams[1], 100 * US, 10 + name);
+    }
+    bench.drain();
+    let at: BTreeMap<u32, Nanos> = bench.world.done.iter().map(|(at, name)| (*name, *at / US)).collect();
+    assert_eq!(at, BTreeMap::from([(0, 300), (1, 600), (2, 900), (10, 100), (11, 200), (12, 300)]));
+    assert_eq!(bench.meter().switches, 0, "nobody is brought in");
+    let meter = |stream| bench.model.context_meter(bench.context_of(stream)).expect("the context exists");
+    assert_eq!((meter(streams[0]).busy_ns, meter(streams[0]).sm_ns), (900 * US, 900 * US * 40));
+    assert_eq!((meter(streams[1]).busy_ns, meter(streams[1]).sm_ns), (300 * US, 300 * US * 88));
+    assert_eq!(bench.meter().busy_ns, 900 * US);
+}
+
+#[test]
+fn who_shares_a_turn_shares_it_with_others_by_time_and_the_sms_by_what_they_had() {
+    let mut bench = Bench::new();
+    let turn = bench.model.open_turn();
+    let mut join = |id| {
+        let context = bench.model.open_context(0);
+        bench.model.join_turn(context, turn, Part { id, sms: 132 });
+        bench.model.open_stream(context, StreamKind::NonBlocking, 0, 0).expect("the context exists")
+    };
+    let (one, two) = (join(1), join(2));
+    let alone = bench.stream(StreamKind::NonBlocking);
+    for name in 0..40 {
+        bench.kernel(one, 100 * US, name);
+        bench.kernel(two, 100 * US, 100 + name);
+        bench.kernel(alone, 100 * US, 200 + name);
+    }
+    bench.advance(6_000 * US);
+    let (one, two, alone) = (bench.busy(one), bench.busy(two), bench.busy(alone));
+    assert!(one.abs_diff(two) <= 100 * US, "{one} and {two} of ceilings that do not fit together");
+    assert!((one + two).abs_diff(alone) <= SLICE, "{one} and {two} together, {alone} alone");
+}
+
+#[test]
+fn a_context_that_dies_takes_nobody_of_its_turn_along() {
+    let mut bench = Bench::new();
+    let turn = bench.model.open_turn();
+    let mut join = |id| {
+        let context = bench.model.open_context(0);
+        bench.model.join_turn(context, turn, Part { id, sms: 66 });
+        bench.model.open_stream(context, StreamKind::NonBlocking, 0, 0).expect("the context exists")
+    };
+    let (one, two) = (join(1), join(2));
+    bench.submit(one, Work::Kernel { duration: 10 * US, sms: 132 }, Deed::Die(700), Vec::new());
+    bench.kernel(one, 10 * US, 1);
+    for name in 2..4 {
+        bench.kernel(two, 10 * US, name);
+    }
+    bench.drain();
+    assert_eq!(bench.order(), [2, 3]);
+    assert_eq!(bench.world.faults.len(), 1);
+    let context = bench.context_of(two);
+    bench.model.close_context(context, &mut bench.world).expect("it is there");
+    assert_eq!(bench.model.next_event(), None);
+}

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FOREVER, Nanos};
 
-/// How long one kernel takes: `base_ns + blocks * block_ns + waves * wave_ns`, where a wave is as many threads as the
-/// device holds at once (2,048 an SM).
+/// How long one kernel takes: `base_ns + blocks * block_ns + waves * wave_ns + spread_ns * SMs / part`, where a wave is as
+/// many threads as its part of the device holds at once (2,048 an SM).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KernelRule {
@@ -17,6 +17,9 @@ pub struct KernelRule {
     pub block_ns: Nanos,
     /// Time of every wave.
     pub wave_ns: Nanos,
+    /// Work that keeps every SM it is given busy, by the time all SMs of the device would need for it together: with
+    /// half of them it takes twice as long. A simple model of compute-bound work; no real kernel scales so exactly.
+    pub spread_ns: Nanos,
     /// How long it does without what the kernel before it makes: it waits (`griddepcontrol.wait`) only then. A launch
     /// that may overlap its predecessor saves so much, as far as that one is long enough.
     pub prologue_ns: Nanos,
@@ -40,26 +43,41 @@ impl Default for KernelRule {
 impl KernelRule {
     /// For kernels that nothing else is said of. Uncalibrated: the order of magnitude of a small kernel on a large
     /// device.
-    pub const ORDINARY: Self =
-        Self { base_ns: 2_000, block_ns: 0, wave_ns: 8_000, prologue_ns: 0, hangs: false, execute: true };
+    pub const ORDINARY: Self = Self {
+        base_ns: 2_000,
+        block_ns: 0,
+        wave_ns: 8_000,
+        spread_ns: 0,
+        prologue_ns: 0,
+        hangs: false,
+        execute: true,
+    };
 
     /// A kernel that takes the same time whatever its grid.
     #[must_use]
     pub const fn fixed(base_ns: Nanos) -> Self {
-        Self { base_ns, block_ns: 0, wave_ns: 0, prologue_ns: 0, hangs: false, execute: true }
+        Self { base_ns, block_ns: 0, wave_ns: 0, spread_ns: 0, prologue_ns: 0, hangs: false, execute: true }
     }
 
     /// Time of a launch on a device of `sms` SMs.
     #[must_use]
     pub fn duration(&self, blocks: u64, threads_per_block: u64, sms: u32) -> Nanos {
+        self.duration_on(blocks, threads_per_block, sms, sms)
+    }
+
+    /// Time of a launch on `sms` SMs of a device that has `of`.
+    #[must_use]
+    pub fn duration_on(&self, blocks: u64, threads_per_block: u64, sms: u32, of: u32) -> Nanos {
         if self.hangs {
             return FOREVER;
         }
+        let spread = self.spread_ns.saturating_mul(u64::from(of)) / u64::from(sms.max(1));
         let room = u64::from(sms.max(1)) * THREADS_PER_SM;
         let waves = blocks.saturating_mul(threads_per_block).div_ceil(room);
         self.base_ns
             .saturating_add(blocks.saturating_mul(self.block_ns))
             .saturating_add(waves.saturating_mul(self.wave_ns))
+            .saturating_add(spread)
             .min(FOREVER - 1)
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct ProcessUse {
     memory_peak_bytes: u64,
     allocations_refused: u64,
     contexts: usize,
+    /// Most SMs of a client of MPS, and the chunks that nobody else has.
+    mps_sms: Option<u32>,
+    mps_chunks: Option<Vec<u32>>,
     /// Calls of each driver entry point, over the process's life.
     calls: Map<String, Value>,
 }
@@ -121,7 +124,11 @@ impl Node {
                     let calls = session.page.as_ref().map_or(0, |page| page.calls(index));
                     (calls > 0).then(|| (row.elf_name.to_owned(), calls.into()))
                 });
+                let part = session.mps.as_ref().and_then(|client| client.parts.get(&device));
+                let chunks = part.and_then(|part| part.chunks.as_ref());
                 ProcessUse {
+                    mps_sms: part.map(|part| part.sms),
+                    mps_chunks: chunks.map(|chunks| chunks.iter().copied().collect()),
                     pid: session.pid,
                     name: session.name.clone(),
                     alive,

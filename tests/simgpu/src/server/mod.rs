@@ -4,13 +4,14 @@
 //! the model up to each moment in turn, and sleeps until the model's next event. Interpreting a kernel delays the turn
 //! but no moment of device time.
 //!
-//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `holdings` and `pools` (memory that is more than an address), `session` (what a client has), `admin` (what was measured).
+//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `holdings` and `pools` (memory that is more than an address), `mps` (clients that run side by side), `session` (what a client has), `admin` (what was measured).
 
 mod admin;
 mod effects;
 mod holdings;
 mod journal;
 mod meter;
+mod mps;
 mod node;
 mod operations;
 mod pools;
@@ -250,6 +251,7 @@ impl Server {
     /// Ends a client: all it had is free at once.
     fn bury(&mut self, id: SessionId) {
         self.node.remember(&self.model, id);
+        self.node.end_mps(&mut self.model, id);
         let contexts: Vec<u32> = self
             .node
             .sessions

@@ -9,6 +9,7 @@ use super::effects::Payload;
 use super::holdings::{Block, Exported, SharedAllocation};
 use super::journal::{Entry, Journal};
 use super::meter::Samples;
+use super::mps::MpsServer;
 use super::pools::PoolBook;
 use super::session::{Module, Session, SessionContext, read_process};
 use crate::code::{Image, PlacedVariable};
@@ -46,6 +47,7 @@ pub(crate) struct Node {
     pub(crate) events: BTreeMap<u64, (SessionId, std::os::fd::OwnedFd)>,
     pub(crate) events_made: u64,
     pub(crate) group_limits: BTreeMap<(usize, String), GroupLimit>,
+    pub(crate) mps: Vec<MpsServer>,
     pub(crate) marked_at: Nanos,
     pub(crate) journal_all: bool,
 }
@@ -135,6 +137,7 @@ impl Node {
             events: BTreeMap::new(),
             events_made: 0,
             group_limits: BTreeMap::new(),
+            mps: Vec::new(),
             marked_at: now,
             journal_all: config.journal_all,
             config,
@@ -230,6 +233,7 @@ impl Node {
             Request::ProcessUtilisation { device, since_us } => {
                 self.process_utilisation(model, device, since_us)
             }
+            Request::Mps(request) => self.serve_mps(model, id, request),
             Request::Admin(request) => self.administer(model, request),
         }
     }
@@ -271,6 +275,7 @@ impl Node {
         let book = self.device(device)?;
         let capacity = book.info.memory_bytes;
         let device = device as usize;
+        let shared = self.mps_turn(id, device)?;
         if !self.has_room(id, device, overhead) {
             return Err(Refusal::new(CUresult::ERROR_OUT_OF_MEMORY, "no memory for a context"));
         }
@@ -300,6 +305,9 @@ impl Node {
             page.set_error(number as usize, 0);
         }
         let context = model.open_context(device);
+        if let Some((turn, part)) = shared {
+            model.join_turn(context, turn, part);
+        }
         model.use_channels(context, connections as usize);
         session.contexts.insert(number, SessionContext { id: context, device, overhead });
         self.context_owner.insert(context, (id, number));

@@ -136,13 +136,19 @@ impl Node {
         let context = self.session(id)?.contexts.get(&module.context);
         let device =
             context.map(|context| context.device).ok_or_else(|| Refusal::handle("no such context"))?;
-        let sms = self.devices[device].info.sms;
-        let share = self.session(id)?.shares.get(&slot).copied();
-        let sms = share.map_or(sms, |share| share.sms.min(sms));
+        let of = self.devices[device].info.sms;
+        let session = self.session(id)?;
+        let most =
+            session.mps.as_ref().and_then(|client| client.parts.get(&device)).map_or(of, |part| part.sms);
+        let share = session.shares.get(&slot).copied();
+        let sms = share.map_or(most, |share| share.sms.min(most));
         let volume = |of: [u32; 3]| of.into_iter().fold(1_u64, |all, side| all.saturating_mul(side.into()));
         let blocks = volume(launch.grid);
-        let mut duration = rule.duration(blocks, volume(launch.block), sms);
-        let held = u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, sms);
+        let mut duration = rule.duration_on(blocks, volume(launch.block), sms, of);
+        let held = match rule.spread_ns {
+            0 => u32::try_from(blocks).unwrap_or(u32::MAX).clamp(1, sms),
+            _ => sms,
+        };
         let session = self.session(id)?;
         if duration != FOREVER {
             session.last_kernels.insert(slot, duration);

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 
 use super::holdings::Managed;
 use super::meter::Samples;
+use super::mps::MpsClient;
 use super::pools::{GraphMarks, GraphNode, PoolBook};
 use crate::code::Placed;
 use crate::mappings::{self, Mappings};
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     /// Bytes held for graphs and shown at no address, by device.
     pub(crate) graph_spare: BTreeMap<usize, u64>,
     pub(crate) graph_marks: BTreeMap<usize, GraphMarks>,
+    /// What it has as a client of an MPS server.
+    pub(crate) mps: Option<MpsClient>,
     /// Directory of its control group, as it was when it connected.
     pub(crate) group: String,
     /// To be dropped at the end of the turn, with the reason.
@@ -213,6 +216,7 @@ impl Session {
             graph_nodes: BTreeMap::new(),
             graph_spare: BTreeMap::new(),
             graph_marks: BTreeMap::new(),
+            mps: None,
             group: control_group(pid).unwrap_or_default(),
             doomed: None,
         }
