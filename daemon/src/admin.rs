@@ -13,6 +13,7 @@
 //! Who asks is known from the kernel: `place` moves the process at the other end, no other. The socket is open to
 //! the daemon's own user only.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -63,6 +64,9 @@ pub enum Request {
     Place {
         /// The tenant's name.
         tenant: String,
+        /// Of several devices that are shared by space, the one to be on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<String>,
     },
 }
 
@@ -152,6 +156,22 @@ pub struct Place {
     /// What a program needs whose device is elsewhere.
     #[serde(default)]
     pub remote: Option<RemotePlace>,
+    /// What its environment must be for a device that is shared by space, or why it cannot start there.
+    #[serde(default)]
+    pub space: SpacePlace,
+}
+
+/// What a program needs on a device that is shared by space.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SpacePlace {
+    /// Nothing: its devices are shared by time.
+    #[default]
+    None,
+    /// These variables, and none of the others that say the like.
+    Environment(BTreeMap<String, String>),
+    /// It has no place yet.
+    Missing(String),
 }
 
 fn done<T: Serialize>(content: T) -> serde_json::Result<String> {
@@ -253,12 +273,12 @@ async fn answer(line: &str, stream: &UnixStream, inputs: &Inputs) -> serde_json:
             Ok(events) => done(events),
             Err(error) => failed(error),
         },
-        Request::Place { tenant } => {
+        Request::Place { tenant, gpu } => {
             let caller = match peer::hold(stream.as_fd()) {
                 Ok(held) => held.process,
                 Err(error) => return failed(format!("cannot tell who asks: {error}")),
             };
-            match ask(inputs, |reply| Question::Place { caller, tenant, reply }).await {
+            match ask(inputs, |reply| Question::Place { caller, tenant, gpu, reply }).await {
                 Ok(Ok(place)) => done(place),
                 Ok(Err(error)) | Err(error) => failed(error),
             }

@@ -21,7 +21,7 @@ use crate::control::session::{Opened, Reply};
 use crate::devices::DriverLimit;
 use crate::enforcement::ledgers::Sitting;
 use crate::enforcement::plan::{self, Plan};
-use crate::gate::{GateTable, GateTenant, Gates};
+use crate::gate::{GateRoom, GateTable, GateTenant, Gates};
 use crate::identity::cgroup::Cgroups;
 use crate::identity::{peer, process};
 use crate::limits::AUDIT_GRACE;
@@ -33,6 +33,7 @@ use crate::probes::{Whose, Witness};
 use crate::run::{Input, Inputs};
 use crate::segments::TenantSegments;
 use crate::segments::record::{IncidentRecord, LedgerRecord, RecordError, RootRecord, StateDir};
+use crate::space::Wanted;
 use crate::telemetry::LogLimit;
 use crate::{clock, sys};
 
@@ -66,6 +67,8 @@ pub struct Hands {
     pub driver_limits: Vec<DriverLimit>,
     /// Those it should.
     wanted_limits: watch::Sender<Vec<DriverLimit>>,
+    /// What is to be shared by space.
+    wanted_space: watch::Sender<Wanted>,
     state_dir: StateDir,
     epoch: u64,
     inputs: Inputs,
@@ -126,6 +129,7 @@ impl Hands {
             floor,
             driver_limits: Vec::new(),
             wanted_limits: watch::Sender::default(),
+            wanted_space: watch::Sender::default(),
             state_dir,
             epoch,
             inputs,
@@ -221,6 +225,7 @@ impl Hands {
         }
         if regate {
             self.regate(state);
+            self.want_space(state);
         }
         if attribute {
             self.attribute(state);
@@ -381,7 +386,11 @@ impl Hands {
                 let row = rows[row].as_ref()?;
                 tenant.policy.enforcement.then(|| state.compute_on(&tenant.policy, row.uuid)).flatten()
             });
-            Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota })
+            let rooms = std::array::from_fn(|row| {
+                let grant = state.space.grant(rows[row].as_ref()?.uuid, tenant.policy.name.as_str())?;
+                Some(GateRoom { room: grant.room, per_process: grant.per_process })
+            });
+            Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota, rooms })
         });
         let table = GateTable { tenants: tenants.collect() };
         self.floor.show(state, &self.segments);
@@ -392,6 +401,21 @@ impl Hands {
             tracing::error!(%error, "no thread for a device's gates; they stay open");
         }
         self.gates.retable(table);
+    }
+
+    /// What is to be shared by space, and whenever that changes.
+    #[must_use]
+    pub fn wanted_space(&self) -> watch::Receiver<Wanted> {
+        self.wanted_space.subscribe()
+    }
+
+    fn want_space(&self, state: &State) {
+        let wanted = Wanted::of(state);
+        self.wanted_space.send_if_modified(|known| {
+            let changed = *known != wanted;
+            *known = wanted;
+            changed
+        });
     }
 
     /// What the driver should hold itself, and whenever that changes.

@@ -20,6 +20,7 @@ pub mod identity;
 pub mod segments;
 pub mod gate;
 pub mod devices;
+pub mod space;
 pub mod drivers;
 pub mod newcode;
 pub mod probes;

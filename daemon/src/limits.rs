@@ -15,6 +15,15 @@ pub const CGROUP_BYTES_MAX: usize = 2048;
 /// Longest path of a Unix socket: `sun_path` less its terminator and the suffix it is first bound under.
 pub const SOCKET_PATH_BYTES_MAX: usize = 95;
 
+/// Longest directory of MPS's pipes: `sun_path` less the device's UUID, the pipe's name and their slashes.
+pub const MPS_PATH_BYTES_MAX: usize = 57;
+/// How often the MPS control programs are looked at, and what has come free in them.
+pub const MPS_LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Longest a control program may take over a command. They answer in milliseconds, or hang with the driver.
+pub const MPS_COMMAND_WAIT: Duration = Duration::from_secs(5);
+/// Longest answer of a control program that is read: a line for each partition of a device.
+pub const MPS_ANSWER_BYTES_MAX: usize = 256 << 10;
+
 /// Districts that can be named: what the kernel's tables tell apart, less the unknown one and the machine itself.
 pub const CONFIG_DISTRICTS_MAX: usize = 62;
 /// Address ranges of all districts together; what the kernel's tries hold.

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin::{self, EventsDocument, Place, StartEvent};
+use crate::admin::{self, EventsDocument, Place, SpacePlace, StartEvent};
 use crate::clock;
 use crate::config::model::{DeviceUuid, Tenant};
 use crate::config::watch::Watch;
@@ -33,7 +33,7 @@ use crate::identity::cgroup::Cgroups;
 use crate::identity::{peer, process};
 use crate::limits::{
     AUDIT_PERIOD, AUDIT_SEATS_MAX, CENSUS_PERIOD, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX,
-    SAMPLE_PERIOD, SHUTDOWN_WAIT,
+    MPS_COMMAND_WAIT, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
 use crate::loans::{self, Floor, Loans};
 use crate::node::identify::identify;
@@ -43,6 +43,7 @@ use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::remote::{self, Remote, RemoteError};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
+use crate::space;
 use crate::telemetry::LogLimit;
 use crate::view::{self, Samples, StatusDocument, View};
 
@@ -117,6 +118,8 @@ pub enum Question {
         caller: Process,
         /// The tenant's name.
         tenant: String,
+        /// The device to be on, of several that are shared by space.
+        gpu: Option<String>,
         /// Where to answer.
         reply: oneshot::Sender<Result<Place, String>>,
     },
@@ -172,6 +175,8 @@ struct Daemon {
     trees: Trees,
     loans: Loans,
     remote: Option<Remote>,
+    /// Keeps the control programs of MPS.
+    keeper: tokio::task::JoinHandle<()>,
 }
 
 /// Runs until SIGTERM, SIGINT or `stop`.
@@ -207,6 +212,7 @@ pub async fn run(
     });
     let mut daemon = Daemon {
         state: State::new(epoch, &rows),
+        keeper: tokio::spawn(space::keeper::keep(hands.wanted_space(), inputs.clone())),
         hands,
         samples: Samples::default(),
         file: file.to_owned(),
@@ -426,7 +432,8 @@ impl Daemon {
                 let _unheard = reply.send(EventsDocument::of(&self.state, clock::both().boot));
             }
             Question::AuditIoctls { span, reply } => self.hands.witness.audit_ioctls(span, reply),
-            Question::Place { caller, tenant, reply } => {
+            Question::Place { caller, tenant, gpu, reply } => {
+                let space = self.space_of(&tenant, gpu.as_deref());
                 let (placed, outcome) = oneshot::channel();
                 let request = self.hands.ask(placed);
                 let (socket, hook) = (self.started_with.sockets.control.clone(), self.hook.clone());
@@ -442,6 +449,7 @@ impl Daemon {
                         socket,
                         hook,
                         remote,
+                        space,
                     }));
                 });
                 self.take(Event::Place { request, caller, tenant });
@@ -449,6 +457,22 @@ impl Daemon {
         }
         // Finished answers are forgotten here, so that they do not pile up.
         while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn space_of(&self, tenant: &str, gpu: Option<&str>) -> SpacePlace {
+        let Ok(gpu) = gpu.map(|text| DeviceUuid::parse(text).ok_or(text)).transpose() else {
+            return SpacePlace::Missing("--gpu wants a UUID as `headgate status` prints it".to_owned());
+        };
+        if let Some(gpu) = self.state.unlooked().next() {
+            return SpacePlace::Missing(format!(
+                "MPS of device {gpu} is only starting; try again in a moment"
+            ));
+        }
+        match self.state.space.environment(tenant, gpu) {
+            Ok(None) => SpacePlace::None,
+            Ok(Some(variables)) => SpacePlace::Environment(variables.into_iter().collect()),
+            Err(why) => SpacePlace::Missing(why),
+        }
     }
 
     fn start_event(&mut self, asked: &StartEvent) -> Result<EventsDocument, String> {
@@ -541,6 +565,9 @@ impl Daemon {
         }
         self.tasks.abort_all();
         self.hands.let_go();
+        if timeout(MPS_COMMAND_WAIT, self.keeper).await.is_err() {
+            tracing::warn!("MPS is slow to end; leaving it to the next daemon");
+        }
         let joined = tokio::task::spawn_blocking(move || probes.join());
         match timeout(DETACH_WAIT, joined).await {
             Ok(Ok(Ok(()))) => {}
@@ -564,6 +591,7 @@ fn fixed_settings(before: &Config, now: &Config) -> Vec<String> {
         ("spec.cgroupRoot", before.cgroup_root != now.cgroup_root),
         ("spec.hookLibrary", before.hook_library != now.hook_library),
         ("spec.loans", before.loans != now.loans),
+        ("spec.mps", before.mps != now.mps),
     ];
     differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| (*name).to_owned()).collect()
 }

@@ -14,7 +14,8 @@ use headgate_quota::loan::What;
 use headgate_quota::{Bytes, Micros, Ppm, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::config::model::Identity;
+use crate::config::model::{DeviceUuid, Identity};
+use crate::config::space::Sharing;
 use crate::drivers::Unhooked;
 use crate::effects::Hands;
 use crate::enforcement;
@@ -106,6 +107,27 @@ pub struct DeviceView {
     pub memory_bytes: u64,
     /// Whether it is there now.
     pub present: bool,
+    /// How tenants are to share it: `temporal`, `mpsPartition` or `mpsPercentage`.
+    #[serde(default)]
+    pub sharing: String,
+    /// Why it is shared by time although it is to be shared by space, and what to do.
+    #[serde(default)]
+    pub sharing_down: Option<String>,
+}
+
+/// A tenant's part of a device that is shared by space.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct SpaceView {
+    /// SMs its programs have; `null` where the driver makes SMs of a percentage.
+    pub sms: Option<u32>,
+    /// Part of the device it was given: its share, rounded.
+    pub given_ppm: u32,
+    /// Part of the device that its programs hold.
+    pub held_ppm: u32,
+    /// Whether nobody else can be on these SMs. If not, they are a ceiling, and each process has one of its own.
+    pub exclusive: bool,
+    /// What is still to change, and when.
+    pub pending: Option<String>,
 }
 
 /// A tenant.
@@ -156,7 +178,10 @@ pub struct AccountView {
     pub sm_quota_ppm: Option<u32>,
     /// Charged share over the last second, in parts per million.
     pub sm_share_ppm: u64,
-    /// Device time charged, in microseconds.
+    /// Its part of the device, where that is shared by space now.
+    #[serde(default)]
+    pub space: Option<SpaceView>,
+    /// Device time charged, in microseconds; where the device is shared by space, as much of it as was held.
     pub charged_us: u64,
     /// Tokens left in microseconds; negative is debt.
     pub tokens_us: i64,
@@ -372,6 +397,24 @@ impl View<'_> {
         Account { status, reason: None, share_ppm: share }
     }
 
+    /// How tenants are to share a device.
+    fn sharing(&self, gpu: DeviceUuid) -> Sharing {
+        let configured = self.state.configured.as_ref();
+        configured.map_or(Sharing::Temporal, |configured| configured.config.gpus.sharing_on(gpu))
+    }
+
+    /// A tenant's part of a device that is shared by space.
+    fn space(&self, device: &Row, tenant: &str) -> Option<SpaceView> {
+        let grant = self.state.space.grant(device.uuid, tenant)?;
+        Some(SpaceView {
+            sms: grant.sms,
+            given_ppm: grant.room.given.get(),
+            held_ppm: grant.room.held.get(),
+            exclusive: !grant.per_process,
+            pending: grant.pending.clone(),
+        })
+    }
+
     /// A tenant's processes on a device, by the driver's word.
     fn presence(&self, slot: TenantSlot, row: usize) -> Option<&Presence> {
         self.state.census.as_ref()?.of(slot, row)
@@ -431,6 +474,13 @@ impl View<'_> {
                     name: row.name.clone(),
                     memory_bytes: row.memory.0,
                     present: row.present,
+                    sharing: self.sharing(row.uuid).word().to_owned(),
+                    sharing_down: self
+                        .state
+                        .space
+                        .0
+                        .get(&row.uuid)
+                        .and_then(|standing| standing.down.clone()),
                 })
                 .collect(),
             tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
@@ -486,6 +536,7 @@ impl View<'_> {
                     reason: account.reason,
                     sm_quota_ppm: governed.then_some(of_row.sm.get()),
                     sm_share_ppm: account.share_ppm,
+                    space: self.space(device, policy.name.as_str()),
                     charged_us: segments.map_or(0, |s| s.accounts[row].charged().0),
                     tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
                     gate: gate_word(segments, row, governed).to_owned(),
@@ -552,6 +603,9 @@ impl View<'_> {
                 .rows()
                 .filter(|(_, row)| row.present)
                 .map(|(_, row)| snapshot::Device {
+                    sharing: self.sharing(row.uuid).word(),
+                    shared_as_wanted: !self.sharing(row.uuid).is_spatial()
+                        || self.state.space.0.get(&row.uuid).is_some_and(|standing| standing.down.is_none()),
                     gpu: row.uuid.to_string(),
                     name: row.name.clone(),
                     memory: row.memory,
@@ -597,6 +651,11 @@ impl View<'_> {
                     memory_overhead: Bytes(overhead(segments, row)),
                     memory_peak: Bytes(peak(segments, row)),
                     denied: denied(segments, row),
+                    space: self
+                        .state
+                        .space
+                        .grant(device.uuid, tenant.policy.name.as_str())
+                        .map(|g| g.room.held),
                     sm_quota: of_row.sm.min(Ppm::WHOLE),
                     charged: segments.map_or(Micros::ZERO, |s| s.accounts[row].charged()),
                     tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),

@@ -97,6 +97,29 @@ const BAD: &[(&str, &[&str])] = &[
             "f:6:40: an audit needs some time and fits into its period; write for: 1s, every: 60s",
         ],
     ),
+    (
+        "  district: n\n  overcommit: {sm: true}\n  gpus:\n    \"*\": {sharing: mpsPartition}\n  tenants:\n    \
+         - {name: a, cgroup: /a, enforcement: off, quota: {\"*\": {memory: 1Gi}}}\n",
+        &[
+            "f:8:10: mpsPartition on device \"*\", but spec.overcommit.sm is true: SMs of a partition cannot be promised \
+             twice; use mpsPercentage, whose ceilings may add up to more than the device, or set it to false",
+            "f:10:7: tenant `a` has no sm share on device \"*\", which is shared by mpsPartition: its programs could not \
+             start there; add `sm` to its quota",
+            "f:10:7: tenant `a` has `enforcement: off` on device \"*\", which is shared by mpsPartition: off means the \
+             driver's own functions, which know nothing of its SMs; remove it",
+        ],
+    ),
+    (
+        "  district: n\n  gpus: {\"*\": {sharing: greenContexts}, GPU-1: {sharing: temporal}}\n  mps: {controll: /x}\n  \
+         tenants: []\n",
+        &[
+            "f:6:25: sharing by green contexts is not built yet: without MPS it would multiply with the device's own time \
+             slices (half the SMs for half the time); use mpsPartition, or temporal",
+            "f:6:41: `GPU-1` is not a device UUID; write one as `nvidia-smi -L` prints it (GPU-...), or \"*\" for every \
+             device",
+            "f:7:9: unknown key `controll` in spec.mps; did you mean `control`?",
+        ],
+    ),
     ("  tenants: []\n", &["f:5:3: spec lacks `district`; add it"]),
     ("  district: north\n", &["f:5:3: spec lacks `tenants`; add it"]),
     (

@@ -227,6 +227,26 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| tenants(s, sink, |tenant| Value::Whole(tenant.seats)),
     },
     Family {
+        name: "gpu_sharing",
+        kind: Kind::Info,
+        unit: None,
+        labels: &["gpu", "sharing"],
+        help: "How tenants are to share a device: temporal, mpsPartition or mpsPercentage.",
+        samples: |s, sink| {
+            s.devices.iter().for_each(|device| sink(&[&device.gpu, device.sharing], Value::Info));
+        },
+    },
+    Family {
+        name: "gpu_shared_as_wanted",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["gpu"],
+        help: "Whether a device is shared as it is to be; 0 where MPS is not to be had and it is shared by time.",
+        samples: |s, sink| {
+            s.devices.iter().for_each(|device| sink(&[&device.gpu], flag(device.shared_as_wanted)));
+        },
+    },
+    Family {
         name: "gpu_memory_quota",
         kind: Kind::Gauge,
         unit: Some("bytes"),
@@ -274,6 +294,23 @@ pub const FAMILIES: &[Family] = &[
         help: "Share of a device's SM time a tenant owns; 1 when it has no quota.",
         samples: |s, sink| {
             accounts(s, sink, |account| Value::Real(f64::from(account.sm_quota.get()) / 1e6));
+        },
+    },
+    Family {
+        name: "gpu_space",
+        kind: Kind::Gauge,
+        unit: Some("ratio"),
+        labels: PER_GPU,
+        help: "Part of a device's SMs a tenant's programs hold; absent where the device is shared by time.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                for account in &tenant.gpus {
+                    if let Some(space) = account.space {
+                        let labels = [tenant.tenant.as_str(), &tenant.district, &account.gpu];
+                        sink(&labels, Value::Real(f64::from(space.get()) / 1e6));
+                    }
+                }
+            }
         },
     },
     Family {

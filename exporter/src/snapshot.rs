@@ -57,6 +57,10 @@ pub struct Device {
     pub name: String,
     /// Bytes of memory.
     pub memory: Bytes,
+    /// How tenants are to share it: `temporal`, `mpsPartition` or `mpsPercentage`.
+    pub sharing: &'static str,
+    /// Whether they do. If not, they share it by time.
+    pub shared_as_wanted: bool,
 }
 
 /// A tenant.
@@ -118,6 +122,8 @@ pub struct Account {
     pub denied: u64,
     /// Owned share of SM time; the whole when it has no quota.
     pub sm_quota: Ppm,
+    /// Part of the device that its programs hold, where it is shared by space; `None` where by time.
+    pub space: Option<Ppm>,
     /// Device time charged.
     pub charged: Micros,
     /// Tokens left, in microseconds; negative is debt.

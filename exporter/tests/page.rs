@@ -34,10 +34,21 @@ fn account(gpu: &str) -> Account {
         memory_peak: Bytes(4 << 30),
         denied: 2,
         sm_quota: Ppm::from_percent(70).unwrap(),
+        space: Ppm::from_percent(66),
         charged: Micros(1_500_000),
         tokens_us: -250_000,
         launches: 1000,
         batches: 20,
+    }
+}
+
+fn device() -> Device {
+    Device {
+        gpu: "GPU-0".to_owned(),
+        name: "H100".to_owned(),
+        memory: Bytes(80 << 30),
+        sharing: "mpsPartition",
+        shared_as_wanted: true,
     }
 }
 
@@ -86,7 +97,7 @@ fn snapshot() -> Snapshot {
             last_success_unix_seconds: 1_700_000_000,
             hash: "0123456789abcdef".to_owned(),
         },
-        devices: vec![Device { gpu: "GPU-0".to_owned(), name: "H100".to_owned(), memory: Bytes(80 << 30) }],
+        devices: vec![device()],
         gate_backends: vec![("memops", 3), ("none", 1)],
         tenants: vec![tenant("alerts", Status::Nominal), tenant("review", Status::Throttled)],
         refused: vec![("no_tenant", 1), ("seats_full", 0)],
@@ -174,6 +185,7 @@ fn names_are_prometheus_names() {
                 "tenant",
                 "district",
                 "gpu",
+                "sharing",
                 "event",
                 "status",
                 "probe",

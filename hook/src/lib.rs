@@ -23,6 +23,7 @@ mod resolve;
 mod elf;
 mod driver;
 mod session;
+mod space;
 mod ledger;
 mod pace;
 mod lanes;

@@ -21,6 +21,8 @@ pub(crate) enum Denial {
     MemoryQuota,
     /// The daemon gave this process no seat, or could not be reached.
     NoSeat,
+    /// Its environment does not say what the daemon says about its part of a device.
+    OtherSpace,
 }
 
 /// Why a call that would be metered is not.

@@ -17,7 +17,7 @@ use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 /// `HGLIMIT1`.
 pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
 /// `HGLEDGR1`.
@@ -80,8 +80,11 @@ pub struct DeviceLimits {
     pub bell_wanted: AtomicU32,
     /// Nominal SM quota in parts per million of the device, for display.
     pub sm_ppm: AtomicU32,
+    /// Where the device is shared by space: what the environment of a program must come to, by [`crate::space::digest`],
+    /// when it starts CUDA. Zero asks nothing.
+    pub environment: AtomicU64,
     /// Not used yet.
-    pub reserved: [AtomicU64; 8],
+    pub reserved: [AtomicU64; 7],
 }
 
 /// Launches pass without batches or gates: the tenant has no compute quota on the device.

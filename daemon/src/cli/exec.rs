@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use super::{RunArgs, Way, client, complain, hook_beside_binary};
-use crate::admin::{Place, Request};
+use crate::admin::{Place, Request, SpacePlace};
 use crate::remote::RemotePlace;
 use crate::sys;
 
@@ -38,18 +38,36 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
     let socket = args.socket.path().map_err(|error| error.to_string())?;
     // Found before anything is asked, so that a missing library moves nobody.
     let own = args.hook.clone().or_else(hook_beside_binary);
-    let place: Place = client::ask(&socket, &Request::Place { tenant: args.tenant.clone() })
-        .map_err(|error| error.to_string())?;
+    let place: Place =
+        client::ask(&socket, &Request::Place { tenant: args.tenant.clone(), gpu: args.gpu.clone() })
+            .map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(arguments);
     if args.remote {
         far(&mut command, &place, args, own.or_else(|| place.hook.clone()))?;
     } else {
+        side_by_side(&mut command, &place)?;
         let preload = preload(own.or_else(|| place.hook.clone()))?;
         command.env("LD_PRELOAD", preload).env("HEADGATE_SOCKET", &place.socket);
     }
     note(&place);
     Ok(command)
+}
+
+/// On a device that is shared by space a program says by its environment which part is its own. What it said itself does
+/// not count.
+fn side_by_side(command: &mut Command, place: &Place) -> Result<(), String> {
+    match &place.space {
+        SpacePlace::None => Ok(()),
+        SpacePlace::Missing(why) => Err(why.clone()),
+        SpacePlace::Environment(variables) => {
+            for name in headgate_abi::space::VARIABLES {
+                command.env_remove(name);
+            }
+            command.envs(variables);
+            Ok(())
+        }
+    }
 }
 
 /// Puts the client in the place of the driver, or of the device beside it. The hook stands in front of the worker, where the

@@ -97,6 +97,9 @@ struct RunArgs {
     way: Option<Way>,
     #[command(flatten)]
     socket: SocketArgs,
+    /// The device to be on, where several are shared by space: its UUID.
+    #[arg(long, value_name = "UUID", conflicts_with = "remote")]
+    gpu: Option<String>,
     /// The hook library; otherwise the one the daemon names, or the one beside this binary.
     #[arg(long, env = "HEADGATE_HOOK", value_name = "FILE")]
     hook: Option<PathBuf>,

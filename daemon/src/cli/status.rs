@@ -65,10 +65,23 @@ pub fn table(status: &StatusDocument) -> String {
                 line(&mut text, format_args!("{} on {}: {reason}", tenant.name, short(&account.gpu)));
             }
         }
+        parts(&mut text, tenant);
         lower_rungs(&mut text, tenant);
     }
     probes(&mut text, status);
     text
+}
+
+/// Its parts of devices that are shared by space.
+fn parts(text: &mut String, tenant: &TenantView) {
+    for account in &tenant.gpus {
+        let Some(space) = &account.space else { continue };
+        let sms = space.sms.map_or_else(String::new, |sms| format!("{sms} SMs, "));
+        let most = if space.exclusive { "" } else { "at most " };
+        let pending = space.pending.as_deref().map(|pending| format!("; {pending}")).unwrap_or_default();
+        let held = percent(u64::from(space.held_ppm));
+        line(text, format_args!("{} on {}: {most}{sms}{held}{pending}", tenant.name, short(&account.gpu)));
+    }
 }
 
 /// Processes whose driver cannot do what is done by default. What that means is worth a line.
@@ -111,6 +124,27 @@ fn head(text: &mut String, status: &StatusDocument) {
         let gone = if device.present { "" } else { ", gone" };
         let memory = memory_text(Bytes(device.memory_bytes));
         line(text, format_args!("gpu {} {} {memory}{gone}", device.gpu, device.name));
+        match &device.sharing_down {
+            Some(why) => {
+                line(text, format_args!("  to be shared by {}, shared by time: {why}", device.sharing))
+            }
+            None if device.sharing == "mpsPartition" => {
+                line(
+                    text,
+                    format_args!(
+                        "  shared by {}: SMs of their own, memory bandwidth and L2 in common",
+                        device.sharing
+                    ),
+                );
+            }
+            None if device.sharing == "mpsPercentage" => {
+                line(
+                    text,
+                    format_args!("  shared by {}: a ceiling for each process, not isolated", device.sharing),
+                );
+            }
+            None => {}
+        }
     }
     text.push('\n');
 }

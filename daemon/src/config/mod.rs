@@ -7,7 +7,7 @@
 //!
 //! A `Config` that exists is valid; there is no half-checked one. A reload builds another and swaps.
 //!
-//! Read in this order: [`model`], [`enforcement`], [`loans`], [`mod@read`], [`relations`], [`tree`], [`watch`].
+//! Read in this order: [`model`], [`enforcement`], [`loans`], [`space`], [`mod@read`], [`relations`], [`tree`], [`watch`].
 
 pub mod enforcement;
 pub mod fields;
@@ -17,6 +17,7 @@ pub mod problem;
 pub mod quantity;
 pub mod read;
 pub mod relations;
+pub mod space;
 pub mod tree;
 pub mod watch;
 

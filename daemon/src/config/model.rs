@@ -11,6 +11,7 @@ use headgate_quota::{Bytes, Class, ComputeQuota, MemoryQuota, Mode, Ppm};
 use super::enforcement::{District, Enforcement, Residency, Witness};
 use super::loans::{Borrow, Loans};
 use super::problem::Place;
+use super::space::{Gpus, Mps};
 
 /// The one version this build reads.
 pub const API_VERSION: &str = "headgate.dev/v1alpha1";
@@ -56,6 +57,10 @@ pub struct Config {
     pub devices: Option<Vec<DeviceUuid>>,
     /// Whether nominal SM shares of a device may add up to more than the device.
     pub overcommit_sm: bool,
+    /// How tenants share each device.
+    pub gpus: Gpus,
+    /// Where NVIDIA's MPS is.
+    pub mps: Mps,
     /// Kernel probes.
     pub probes: Probes,
     /// Where the kernel's refusals live; `None` when nothing asks for any.

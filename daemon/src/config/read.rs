@@ -18,6 +18,7 @@ use super::model::{
 use super::problem::Problem;
 use super::quantity;
 use super::relations::{self, ReadTenant, Relations};
+use super::space;
 use super::tree::{Node, Value};
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 
@@ -61,6 +62,8 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
     let hook_library = fields.optional("hookLibrary").and_then(|node| path(node, "hookLibrary", report));
     let devices = fields.optional("devices").and_then(|node| devices(node, report));
     let overcommit_sm = fields.optional("overcommit").and_then(|node| overcommit(node, report));
+    let gpus = fields.optional("gpus").and_then(|node| space::gpus(node, report));
+    let mps = fields.optional("mps").and_then(|node| space::mps(node, report));
     let probes = fields.optional("probes").and_then(|node| probes(node, report));
     let kernel_node = fields.optional("enforcement");
     let kernel = kernel_node.and_then(|node| enforcement::read::enforcement(node, report));
@@ -80,6 +83,10 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         let default = default_tenant.as_ref().zip(default_node).map(|(name, node)| (name, node.place));
         let devices = devices.as_deref();
         relations::check(&Relations { tenants, identity, default, devices, overcommit_sm }, report);
+        let lends = loans_node.is_some();
+        let gpus = &gpus.clone().unwrap_or_default();
+        let read = tenants.iter().map(|read| &read.tenant);
+        space::check(&space::Relations { gpus, devices, overcommit_sm, lends }, read, report);
         let read = tenants.iter().map(|read| &read.tenant);
         loans::read::relate(loans_node.is_some(), district.as_ref(), read, report);
         let known = districts.as_deref().unwrap_or_default();
@@ -105,6 +112,8 @@ fn spec(node: &Node, name: Option<Name>, report: &mut Report) -> Option<Config> 
         hook_library,
         devices,
         overcommit_sm,
+        gpus: gpus.unwrap_or_default(),
+        mps: mps.unwrap_or_default(),
         probes: probes.unwrap_or_default(),
         enforcement: kernel.or_else(|| asked.then(Default::default)),
         districts: districts.unwrap_or_default(),
@@ -194,7 +203,7 @@ fn uuid(node: &Node, report: &mut Report) -> Option<DeviceUuid> {
     uuid
 }
 
-fn bad_uuid(text: &str) -> String {
+pub(super) fn bad_uuid(text: &str) -> String {
     format!("`{}` is not a device UUID; write one as `nvidia-smi -L` prints it (GPU-...)", shown(text))
 }
 

@@ -14,5 +14,5 @@ pub mod table;
 pub mod threads;
 pub mod turn;
 
-pub use table::{GateTable, GateTenant};
+pub use table::{GateRoom, GateTable, GateTenant};
 pub use threads::Gates;

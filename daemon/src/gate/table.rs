@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
-use headgate_quota::ComputeQuota;
+use headgate_quota::{ComputeQuota, Ppm, Room};
 
 use crate::segments::TenantSegments;
 
@@ -26,4 +26,25 @@ pub struct GateTenant {
     pub seats: Vec<SeatIndex>,
     /// Its compute quota per device row; `None` where it is not governed.
     pub quota: [Option<ComputeQuota>; DEVICES_MAX],
+    /// Its part of each device that is shared by space.
+    pub rooms: [Option<GateRoom>; DEVICES_MAX],
+}
+
+/// A tenant's part of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct GateRoom {
+    /// What it was given, and what its programs hold; each process of it, where they hold that much each.
+    pub room: Room,
+    /// Whether they do.
+    pub per_process: bool,
+}
+
+impl GateRoom {
+    /// What so many processes hold that are at work.
+    #[must_use]
+    pub fn of(self, working: usize) -> Room {
+        let Room { given, held } = self.room;
+        let times = if self.per_process { u32::try_from(working).unwrap_or(u32::MAX).max(1) } else { 1 };
+        Room { given, held: Ppm::new(held.get().saturating_mul(times)).unwrap_or(Ppm::WHOLE) }
+    }
 }

@@ -80,6 +80,15 @@ impl Turn {
         let Self { row, scheduler, table, places, charged, leads, fillings } = self;
         let row = *row;
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
+        if table.tenants.iter().any(|tenant| tenant.rooms[row].is_some()) || scheduler.is_spatial() {
+            scheduler.set_rooms(|serial| {
+                let tenant = by_serial(serial)?;
+                let at_work = fillings.get(&serial).map_or(1, |filling| {
+                    working(tenant, row, filling).iter().filter(|(_, works)| *works).count()
+                });
+                Some(tenant.rooms[row]?.of(at_work))
+            });
+        }
         scheduler.tick(now, |serial| {
             by_serial(serial).map_or_else(Observation::default, |tenant| {
                 observe(tenant, row, now, fillings.entry(serial).or_default())
@@ -211,6 +220,7 @@ mod tests {
             memory_bytes_max: UNLIMITED,
             gate_mode: GATE_GPU,
             sm: Ppm::from_percent(percent).unwrap(),
+            environment: 0,
         });
         let limits = TenantLimits { slot, fail_policy: 0, rows };
         let segments = TenantSegments::create(1, Micros(1), &limits).unwrap();
@@ -224,7 +234,9 @@ mod tests {
         };
         let mut quotas = [None; headgate_abi::limits::DEVICES_MAX];
         quotas[0] = Some(quota);
-        let tenant = GateTenant { serial, segments: Arc::new(segments), seats: vec![seat], quota: quotas };
+        let rooms = [None; headgate_abi::limits::DEVICES_MAX];
+        let segments = Arc::new(segments);
+        let tenant = GateTenant { serial, segments, seats: vec![seat], quota: quotas, rooms };
         (tenant, seat)
     }
 

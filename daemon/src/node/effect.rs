@@ -8,6 +8,7 @@ use headgate_quota::Ppm;
 use super::event::{ConnectionId, Process, RequestId};
 use super::state::{SeatRef, State, TenantSlot, TenantState};
 use crate::config::model::{CgroupPath, DeviceUuid, FailPolicy, Identity};
+use crate::space::Grant;
 
 /// Something to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,6 +150,8 @@ pub struct RowLimits {
     pub gate_mode: u32,
     /// Nominal share, for display.
     pub sm: Ppm,
+    /// Where the device is shared by space: digest of what a program's environment must be. Zero asks nothing.
+    pub environment: u64,
 }
 
 impl TenantLimits {
@@ -164,6 +167,7 @@ impl TenantLimits {
                 memory_bytes_max: UNLIMITED,
                 gate_mode: GATE_UNGOVERNED,
                 sm: Ppm::WHOLE,
+                environment: 0,
             };
             if !policy.enforcement {
                 return Some(unlimited);
@@ -174,6 +178,7 @@ impl TenantLimits {
                 memory_bytes_max: memory.unwrap_or(UNLIMITED),
                 gate_mode: if quota.sm.is_some() { GATE_GPU } else { GATE_UNGOVERNED },
                 sm: quota.sm.map_or(Ppm::WHOLE, |sm| sm.nominal),
+                environment: state.space.grant(row.uuid, policy.name.as_str()).map_or(0, Grant::digest),
                 ..unlimited
             })
         });

@@ -13,6 +13,7 @@ use super::loans::DeviceLoans;
 use super::state::SeatRef;
 use crate::config::model::Name;
 use crate::config::{Config, model::DeviceUuid};
+use crate::space::Standing;
 
 /// A connection to the control socket, never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -190,6 +191,8 @@ pub enum Event {
     },
     /// A device's limits changed, because something of it was lent or came back.
     Lent(DeviceLoans),
+    /// How the devices stand that are to be shared by space.
+    Space(Vec<Standing>),
     /// An incident was declared, here or elsewhere.
     Incident {
         /// What is left of it counts from here, in time since boot.

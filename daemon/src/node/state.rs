@@ -14,6 +14,7 @@ use super::census::Census;
 use super::event::{ConnectionId, Process};
 use super::loans::LoanState;
 use crate::config::model::{Config, DeviceUuid, Name, Tenant};
+use crate::space::Space;
 
 /// Index of a tenant in the node's table. Reused once a removed tenant's last process is gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -124,6 +125,8 @@ pub struct State {
     pub refused: [u64; REASONS.len()],
     /// Incidents, as of the last time the node was told of.
     pub incidents: Incidents,
+    /// How devices stand that are to be shared by space.
+    pub space: Space,
     pub(super) loans: LoanState,
     /// Who was on the devices when the driver was last asked; `None` while it cannot tell.
     pub census: Option<Census>,
@@ -160,6 +163,7 @@ impl State {
             roots: HashMap::new(),
             refused: [0; REASONS.len()],
             incidents: Incidents::new(),
+            space: Space::default(),
             loans: LoanState::default(),
             census: None,
             departed: HashSet::new(),
@@ -207,6 +211,15 @@ impl State {
         })
     }
 
+    /// Devices that are to be shared by space, and of which it is not known yet whether they are.
+    pub fn unlooked(&self) -> impl Iterator<Item = DeviceUuid> + '_ {
+        let gpus = self.configured.as_ref().map(|configured| &configured.config.gpus);
+        let present = self.rows.iter().flatten().filter(|row| row.present);
+        present.map(|row| row.uuid).filter(move |gpu| {
+            gpus.is_some_and(|gpus| gpus.sharing_on(*gpu).is_spatial()) && !self.space.0.contains_key(gpu)
+        })
+    }
+
     /// Why the node is not ready for tenants; empty when it is.
     #[must_use]
     pub fn unready(&self) -> Vec<String> {
@@ -218,6 +231,9 @@ impl State {
             reasons.push(reason.clone());
         } else if !self.rows.iter().flatten().any(|row| row.present) {
             reasons.push("no device has been discovered yet".to_owned());
+        }
+        for gpu in self.unlooked() {
+            reasons.push(format!("MPS of device {gpu} has not been looked at yet"));
         }
         for name in &self.crowded_out {
             reasons.push(format!("tenant `{name}` waits for a slot: too many removed tenants still run"));

@@ -15,6 +15,7 @@ use super::{incidents, loans};
 use crate::config::Config;
 use crate::config::model::{DeviceUuid, Identity, Tenant};
 use crate::limits::ROOTS_MAX;
+use crate::space::Space;
 
 /// Takes one event in and says what is to be done.
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
@@ -66,6 +67,10 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             let outcome = root(state, caller, &tenant, &mut effects)
                 .map_err(|full| format!("{why}; and as a process tree: {full}"));
             effects.push(Effect::Placed { request, outcome, note: Some(why) });
+        }
+        Event::Space(standings) => {
+            state.space = Space(standings.into_iter().map(|standing| (standing.gpu, standing)).collect());
+            publish_all(state, &mut effects);
         }
         Event::Lent(limits) => loans::lend(state, limits, &mut effects),
         Event::Incident { now, incident, ended } => {

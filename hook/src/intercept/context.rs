@@ -6,13 +6,20 @@ use headgate_abi::cuda::types::{CUcontext, CUdevice, CUstream};
 use crate::driver::Out;
 use crate::ledger::{overhead, users};
 use crate::verdict::{Denial, NoSettlement, Verdict};
-use crate::{driver, ended, lanes, ledger, pace, reports, session};
+use crate::{driver, ended, lanes, ledger, pace, reports, session, space};
 
 /// `cuInit`: a seat first, then the driver, so that the daemon has told the kernel of this process by the time the driver
 /// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
-/// a GPU, is heard: a program that can do without must see what it would see without us.
+/// a GPU, is heard: a program that can do without must see what it would see without us. On a device that is shared by
+/// space, whose part a program gets is decided when the driver starts, by the environment; so that is looked at before.
 pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
-    let unseated = session::seek().err();
+    let sought = session::seek();
+    if let Ok(session) = &sought
+        && !space::fits(session)
+    {
+        return Verdict::Deny(CUresult::ERROR_NOT_PERMITTED, Denial::OtherSpace);
+    }
+    let unseated = sought.err();
     Verdict::ForwardThen(move |status: CUresult| match unseated {
         Some(unseated) if status.is_success() => unseated.stand(),
         _ => status,

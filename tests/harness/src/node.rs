@@ -260,6 +260,18 @@ impl Node {
         command
     }
 
+    /// Lines of `spec` for a device that is shared in another way than by time, with the stand-in for NVIDIA's program.
+    ///
+    /// # Errors
+    /// When the build failed.
+    pub fn sharing(by: &str) -> Result<Vec<String>> {
+        let control = workspace::program("nvidia-cuda-mps-control")?;
+        Ok(vec![
+            format!("gpus: {{ \"*\": {{ sharing: {by} }} }}"),
+            format!("mps: {{ control: {} }}", control.display()),
+        ])
+    }
+
     fn environment(&self, command: &mut Command) {
         if let Some(device) = &self.device {
             device.add_to(command);
