@@ -167,8 +167,9 @@ fn build(root: &Path, tools: &Tools) -> Result<BTreeMap<String, Vec<u8>>> {
     for program in PROGRAMS {
         let path = target.join("bpfel-unknown-none/release").join(program);
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let bytes =
+        let mut bytes =
             without_debug_sections(&bytes).with_context(|| format!("stripping {}", path.display()))?;
+        without_crate_hashes(&mut bytes);
         built.insert(format!("{program}.bpf.o"), bytes);
     }
     Ok(built)
@@ -370,6 +371,28 @@ fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
+/// Replaces the crates' hashes in names of functions by zeros: cargo makes them from where a dependency outside the
+/// programs' own workspace lies, and an object must not depend on that. Names are otherwise as the compiler made them:
+/// `_RNv..Cs` and a number to base 62, `_`, and the crate's name with its length.
+fn without_crate_hashes(object: &mut [u8]) {
+    const MARK: &[u8] = b"Cs";
+    const DIGITS: std::ops::RangeInclusive<usize> = 8..=12;
+    for name in object.split_mut(|byte| *byte == 0).filter(|name| name.starts_with(b"_R")) {
+        let mut at = 0;
+        while let Some(found) = name[at..].windows(MARK.len()).position(|two| two == MARK) {
+            let start = at + found + MARK.len();
+            let digits = name[start..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+            let after = name.get(start + digits..start + digits + 2);
+            let is_hash = DIGITS.contains(&digits)
+                && after.is_some_and(|after| after[0] == b'_' && after[1].is_ascii_digit());
+            if is_hash {
+                name[start..start + digits].fill(b'0');
+            }
+            at = start;
+        }
+    }
+}
+
 /// Rewrites a 64-bit little-endian ELF object without its DWARF sections.
 ///
 /// BTF has been made from them and the loader reads nothing else; they hold nine tenths of the bytes and most of what
@@ -424,4 +447,19 @@ fn number(bytes: &[u8], at: usize, size: usize) -> Result<usize> {
     let field = bytes.get(at..at + size).context("field past the end")?;
     let value = field.iter().rev().fold(0u64, |value, byte| (value << 8) | u64::from(*byte));
     usize::try_from(value).context("field larger than memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hashes_of_crates_go_from_names() {
+        let mut object =
+            b"\x7fELF\0_RYvNvNtCscueUfMKcYsp_6border3rowINtCsiEHDzxyzcHT_4core\0Csabcdefghijk_6border\0_RCsab_1x\0".to_vec();
+        without_crate_hashes(&mut object);
+        let expected =
+            b"\x7fELF\0_RYvNvNtCs00000000000_6border3rowINtCs00000000000_4core\0Csabcdefghijk_6border\0_RCsab_1x\0";
+        assert_eq!(object, expected);
+    }
 }
