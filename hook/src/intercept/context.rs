@@ -114,7 +114,9 @@ fn primary(device: CUdevice) -> Option<CUcontext> {
         .flatten()
 }
 
+/// Said before the driver ends it: another thread may still keep lanes there, and asks the driver about them.
 fn about_to_end(context: CUcontext) {
+    ended::note(context.addr());
     if let Some(session) = session::seated() {
         reports::strike_off(session, context);
     }

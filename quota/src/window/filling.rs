@@ -10,6 +10,8 @@ use crate::units::Micros;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Filling {
     seen: Vec<Open>,
+    /// What the look before saw; kept, so that a look takes no memory.
+    before: Vec<Open>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,8 +32,10 @@ impl Filling {
         open: impl Iterator<Item = (usize, usize, u32)>,
         settings: &WindowSettings,
     ) {
-        let before = core::mem::take(&mut self.seen);
-        self.seen.extend(open.map(|(process, lane, batch)| {
+        let Self { seen, before } = self;
+        core::mem::swap(seen, before);
+        seen.clear();
+        seen.extend(open.map(|(process, lane, batch)| {
             let known =
                 before.iter().find(|one| (one.process, one.lane, one.batch) == (process, lane, batch));
             let since = known.map_or(now, |one| one.since);

@@ -31,8 +31,8 @@ fn threads_that_stop_in_the_middle_of_a_batch_cost_the_others_nothing() {
     let mut puppet = Puppet::in_tenant(&node, "review");
     puppet.ready();
     // More than a batch, and no whole number of batches.
-    puppet.must("threads stay 3 31");
-    puppet.must("threads leave 3 31");
+    puppet.must("threads stay 4 31");
+    puppet.must("threads leave 4 31");
     puppet.must("launch 100");
     puppet.must("sync");
     let shares: Vec<f64> = (0..4).map(|_| share(&node, &mut puppet, 2_000)).collect();
@@ -41,16 +41,18 @@ fn threads_that_stop_in_the_middle_of_a_batch_cost_the_others_nothing() {
 
 #[test]
 fn lanes_come_back_from_threads_that_end_and_stay_when_others_streams_end() {
-    let node = node_of_one(TenantSpec::new("review").sm(100));
+    let node = node_of_one(TenantSpec::new("review").sm(50));
     let mut puppet = Puppet::in_tenant(&node, "review");
     puppet.ready();
-    puppet.must("threads leave 150 7");
+    // Each second thread, and round, launches one more.
+    const ALL: u64 = 300 * 7 + 150 + 300 * 3 + 150 + 10;
+    puppet.must("threads leave 300 7");
     puppet.must("threads beside 300 3");
     puppet.must("launch 10");
     puppet.must("sync");
-    assert_eq!(puppet.must("count"), [150 * 7 + 300 * 3 + 10]);
+    assert_eq!(puppet.must("count"), [ALL]);
     eventually("every launch is counted, those of batches that were left open as well", SOON, || {
-        (device_row(&node, "review")["launches"] == 150 * 7 + 300 * 3 + 10).then_some(())
+        (device_row(&node, "review")["launches"] == ALL).then_some(())
     });
     let refused = node.metrics().unwrap().value("headgate_lanes_refused_total", &["tenant=\"review\""]);
     assert_eq!(refused, Some(0.0));

@@ -1,6 +1,7 @@
 //! Programs of several threads, each with a stream of its own.
 //!
-//! `threads leave N L`: N threads, one after the other, that launch L kernels and end. `threads stay N L`: the same, but
+//! `threads leave N L`: N threads, one after the other, that launch L kernels and end; each second one launches one more, so
+//! that not all of them stop where a batch ends. `threads stay N L`: the same, but
 //! they stay and do nothing more. `threads beside N L`: one thread that launches L kernels N times, while the first one
 //! makes and destroys a stream each time.
 
@@ -33,8 +34,8 @@ pub(crate) fn obey(libraries: &Libraries, state: &State, words: &[&str]) -> Stri
     let (count, launches) = (number(words, 2), number(words, 3));
     let status = match words.get(1).copied() {
         Some("beside") => beside(libraries, shared(), count, launches),
-        how => (0..count).find_map(|_| {
-            let status = one(shared(), launches, how == Some("stay"));
+        how => (0..count).find_map(|index| {
+            let status = one(shared(), launches + index % 2, how == Some("stay"));
             (status != 0).then_some(status)
         }),
     };
@@ -68,7 +69,10 @@ fn beside(libraries: &Libraries, shared: Shared, rounds: u64, launches: u64) -> 
     thread::spawn(move || {
         let (libraries, mut state) = shared.enter();
         let first = stream(&libraries, &mut state);
+        let mut round = 0;
         while let Ok(()) = going.recv() {
+            round += 1;
+            let launches = launches + (round + 1) % 2;
             let status = (0..launches).fold(first, |status, _| status.max(launch(&libraries, &state)));
             if tell.send(status).is_err() {
                 return;
