@@ -3,13 +3,21 @@
 
 mod support;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use headgate_harness::{Node, NodeOptions, TenantSpec, eventually};
 use serde_json::json;
 use support::{Puppet, SOON, device_row};
 
-/// A node with one tenant and kernels of 100 us.
-fn node_of_one(tenant: TenantSpec) -> Node {
-    let mut options = NodeOptions::simulated(vec![tenant]);
+/// One at a time: beside the three hundred threads of one test, the other's share says little.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A node with kernels of 100 us.
+fn node_of(tenants: Vec<TenantSpec>) -> Node {
+    let mut options = NodeOptions::simulated(tenants);
     options.device = Some(json!({ "kernels": { "spin": { "base_ns": 100_000 } } }));
     Node::start(options).unwrap_or_else(|error| panic!("{error:#}"))
 }
@@ -27,21 +35,36 @@ fn share(node: &Node, puppet: &mut Puppet, launches: u64) -> f64 {
 
 #[test]
 fn threads_that_stop_in_the_middle_of_a_batch_cost_the_others_nothing() {
-    let node = node_of_one(TenantSpec::new("review").sm(10).with("mode: hard"));
-    let mut puppet = Puppet::in_tenant(&node, "review");
+    let _turn = alone();
+    let tenants = ["review", "fresh"].map(|name| TenantSpec::new(name).sm(10).with("mode: hard"));
+    let node = node_of(tenants.to_vec());
+    let [mut puppet, mut fresh] = ["review", "fresh"].map(|tenant| Puppet::in_tenant(&node, tenant));
     puppet.ready();
+    fresh.ready();
     // More than a batch, and no whole number of batches.
     puppet.must("threads stay 4 31");
     puppet.must("threads leave 4 31");
-    puppet.must("launch 100");
-    puppet.must("sync");
-    let shares: Vec<f64> = (0..4).map(|_| share(&node, &mut puppet, 2_000)).collect();
-    assert!(shares.iter().any(|share| (8.0..12.0).contains(share)), "a tenth came out as {shares:.1?} %");
+    for program in [&mut puppet, &mut fresh] {
+        program.must("launch 100");
+        program.must("sync");
+    }
+    // What a tenth comes to depends on the machine's other work; a program without such threads says what that is.
+    let mut shares = Vec::new();
+    for _ in 0..6 {
+        let [with, without] = [&mut puppet, &mut fresh].map(|program| share(&node, program, 2_000));
+        shares.push((with, without));
+        assert!(with < 12.0, "a tenth came out as {shares:.1?} %");
+        if without * 0.85 <= with {
+            return;
+        }
+    }
+    panic!("with such threads and without: {shares:.1?} %");
 }
 
 #[test]
 fn lanes_come_back_from_threads_that_end_and_stay_when_others_streams_end() {
-    let node = node_of_one(TenantSpec::new("review").sm(50));
+    let _turn = alone();
+    let node = node_of(vec![TenantSpec::new("review").sm(50)]);
     let mut puppet = Puppet::in_tenant(&node, "review");
     puppet.ready();
     // Each second thread, and round, launches one more.
@@ -60,6 +83,7 @@ fn lanes_come_back_from_threads_that_end_and_stay_when_others_streams_end() {
 
 #[test]
 fn launches_that_overlap_the_one_before_keep_their_overlap() {
+    let _turn = alone();
     let tenants = vec![TenantSpec::new("alerts").sm(70), TenantSpec::new("review").sm(30)];
     let mut options = NodeOptions::simulated(tenants);
     options.device =

@@ -2,11 +2,13 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, workspace};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 /// One mebibyte.
@@ -14,6 +16,9 @@ pub const MIB: u64 = 1 << 20;
 
 /// Patience for what should take milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(10);
+
+/// A program that has not answered by then never will.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// A CUDA program that does what it is told.
 #[derive(Debug)]
@@ -74,10 +79,9 @@ impl Puppet {
 
     /// The answer to a command that was told; `None` if the puppet ended instead.
     pub fn answer_or_end(&mut self) -> Option<Answer> {
-        let mut line = String::new();
-        let read = self.output.read_line(&mut line).unwrap();
+        let line = self.line();
         let mut words = line.split_whitespace();
-        match (read, words.next()) {
+        match (line.len(), words.next()) {
             (0, _) => None,
             (_, Some("ok")) => Some(Ok(words.map(|word| word.parse().unwrap()).collect())),
             (_, Some("err")) => Some(Err(words.next().unwrap().parse().unwrap())),
@@ -85,10 +89,21 @@ impl Puppet {
         }
     }
 
-    /// What a program says without being asked; the numbers of its line, good or bad.
-    pub fn said(&mut self) -> Result<Vec<u64>, Vec<u64>> {
+    /// The next line it writes, empty if it ended.
+    fn line(&mut self) -> String {
+        if self.output.buffer().is_empty() {
+            let patience = PollTimeout::try_from(ANSWER).unwrap();
+            let mut output = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+            assert!(poll(&mut output, patience).unwrap() != 0, "the program is silent for {ANSWER:?}");
+        }
         let mut line = String::new();
         self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// What a program says without being asked; the numbers of its line, good or bad.
+    pub fn said(&mut self) -> Result<Vec<u64>, Vec<u64>> {
+        let line = self.line();
         let mut words = line.split_whitespace();
         let good = words.next();
         let numbers = words.map(|word| word.parse().unwrap()).collect();
