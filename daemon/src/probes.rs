@@ -30,6 +30,9 @@ use crate::newcode::{self, KnownFiles, is_of, processes_below};
 /// Requests waiting for the thread. A burst of starting processes is the most there is.
 const REQUESTS_MAX: usize = 4096;
 
+/// The hook's word for a device and the probes' are one.
+const _: () = assert!(headgate_abi::told::DEVICE_MARK == headgate_ebpf::DEVICE_MARK);
+
 /// Processes looked at for driver libraries in each round of [`SAMPLE_PERIOD`].
 const LOOKS_PER_ROUND_MAX: usize = 4;
 
@@ -602,8 +605,9 @@ impl Thread {
         for sitting in &self.sittings {
             let Some(slot) = Slot::of_tenant(sitting.slot) else { continue };
             for &(seat, pid) in &sitting.seats {
-                if let Some(row) = sitting.row_of(seat) {
-                    seated.insert(pid, (slot, row));
+                let rows = sitting.rows_of(seat);
+                if !rows.is_empty() {
+                    seated.insert(pid, (slot, rows));
                 }
             }
         }

@@ -22,15 +22,16 @@ use crate::{
     figures::Durations,
     library::{Engine, Library, LibraryFile, LibraryId, Suite},
     limits::SWEEP_MAX,
-    probes::{absent_is_fine, load_object, program, remove_row, set_row},
+    probes::{AttachPreference, absent_is_fine, load_object, program, remove_row, set_row},
     rows,
     site::Site,
     status::{Mode, Part, PartStatus, State},
     wait::write_cells,
 };
 
-const LEDGER: Suite = Suite { enter: maps::LEDGER_ENTER, leave: Some(maps::LEDGER_LEAVE) };
-const LAUNCHES: Suite = Suite { enter: maps::LEDGER_LAUNCH, leave: None };
+const LEDGER: Suite =
+    Suite { enter: maps::LEDGER_ENTER, leave: Some(maps::LEDGER_LEAVE), session: Some(maps::LEDGER_SESSION) };
+const LAUNCHES: Suite = Suite { enter: maps::LEDGER_LAUNCH, leave: None, session: None };
 
 /// What a process holds, by the second ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl Ledger {
         tenants: u32,
         cells: u32,
         allocations: u32,
-        perf_only: bool,
+        attach: AttachPreference,
     ) -> Result<Self, String> {
         let sizes = [
             (maps::BYPASSES, tenants + 1),
@@ -141,8 +142,8 @@ impl Ledger {
             );
             attach_tracepoint(&mut ebpf, maps::LEDGER_EXIT_LEADER, "sched_process_exit")
         })?;
-        let engine = Engine::load(&mut ebpf, object, LEDGER, perf_only)?;
-        let launches = Engine::load(&mut ebpf, object, LAUNCHES, perf_only);
+        let engine = Engine::load(&mut ebpf, object, LEDGER, attach)?;
+        let launches = Engine::load(&mut ebpf, object, LAUNCHES, attach);
         let mut ledger = Self {
             libraries: BTreeMap::new(),
             engine,

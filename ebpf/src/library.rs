@@ -25,6 +25,7 @@ use crate::{
     error::{Error, chain},
     limits::DETACHERS_MAX,
     multi::MultiPrograms,
+    probes::AttachPreference,
     site::{Site, Wanted, sites},
     status::Mode,
 };
@@ -106,6 +107,8 @@ impl LibraryFile {
 pub(crate) struct Suite {
     pub(crate) enter: &'static str,
     pub(crate) leave: Option<&'static str>,
+    /// One program that does for both.
+    pub(crate) session: Option<&'static str>,
 }
 
 impl Suite {
@@ -162,27 +165,39 @@ pub(crate) fn detach(libraries: impl IntoIterator<Item = Library>) {
 #[derive(Debug)]
 pub(crate) struct Engine {
     suite: Suite,
-    /// The programs for one link per library, or why they are not used.
+    /// The one program for entries and returns; `None` if there is none, or if the kernel refused it or its link.
+    session: Option<MultiPrograms>,
+    /// The programs for one link per library each, or why they are not used.
     multi: Result<MultiPrograms, String>,
     /// Whether aya has loaded the programs for perf events.
     perf_loaded: bool,
 }
 
 impl Engine {
-    /// Loads the programs for multi-uprobes, unless `perf_only`; else, or if refused, for perf events.
+    /// Loads the programs for the ways preferred; for perf events only if no other is to be had.
     pub(crate) fn load(
         ebpf: &mut Ebpf,
         object: &[u8],
         suite: Suite,
-        perf_only: bool,
+        preference: AttachPreference,
     ) -> Result<Self, String> {
-        let multi = if perf_only {
+        let session = (preference == AttachPreference::Best)
+            .then(|| MultiPrograms::load_session(object, suite, |name| map_fd(ebpf, name)))
+            .flatten();
+        let session = session.and_then(|session| {
+            session
+                .inspect_err(
+                    |error| tracing::info!(%error, "no sessions here; entries and returns are probed apart"),
+                )
+                .ok()
+        });
+        let multi = if preference == AttachPreference::PerfOnly {
             Err("perf events were asked for".to_owned())
         } else {
             MultiPrograms::load(object, suite, |name| map_fd(ebpf, name))
         };
-        let mut engine = Self { suite, multi, perf_loaded: false };
-        if engine.multi.is_err() {
+        let mut engine = Self { suite, session, multi, perf_loaded: false };
+        if engine.session.is_none() && engine.multi.is_err() {
             engine.load_perf(ebpf)?;
         }
         Ok(engine)
@@ -204,8 +219,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Attaches a library by the best way that works. A kernel that loads the multi programs and then refuses their
-    /// link (before Linux 6.6 the attach type is not checked when loading) is remembered as one without.
+    /// Attaches a library by the best way that works. A kernel that loads programs and then refuses their link (before Linux
+    /// 6.6 the attach type is not checked when loading) is remembered as one without.
     pub(crate) fn attach(
         &mut self,
         ebpf: &mut Ebpf,
@@ -213,24 +228,32 @@ impl Engine {
         sites: &[Site],
     ) -> Result<Library, String> {
         let path = file.stable_path();
-        let mut links = None;
+        let linked = |programs: &MultiPrograms| {
+            let links = programs.attach(&c_string(&path), sites)?;
+            let links = links.into_iter().map(Link::Multi).collect();
+            Ok::<_, std::io::Error>(Library { links, report: report(file.id(), programs.mode(), sites) })
+        };
+        if let Some(programs) = &self.session {
+            match linked(programs) {
+                Ok(library) => return Ok(library),
+                Err(error) => {
+                    tracing::info!(%error, "a session was refused; entries and returns are probed apart from now on");
+                    self.session = None;
+                }
+            }
+        }
         if let Ok(programs) = &self.multi {
-            match programs.attach(&c_string(&path), sites) {
-                Ok(made) => links = Some((made.into_iter().map(Link::Multi).collect(), Mode::UprobeMulti)),
+            match linked(programs) {
+                Ok(library) => return Ok(library),
                 Err(error) => {
                     tracing::info!(%error, "one link for many uprobes was refused; using perf events from now on");
                     self.multi = Err(format!("linking many uprobes: {error}"));
                 }
             }
         }
-        let (links, mode) = match links {
-            Some(made) => made,
-            None => {
-                self.load_perf(ebpf)?;
-                (attach_perf(ebpf, self.suite, &path, sites)?, Mode::UprobePerf)
-            }
-        };
-        Ok(Library { links, report: report(file.id(), mode, sites) })
+        self.load_perf(ebpf)?;
+        let links = attach_perf(ebpf, self.suite, &path, sites)?;
+        Ok(Library { links, report: report(file.id(), Mode::UprobePerf, sites) })
     }
 }
 

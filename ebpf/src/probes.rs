@@ -60,9 +60,11 @@ const EXIT_TRACEPOINT: &str = "sched_process_exit";
 /// How uprobes are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AttachPreference {
-    /// One link per library where the kernel has it, else perf events.
+    /// One link per library and set of calls where the kernel has sessions, else two, else perf events.
     #[default]
     Best,
+    /// Entries and returns by links of their own even where the kernel has sessions, else perf events.
+    Apart,
     /// Perf events only: for kernels whose links misbehave, and to compare the two.
     PerfOnly,
 }
@@ -145,7 +147,7 @@ impl Probes {
                 tenants,
                 cells.rows(),
                 config.allocations.clamp(1, ALLOCATIONS_MAX),
-                config.attach == AttachPreference::PerfOnly,
+                config.attach,
             )
             .map_err(with_advice),
             ioctls: None,
@@ -454,12 +456,13 @@ impl Probes {
         Ok(latency)
     }
 
-    /// Says which processes use which one GPU, by any numbering of the caller's; all others use none or several. The answer
-    /// is how many could not be told apart because there are no cells left for their tenants and GPUs.
+    /// Says which processes use which GPUs, by the rows of the daemon's table, which are those that the hook tells with each
+    /// synchronous call. A process that uses one has all its durations there; one that uses several those for which the hook told
+    /// one. The answer is how many pairs of a process and a GPU could not be told apart because no cells are left.
     ///
     /// # Errors
     /// What the kernel refuses. The probes that took it have it.
-    pub fn seat(&mut self, processes: &BTreeMap<u32, (Slot, u8)>) -> Result<usize, Error> {
+    pub fn seat(&mut self, processes: &BTreeMap<u32, (Slot, Vec<u8>)>) -> Result<usize, Error> {
         let change = self.cells.seat(processes);
         if !change.is_empty() {
             if let Ok(wait) = &mut self.wait {
@@ -725,7 +728,7 @@ impl ExitProbe {
 
 #[cfg(test)]
 mod tests {
-    use super::{COMMITTED, Config, Objects, Probes, State};
+    use super::{COMMITTED, Config, Objects, Part, Probes, State};
 
     #[test]
     fn a_daemon_may_hold_the_probes_on_any_thread() {
@@ -735,11 +738,45 @@ mod tests {
 
     #[test]
     fn one_refused_object_takes_no_other_probe_with_it() {
-        let whole = Probes::load(Config::default()).status();
-        let without_wait =
-            Probes::load_objects(Config::default(), Objects { wait: b"no object", ..COMMITTED }).status();
-        assert_eq!(without_wait[0].state, State::Missing);
-        assert!(!without_wait[0].reason.is_empty());
-        assert_eq!(without_wait[1..], whole[1..], "whatever the others are here, they are still");
+        let whole = Probes::load(Config::default());
+        let refused = b"no object";
+        let without = [
+            Objects { wait: refused, ..COMMITTED },
+            Objects { rtt: refused, ..COMMITTED },
+            Objects { exit: refused, ..COMMITTED },
+            Objects { ledger: refused, ..COMMITTED },
+        ];
+        for (number, objects) in without.into_iter().enumerate() {
+            let probes = Probes::load_objects(Config::default(), objects);
+            for (at, (status, before)) in probes.status().into_iter().zip(whole.status()).enumerate() {
+                if at == number {
+                    assert_eq!(status.state, State::Missing);
+                    assert!(!status.reason.is_empty(), "{status}");
+                } else {
+                    assert_eq!(status, before, "whatever the others are here, they are still");
+                }
+            }
+            // The ledger's object is three parts; ioctls are nobody's until an audit.
+            for (status, before) in probes.parts().into_iter().zip(whole.parts()) {
+                let is_ledgers = status.part != Part::IoctlAudit;
+                if number == 3 && is_ledgers {
+                    assert_eq!(status.state, State::Missing, "{status}");
+                } else {
+                    assert_eq!(status, before);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_ioctl_audit_is_an_error_and_nothing_else() {
+        let mut probes =
+            Probes::load_objects(Config::default(), Objects { ioctl: b"no object", ..COMMITTED });
+        let before = probes.status();
+        assert!(probes.audit_ioctls().is_err());
+        let parts = probes.parts();
+        let audit = parts.iter().find(|status| status.part == Part::IoctlAudit).expect("listed");
+        assert!(audit.state == State::Missing && !audit.reason.is_empty(), "{audit}");
+        assert_eq!(probes.status(), before);
     }
 }

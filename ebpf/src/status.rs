@@ -78,7 +78,9 @@ impl fmt::Display for Part {
 /// By what means a probe is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// One link for all sites of a library (Linux 6.6): attaches and detaches in milliseconds.
+    /// One link for entries and returns of all sites of a library (Linux 6.13).
+    UprobeSession,
+    /// One link for all entries of a library, and one for all returns (Linux 6.6): attaches and detaches in milliseconds.
     UprobeMulti,
     /// One perf event per site: works everywhere, takes about 0.1 s per site to detach.
     UprobePerf,
@@ -97,6 +99,7 @@ impl Mode {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::UprobeSession => "uprobe_session",
             Self::UprobeMulti => "uprobe_multi",
             Self::UprobePerf => "uprobe_perf",
             Self::CgroupLink => "cgroup_link",

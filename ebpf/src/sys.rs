@@ -27,6 +27,9 @@ const VERIFIER_LOG_BYTES: usize = 64 * 1024;
 /// `BPF_F_UPROBE_MULTI_RETURN`: probe returns instead of entries.
 const UPROBE_MULTI_RETURN: u32 = 1;
 
+/// `BPF_TRACE_UPROBE_SESSION` (Linux 6.13), which the generated bindings are too old for.
+const UPROBE_SESSION: u32 = 57;
+
 #[repr(C)]
 #[derive(Default)]
 struct ProgramLoad {
@@ -64,15 +67,33 @@ struct LinkCreate {
 const _: () = assert!(size_of::<ProgramLoad>() == 72, "as the UAPI lays it out");
 const _: () = assert!(size_of::<LinkCreate>() == 64, "as the UAPI lays it out");
 
+/// What a program that may be attached by [`link_uprobes`] only is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// Entries or returns, as its link says.
+    OneEnd,
+    /// Entries, and the returns of those for which it answered zero.
+    BothEnds,
+}
+
+impl Runs {
+    const fn attach_type(self) -> u32 {
+        match self {
+            Self::OneEnd => bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
+            Self::BothEnds => UPROBE_SESSION,
+        }
+    }
+}
+
 /// Loads a kprobe-type program that may be attached by [`link_uprobes`] only. On refusal the verifier's
 /// verdict is in the error.
-pub(crate) fn load_uprobe_multi(name: &str, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+pub(crate) fn load_uprobe_multi(name: &str, instructions: &[bpf_insn], runs: Runs) -> io::Result<OwnedFd> {
     let mut attribute = ProgramLoad {
         program_type: bpf_prog_type::BPF_PROG_TYPE_KPROBE as u32,
         instruction_count: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         instructions: instructions.as_ptr().addr() as u64,
         license: c"GPL".as_ptr().addr() as u64,
-        expected_attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
+        expected_attach_type: runs.attach_type(),
         ..ProgramLoad::default()
     };
     // The last byte stays zero: the kernel wants a terminated name.
@@ -103,6 +124,8 @@ fn text_of(log: &[u8]) -> String {
 pub(crate) enum When {
     Entry,
     Return,
+    /// Both, by a program that was loaded for it.
+    Session,
 }
 
 /// Links a program to many file offsets of one executable at once, each with its cookie. The link ends when its descriptor is
@@ -117,13 +140,16 @@ pub(crate) fn link_uprobes(
     assert_eq!(offsets.len(), cookies.len(), "one for each");
     let mut attribute = LinkCreate {
         program: u32::try_from(program.as_raw_fd()).map_err(io::Error::other)?,
-        attach_type: bpf_attach_type::BPF_TRACE_UPROBE_MULTI as u32,
+        attach_type: match when {
+            When::Entry | When::Return => Runs::OneEnd.attach_type(),
+            When::Session => Runs::BothEnds.attach_type(),
+        },
         path: path.as_ptr().addr() as u64,
         offsets: offsets.as_ptr().addr() as u64,
         cookies: cookies.as_ptr().addr() as u64,
         count: u32::try_from(offsets.len()).map_err(io::Error::other)?,
         multi_flags: match when {
-            When::Entry => 0,
+            When::Entry | When::Session => 0,
             When::Return => UPROBE_MULTI_RETURN,
         },
         ..LinkCreate::default()

@@ -6,7 +6,12 @@ use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
-use headgate_ebpf_records::{events::Cell, histogram::Histogram, maps, slots::Slot};
+use headgate_ebpf_records::{
+    events::{Cell, CellKey},
+    histogram::Histogram,
+    maps,
+    slots::Slot,
+};
 
 use crate::{
     cells::Change,
@@ -20,10 +25,12 @@ use crate::{
 };
 
 /// The programs on synchronous calls.
-const WAITS: Suite = Suite { enter: maps::WAIT_ENTER, leave: Some(maps::WAIT_LEAVE) };
+const WAITS: Suite =
+    Suite { enter: maps::WAIT_ENTER, leave: Some(maps::WAIT_LEAVE), session: Some(maps::WAIT_SESSION) };
 
 /// Those on launches, on demand.
-const LAUNCHES: Suite = Suite { enter: maps::WAIT_LAUNCH, leave: Some(maps::WAIT_LAUNCHED) };
+const LAUNCHES: Suite =
+    Suite { enter: maps::WAIT_LAUNCH, leave: Some(maps::WAIT_LAUNCHED), session: Some(maps::LAUNCH_SESSION) };
 
 /// The arrays of histograms, each with a row for every tenant and cell.
 const HISTOGRAMS: [&str; 3] = [maps::WAITS, maps::LAUNCH_TIMES, maps::SPANS];
@@ -60,9 +67,8 @@ impl Watched {
 impl Wait {
     pub(crate) fn load(object: &[u8], rows: u32, attach: AttachPreference) -> Result<Self, String> {
         let mut ebpf = load_object(object, &HISTOGRAMS.map(|map| (map, rows)))?;
-        let perf_only = attach == AttachPreference::PerfOnly;
-        let engine = Engine::load(&mut ebpf, object, WAITS, perf_only)?;
-        let launches = Engine::load(&mut ebpf, object, LAUNCHES, perf_only);
+        let engine = Engine::load(&mut ebpf, object, WAITS, attach)?;
+        let launches = Engine::load(&mut ebpf, object, LAUNCHES, attach);
         let libraries = BTreeMap::new();
         let mut wait = Self { libraries, engine, launches, auditing: false, epoch: 0, ebpf, trouble: None };
         wait.next_epoch().map_err(|error| error.to_string())?;
@@ -175,9 +181,9 @@ fn audit(engine: &mut Result<Engine, String>, ebpf: &mut Ebpf, watched: &mut Wat
 pub(crate) fn write_cells(ebpf: &mut Ebpf, change: &Change) -> Result<(), MapError> {
     let map =
         ebpf.map_mut(maps::CELLS).ok_or_else(|| MapError::InvalidName { name: maps::CELLS.to_owned() })?;
-    let mut cells: HashMap<&mut MapData, u32, Cell> = map.try_into()?;
-    for process in &change.gone {
-        absent_is_fine(cells.remove(process))?;
+    let mut cells: HashMap<&mut MapData, CellKey, Cell> = map.try_into()?;
+    for key in &change.gone {
+        absent_is_fine(cells.remove(key))?;
     }
-    change.seated.iter().try_for_each(|(process, cell)| cells.insert(process, cell, 0))
+    change.seated.iter().try_for_each(|(key, cell)| cells.insert(key, cell, 0))
 }

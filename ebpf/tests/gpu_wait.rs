@@ -2,11 +2,20 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use headgate_ebpf::{AttachPreference, Config, Counter, Durations, Error, Mode, Probe, Slot, State};
 use headgate_ebpf_records::limits::NESTED_WAITS_MAX;
-use support::{Bench, bench, skip};
+use support::{Bench, bench, compile_program, skip};
 
 const MS: u64 = 1_000_000;
+
+/// Every way to attach, and what it is called where the kernel has it.
+const WAYS: [(AttachPreference, Mode); 3] = [
+    (AttachPreference::Best, Mode::UprobeSession),
+    (AttachPreference::Apart, Mode::UprobeMulti),
+    (AttachPreference::PerfOnly, Mode::UprobePerf),
+];
 
 fn slot(tenant: u32) -> Slot {
     Slot::of_tenant(tenant).expect("a small index")
@@ -22,9 +31,7 @@ fn counter(bench: &Bench, counter: Counter) -> u64 {
 
 #[test]
 fn every_prologue_and_variant_is_timed_once() {
-    for (attach, mode) in
-        [(AttachPreference::Best, Mode::UprobeMulti), (AttachPreference::PerfOnly, Mode::UprobePerf)]
-    {
+    for (attach, mode) in WAYS {
         let mut bench = match bench(&[Probe::GpuWait], Config { tenants: 4, attach, ..Config::default() }) {
             Ok(bench) => bench,
             Err(why) => skip!("{why}"),
@@ -161,6 +168,68 @@ fn a_call_left_by_a_jump_heals_and_is_counted() {
     assert_eq!(counter(&bench, Counter::WaitAbandoned), 1);
     client.call("cuCtxSynchronize", 0, 1000);
     assert_eq!(waits(&bench, slot(0)).count() + lost, 1110, "the thread is none the worse");
+}
+
+#[test]
+fn a_process_on_several_gpus_waits_for_the_one_that_its_hook_names() {
+    for (attach, _) in WAYS {
+        let mut bench = match bench(&[Probe::GpuWait], Config { tenants: 4, attach, ..Config::default() }) {
+            Ok(bench) => bench,
+            Err(why) => skip!("{why}"),
+        };
+        let library = bench.library.clone();
+        bench.probes.attach_library(&library).expect("the library exports sync calls");
+        bench.probes.set_cgroup(&bench.root.cgroup, slot(1)).expect("a cgroup of ours");
+        let mut client = bench.client(&bench.root);
+        let counts = |bench: &Bench| {
+            let latencies = bench.probes.latencies(slot(1)).expect("the row exists");
+            let count = |gpu| {
+                let of_gpu = latencies.iter().find(|latency| latency.gpu == gpu);
+                of_gpu.and_then(|latency| latency.wait.as_ref()).map_or(0, Durations::count)
+            };
+            [count(None), count(Some(0)), count(Some(3))]
+        };
+        client.run("told cuCtxSynchronize 0 2 3");
+        assert_eq!(counts(&bench), [2, 0, 0], "nobody has said yet that it is on that GPU");
+
+        let one = BTreeMap::from([(client.pid(), (slot(1), vec![0]))]);
+        assert_eq!(bench.probes.seat(&one).expect("the kernel takes it"), 0);
+        client.call("cuCtxSynchronize", 0, 3);
+        client.run("told cuStreamSynchronize 0 4 0");
+        assert_eq!(counts(&bench), [2, 7, 0], "one GPU: named or not");
+        client.run("told cuCtxSynchronize 0 1 3");
+        assert_eq!(counts(&bench), [3, 7, 0], "but never for one that it names and does not have");
+
+        let two = BTreeMap::from([(client.pid(), (slot(1), vec![0, 3]))]);
+        assert_eq!(bench.probes.seat(&two).expect("the kernel takes it"), 0);
+        for _ in 0..3 {
+            client.run("told cuCtxSynchronize 0 5 3");
+            client.run("told cuMemcpy3D_v2 0 2 0");
+        }
+        assert_eq!(counts(&bench), [3, 13, 15]);
+        client.call("cuCtxSynchronize", 0, 1);
+        assert_eq!(counts(&bench), [4, 13, 15], "which one, nobody knows");
+        assert_eq!(waits(&bench, slot(1)).count(), 32, "and none is missed");
+    }
+}
+
+#[test]
+fn a_driver_linked_into_a_program_is_found_there() {
+    let mut bench = match bench(&[Probe::GpuWait], Config::default()) {
+        Ok(bench) => bench,
+        Err(why) => skip!("{why}"),
+    };
+    let program = match compile_program("linked.c", &["-static"]) {
+        Ok(program) => program,
+        Err(why) => skip!("{why}"),
+    };
+    bench.probes.set_cgroup(&bench.root.cgroup, slot(0)).expect("a cgroup of ours");
+    let mut linked = bench.program(&program, &bench.root);
+    linked.call("cuCtxSynchronize", 0, 3);
+    assert_eq!(waits(&bench, slot(0)).count(), 0, "unknown, so unseen");
+    assert_eq!(bench.probes.attach_process(linked.pid()).expect("it runs"), 1, "the program itself");
+    linked.call("cuCtxSynchronize", 0, 4);
+    assert_eq!(waits(&bench, slot(0)).count(), 4, "as in a library");
 }
 
 #[test]

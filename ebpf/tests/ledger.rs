@@ -235,7 +235,7 @@ fn what_cannot_be_summed_is_counted() {
 
 #[test]
 fn calls_around_the_hook_are_witnessed_by_kind() {
-    for attach in [AttachPreference::Best, AttachPreference::PerfOnly] {
+    for attach in [AttachPreference::Best, AttachPreference::Apart, AttachPreference::PerfOnly] {
         let (mut scene, _) = match scene(Config { attach, ..Config::default() }) {
             Ok(made) => made,
             Err(why) => skip!("{why}"),

@@ -9,7 +9,10 @@ use headgate_ebpf::{Config, Probes, State};
 use support::{city::Realm, skip};
 
 /// Instructions that the verifier followed, at most, by program: some half above what Linux 6.18 says.
-const CEILINGS: [(&str, u32); 25] = [
+const CEILINGS: [(&str, u32); 28] = [
+    ("wait_session", 2_900),
+    ("launch_session", 2_900),
+    ("ledger_session", 19_000),
     ("wait_enter", 200),
     ("wait_leave", 2_600),
     ("wait_launch", 200),

@@ -35,15 +35,14 @@ pub struct Sitting {
 }
 
 impl Sitting {
-    /// The one device row that a seat uses; `None` if it uses none yet, or several.
+    /// The device rows that a seat uses.
     #[must_use]
-    pub fn row_of(&self, seat: SeatIndex) -> Option<u8> {
+    pub fn rows_of(&self, seat: SeatIndex) -> Vec<u8> {
         let seat = self.segments.ledger.seat(seat);
-        let mut used = (0..DEVICES_MAX).filter(|&row| {
+        let used = (0..DEVICES_MAX).filter(|&row| {
             seat.charged_bytes[row].load(Relaxed) != 0 || seat.counters[row].launches.load(Relaxed) != 0
         });
-        let row = used.next()?;
-        used.next().is_none().then(|| u8::try_from(row).ok()).flatten()
+        used.filter_map(|row| u8::try_from(row).ok()).collect()
     }
 
     /// Bytes that a seat has charged for calls, on all devices.

@@ -51,8 +51,8 @@ use headgate_ebpf_programs::{
 };
 use headgate_ebpf_records::{
     border::{
-        AddressV4, AddressV6, Flow, Found, GENERATION_BITS, LATELY_ENTRIES, LOCAL, Owner, REASONS, Reason,
-        Refusals, Spend, UNKNOWN, control, district_row, refusal_row,
+        AddressV4, AddressV6, Flow, Found, FoundRow, GENERATION_BITS, GUARDS_LATELY, LATELY_ENTRIES, LOCAL,
+        Owner, REASONS, Reason, Refusals, Spend, UNKNOWN, control, district_row, refusal_row,
     },
     limits::{CGROUP_LEVELS_MAX, DISTRICTS_MAX, GUARDS_MAX, RANGES_MAX},
     policy::{Mode, Policy},
@@ -98,6 +98,10 @@ static OWNERS: SocketStorage<Owner> = SocketStorage::new();
 #[btf_map]
 static GUARDED: HashMap<u32, u32, { GUARDS_MAX as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+/// The rows of guarded interfaces lately asked for, on this CPU: each a [`FoundRow`].
+#[btf_map]
+static GUARDS_SEEN: PerCpuArray<u64, { GUARDS_LATELY as usize }> = PerCpuArray::new();
+
 /// What cgroup programs answer.
 const PASS: i32 = 1;
 const REFUSE: i32 = 0;
@@ -122,7 +126,8 @@ const SOCK_RAW: u32 = 3;
 #[cgroup_skb(egress)]
 pub fn border_egress(context: SkBuffContext) -> i32 {
     let skb = context.skb.skb;
-    let row = row_of(skb);
+    let epoch = word(control::EPOCH);
+    let row = row_of(skb, epoch);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }
@@ -131,7 +136,7 @@ pub fn border_egress(context: SkBuffContext) -> i32 {
     if !read_packet::<0>(skb, Side::Destination, &mut packet) {
         return verdict(row, policy, Reason::NotIp);
     }
-    let district = district_of(&packet);
+    let district = district_of(&packet, epoch);
     if let Some(reason) = objection(policy, district, packet.protocol, packet.port) {
         if policy.border() == Mode::Enforce {
             return verdict(row, policy, reason);
@@ -153,14 +158,15 @@ pub fn border_egress(context: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 pub fn border_ingress(context: SkBuffContext) -> i32 {
     let skb = context.skb.skb;
-    let row = row_of(skb);
+    let epoch = word(control::EPOCH);
+    let row = row_of(skb, epoch);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }
     let mut packet = Packet::NOTHING;
     // What cannot be read came from outside; whoever sent it is judged there.
-    let district =
-        if read_packet::<0>(skb, Side::Source, &mut packet) { district_of(&packet) } else { UNKNOWN };
+    let is_ip = read_packet::<0>(skb, Side::Source, &mut packet);
+    let district = if is_ip { district_of(&packet, epoch) } else { UNKNOWN };
     if let Some(flow) = FLOWS.get_ptr_mut(district_row(row, district)) {
         // SAFETY: the value was just looked up.
         unsafe { add(&raw mut (*flow).ingress, packet.bytes) };
@@ -191,24 +197,45 @@ pub fn border_sendmsg6(context: SockAddrContext) -> i32 {
 #[classifier]
 pub fn border_frame(context: TcContext) -> i32 {
     let skb = context.skb.skb;
-    // SAFETY: the kernel passes a valid context, here and below; the map's value is copied at once.
-    let Some(row) = (unsafe { GUARDED.get((*skb).ifindex) }).copied() else {
+    let epoch = word(control::EPOCH);
+    // SAFETY: the kernel passes a valid context.
+    let Some(row) = guarded_for(unsafe { (*skb).ifindex }, epoch) else {
         return TCX_NEXT;
     };
     let policy = policy_of(row);
     if policy.border() == Mode::Off {
         return TCX_NEXT;
     }
-    let Some(reason) = frame_objection(skb, policy) else {
+    let Some(reason) = frame_objection(skb, policy, epoch) else {
         return TCX_NEXT;
     };
     count_refusal(row, reason, policy.border());
     if policy.border() == Mode::Enforce { TCX_DROP } else { TCX_NEXT }
 }
 
+/// Whose an interface is.
+#[inline(always)]
+fn guarded_for(interface: u32, epoch: u32) -> Option<u32> {
+    let key = u64::from(interface);
+    let lately = GUARDS_SEEN.get_ptr_mut(interface % GUARDS_LATELY);
+    if let Some(lately) = lately
+        // SAFETY: a 64-bit number in a value just looked up; one load.
+        && let Some(row) = FoundRow(unsafe { lately.read_volatile() }).row(epoch, key)
+    {
+        return Some(row);
+    }
+    // SAFETY: a word, copied at once.
+    let row = unsafe { GUARDED.get(interface) }.copied()?;
+    if let Some(lately) = lately {
+        // SAFETY: as above; one store.
+        unsafe { lately.write_volatile(FoundRow::new(epoch, key, row).0) };
+    }
+    Some(row)
+}
+
 /// Why a frame may not leave the tenant's network.
 #[inline(always)]
-fn frame_objection(skb: *mut __sk_buff, policy: Policy) -> Option<Reason> {
+fn frame_objection(skb: *mut __sk_buff, policy: Policy, epoch: u32) -> Option<Reason> {
     // SAFETY: the kernel passes a valid context.
     let socket = unsafe { (*skb).__bindgen_anon_2.sk };
     let (mut family, mut kind) = (AF_INET, SOCK_RAW);
@@ -240,7 +267,7 @@ fn frame_objection(skb: *mut __sk_buff, policy: Policy) -> Option<Reason> {
     if !read_packet::<ETHERNET_BYTES>(skb, Side::Destination, &mut packet) {
         return Some(Reason::NotIp);
     }
-    if row_of(skb) == Slot::UNKNOWN.row() {
+    if row_of(skb, epoch) == Slot::UNKNOWN.row() {
         // A program outside the tenant's cgroup, in the tenant's network. The kernel's own sockets are raw ones.
         if kind != SOCK_RAW {
             return Some(Reason::NoTenant);
@@ -249,11 +276,11 @@ fn frame_objection(skb: *mut __sk_buff, policy: Policy) -> Option<Reason> {
         if packet.stays_on_link() {
             return None;
         }
-        let district = district_of(&packet);
+        let district = district_of(&packet, epoch);
         return is_abroad(policy, district).then_some(Reason::NoTenant);
     }
     // Judged as a packet already; once more by address, for what was wrapped into another packet since.
-    objection(policy, district_of(&packet), packet.protocol, packet.port)
+    objection(policy, district_of(&packet, epoch), packet.protocol, packet.port)
 }
 
 /// Whose end of a packet is the other one.
@@ -417,21 +444,19 @@ fn load<T: Copy>(skb: *mut __sk_buff, at: u32) -> Option<T> {
     (answer == 0).then(|| unsafe { value.assume_init() })
 }
 
-/// The district of the other end.
+/// The district of the other end, by the table of an epoch that was read before.
 #[inline(always)]
-fn district_of(packet: &Packet) -> u8 {
+fn district_of(packet: &Packet, epoch: u32) -> u8 {
     if packet.is_v6 {
         district_of_v6(packet.address)
     } else {
         let [a, b, c, d, ..] = packet.address;
-        district_of_v4([a, b, c, d])
+        district_of_v4([a, b, c, d], epoch)
     }
 }
 
 #[inline(always)]
-fn district_of_v4(address: [u8; 4]) -> u8 {
-    // Read before the table: a change that comes in between leaves an old epoch behind.
-    let epoch = word(control::EPOCH);
+fn district_of_v4(address: [u8; 4], epoch: u32) -> u8 {
     let lately = LATELY.get_ptr_mut(Found::place(address));
     if let Some(lately) = lately
         // SAFETY: a 64-bit number in a value just looked up; one load.
@@ -525,17 +550,17 @@ fn count_refusal(row: u32, reason: Reason, mode: Mode) {
 fn address_v4(address: *mut bpf_sock_addr) -> i32 {
     // SAFETY: the kernel passes a valid context.
     let to = unsafe { (*address).user_ip4 };
-    judge_address(address, || district_of_v4(to.to_ne_bytes()))
+    judge_address(address, |epoch| district_of_v4(to.to_ne_bytes(), epoch))
 }
 
 #[inline(always)]
 fn address_v6(address: *mut bpf_sock_addr) -> i32 {
     let words =
         [word_at::<8>(address), word_at::<12>(address), word_at::<16>(address), word_at::<20>(address)];
-    judge_address(address, || {
+    judge_address(address, |epoch| {
         // An IPv4 address in an IPv6 socket leaves as an IPv4 packet.
         if words[0] == 0 && words[1] == 0 && words[2] == 0xffff_u32.to_be() {
-            return district_of_v4(words[3].to_ne_bytes());
+            return district_of_v4(words[3].to_ne_bytes(), epoch);
         }
         let mut bytes = [0; 16];
         for (to, from) in bytes.chunks_exact_mut(4).zip(words) {
@@ -567,8 +592,9 @@ fn word_at<const OFFSET: usize>(address: *mut bpf_sock_addr) -> u32 {
 }
 
 #[inline(always)]
-fn judge_address(address: *mut bpf_sock_addr, district: impl FnOnce() -> u8) -> i32 {
-    let row = row_of_cgroup(current_cgroup(), row_above);
+fn judge_address(address: *mut bpf_sock_addr, district: impl FnOnce(u32) -> u8) -> i32 {
+    let epoch = word(control::EPOCH);
+    let row = row_of_cgroup(epoch, current_cgroup(), row_above);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }
@@ -580,7 +606,7 @@ fn judge_address(address: *mut bpf_sock_addr, district: impl FnOnce() -> u8) -> 
     let port = u16::from_be(unsafe { (*address).user_port } as u16);
     // SAFETY: as above.
     let protocol = unsafe { (*address).protocol } as u8;
-    match objection(policy, district(), protocol, port) {
+    match objection(policy, district(epoch), protocol, port) {
         Some(reason) => verdict(row, policy, reason),
         None => PASS,
     }
@@ -597,7 +623,7 @@ fn policy_of(row: u32) -> Policy {
 /// The socket remembers it, so that the walk over its cgroup's ancestors is made once. The epoch is read before the table:
 /// a change that comes in between leaves an old epoch behind, and the next packet looks again.
 #[inline(always)]
-fn row_of(skb: *mut __sk_buff) -> u32 {
+fn row_of(skb: *mut __sk_buff, epoch: u32) -> u32 {
     // SAFETY: the kernel passes a valid context.
     let socket = unsafe { (*skb).__bindgen_anon_2.sk };
     if socket.is_null() {
@@ -607,19 +633,18 @@ fn row_of(skb: *mut __sk_buff) -> u32 {
     let full = unsafe { bpf_sk_fullsock(socket) };
     if full.is_null() {
         // A connection being made: the kernel finds its listener's cgroup, and there is nothing to remember it in.
-        return find_row(skb);
+        return find_row(skb, epoch);
     }
     // SAFETY: the context's own socket, not null.
     let owner = unsafe { OWNERS.of_or_new(full) };
     if owner.is_null() {
-        return find_row(skb);
+        return find_row(skb, epoch);
     }
-    let epoch = word(control::EPOCH);
     // SAFETY: not null, here and below; one 64-bit load or store, whole for the other CPUs.
     if let Some(row) = unsafe { owner.read_volatile() }.row_in(epoch) {
         return row;
     }
-    let row = find_row(skb);
+    let row = find_row(skb, epoch);
     // SAFETY: as above.
     unsafe { owner.write_volatile(Owner::new(epoch, row)) };
     row
@@ -627,13 +652,13 @@ fn row_of(skb: *mut __sk_buff) -> u32 {
 
 /// The row of the innermost named cgroup around the socket's own.
 #[inline(always)]
-fn find_row(skb: *mut __sk_buff) -> u32 {
+fn find_row(skb: *mut __sk_buff, epoch: u32) -> u32 {
     // SAFETY: the kernel passes a valid context; the helper answers zero without a socket.
     let own = unsafe { bpf_skb_cgroup_id(skb) };
     if own == 0 {
         return Slot::UNKNOWN.row();
     }
-    row_of_cgroup(own, || {
+    row_of_cgroup(epoch, own, || {
         let mut level = CGROUP_LEVELS_MAX;
         while level > 0 {
             level -= 1;

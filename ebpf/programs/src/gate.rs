@@ -33,7 +33,7 @@ use aya_ebpf::{
 };
 use headgate_ebpf_programs::count::{add, count};
 use headgate_ebpf_records::{
-    border::{REASONS, Reason, Refusals, refusal_row},
+    border::{REASONS, Reason, Refusals, control, refusal_row},
     counters::Counter,
     gate::{Attested, Opened, class, device_key},
     limits::{ATTESTED_MAX, DEVICES_MAX, MAJORS_MAX, OPENS_RING_BYTES},
@@ -43,7 +43,7 @@ use headgate_ebpf_records::{
 
 use crate::{
     attribution::{current_cgroup, row_above},
-    seen::row_of_cgroup,
+    seen::{row_of_cgroup, word},
 };
 
 #[btf_map]
@@ -90,7 +90,7 @@ pub fn device_gate(context: DeviceContext) -> i32 {
         },
         Some(class) => *class,
     };
-    let row = row_of_cgroup(current_cgroup(), row_above);
+    let row = row_of_cgroup(word(control::EPOCH), current_cgroup(), row_above);
     if row == Slot::UNKNOWN.row() {
         return PASS;
     }

@@ -48,6 +48,7 @@ use aya_ebpf::{
 };
 use headgate_ebpf_programs::{
     count::{add, count, count_by, observe},
+    session::is_return,
     storage::TaskStorage,
 };
 use headgate_ebpf_records::{
@@ -105,15 +106,38 @@ const KILL: u32 = 9;
 /// What x86-64's `call` pushed and `ret` has popped by the time the return probe runs.
 const RETURN_ADDRESS_BYTES: u64 = 8;
 
+/// Entry and return of a call by one program, where the kernel has links that tell it both.
+#[uprobe]
+pub fn ledger_session(context: ProbeContext) -> u32 {
+    if is_return(&context) {
+        leave(context.regs);
+        return 0;
+    }
+    u32::from(!enter(&context))
+}
+
 #[uprobe]
 pub fn ledger_enter(context: ProbeContext) -> u32 {
+    enter(&context);
+    0
+}
+
+#[uretprobe]
+pub fn ledger_leave(context: RetProbeContext) -> u32 {
+    leave(context.regs);
+    0
+}
+
+/// Takes the beginning of a call in; answers whether its return matters.
+#[inline(always)]
+fn enter(context: &ProbeContext) -> bool {
     // SAFETY: the context of a uprobe.
     let cookie = unsafe { bpf_get_attach_cookie(context.as_ptr()) };
-    let Some(operation) = Operation::from_cookie(cookie) else { return 0 };
+    let Some(operation) = Operation::from_cookie(cookie) else { return false };
     let call = CALLS.of_current_or_new();
     if call.is_null() {
         count(Counter::LedgerLost);
-        return 0;
+        return false;
     }
     let registers: *const pt_regs = context.regs;
     // SAFETY: the kernel passes the registers of the probed thread, here and below.
@@ -128,7 +152,7 @@ pub fn ledger_enter(context: ProbeContext) -> u32 {
             // SAFETY: as above.
             unsafe { (*call).nested = nested + 1 };
             count(Counter::LedgerNested);
-            return 0;
+            return false;
         }
         // In the very frame of a call under way it is a tail call, which lost nothing.
         if below != 0 {
@@ -189,33 +213,33 @@ pub fn ledger_enter(context: ProbeContext) -> u32 {
     unsafe { (*call).started_ns = bpf_ktime_get_ns() };
     // SAFETY: as above.
     unsafe { (*call).stack_pointer = stack_pointer };
-    0
+    true
 }
 
-#[uretprobe]
-pub fn ledger_leave(context: RetProbeContext) -> u32 {
+/// Takes the end of a call in.
+#[inline(always)]
+fn leave(registers: *const pt_regs) {
     let call = CALLS.of_current();
     if call.is_null() {
         count(Counter::LedgerUnmatched);
-        return 0;
+        return;
     }
-    let registers: *const pt_regs = context.regs;
     // SAFETY: the kernel passes the registers of the probed thread, here and below.
     let frame = unsafe { (*registers).rsp }.wrapping_sub(RETURN_ADDRESS_BYTES);
     // SAFETY: not null, and only the current thread touches its own record.
     let outermost = unsafe { (*call).stack_pointer };
     if outermost == 0 {
         count(Counter::LedgerUnmatched);
-        return 0;
+        return;
     }
     if frame < outermost {
-        return 0;
+        return;
     }
     // SAFETY: as above.
     unsafe { (*call).stack_pointer = 0 };
     if frame > outermost {
         count(Counter::LedgerAbandoned);
-        return 0;
+        return;
     }
     // SAFETY: as above.
     let call = unsafe { *call };
@@ -225,7 +249,7 @@ pub fn ledger_leave(context: RetProbeContext) -> u32 {
     // A driver function answers 32 bits.
     // SAFETY: as above.
     let succeeded = unsafe { (*registers).rax } as u32 == 0;
-    let Some(operation) = Operation::from_cookie(u64::from(call.operation)) else { return 0 };
+    let Some(operation) = Operation::from_cookie(u64::from(call.operation)) else { return };
     match operation {
         Operation::Free | Operation::ReleasePhysical | Operation::DestroyArray => {
             settle_free(&call, operation, succeeded);
@@ -242,7 +266,6 @@ pub fn ledger_leave(context: RetProbeContext) -> u32 {
         Operation::ExportTable | Operation::Launch => {}
         _ => settle_allocation(&call, operation),
     }
-    0
 }
 
 /// A launch, while launches are audited.
@@ -572,6 +595,6 @@ unsafe fn row_of(call: *mut Call) -> u32 {
     // SAFETY: as above.
     unsafe { (*call).row = row };
     // SAFETY: as above.
-    unsafe { (*call).cell = cell_of(row) };
+    unsafe { (*call).cell = cell_of(row, 0) };
     row
 }

@@ -33,11 +33,10 @@ pub(crate) fn word(index: u32) -> u32 {
 
 /// The row of a cgroup: its own or, by the walk, that of the deepest named one above it.
 ///
-/// The epoch is read before the table: a change that comes in between leaves an old epoch behind, and the next look is a
-/// real one.
+/// The epoch is the caller's, read before the table: a change that comes in between leaves an old epoch behind, and the next look
+/// is a real one.
 #[inline(always)]
-pub(crate) fn row_of_cgroup(cgroup_id: u64, walk: impl FnOnce() -> u32) -> u32 {
-    let epoch = word(control::EPOCH);
+pub(crate) fn row_of_cgroup(epoch: u32, cgroup_id: u64, walk: impl FnOnce() -> u32) -> u32 {
     let lately = CGROUPS_SEEN.get_ptr_mut(FoundRow::place(cgroup_id));
     if let Some(lately) = lately
         // SAFETY: a 64-bit number in a value just looked up; one load.

@@ -96,7 +96,10 @@ const _: () = {
 /// Entries of the table of cgroups lately asked for: a power of two. A CPU runs a handful of containers at a time.
 pub const CGROUPS_LATELY: u32 = 256;
 
-/// The row found for a cgroup, in one word.
+/// Entries of the table of guarded interfaces lately asked for: a power of two, beyond the interfaces that one CPU forwards for.
+pub const GUARDS_LATELY: u32 = 64;
+
+/// The row found for a cgroup, or for a network interface, in one word.
 ///
 /// ```text
 /// bit 0       32     45      64
@@ -104,7 +107,7 @@ pub const CGROUPS_LATELY: u32 = 256;
 /// ```
 /// Only cgroups whose number has 32 bits are kept; the kernel counts them up from one. The epoch is cut to 19 bits: what was found
 /// is believed again after exactly 524,288 changes of the tables in which nothing else took the place. Zero is never found, because
-/// no cgroup has that number.
+/// no cgroup and no interface has that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundRow(pub u64);
 

@@ -25,8 +25,8 @@ pub struct Exit {
 /// ```text
 /// 0              8              16             24       28       32       36
 /// | stack_pointer| started_ns   | cgroup_id    | epoch  | cell   | nested | launches_nested |
-/// 40                    48                  56               64
-/// | launch_stack_pointer| launch_started_ns | first_launch_ns|
+/// 40                    48                  56               64       68            72
+/// | launch_stack_pointer| launch_started_ns | first_launch_ns| device | cell_device |
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,10 +52,25 @@ pub struct Waiting {
     pub launch_started_ns: u64,
     /// Start of the first launch since the last synchronous call; zero if none was seen.
     pub first_launch_ns: u64,
+    /// The device that the hook told for the call under way, as [`device_told`] answers it.
+    pub device: u32,
+    /// The device for which `cell` was found.
+    pub cell_device: u32,
+}
+
+/// What marks a word in the register of a sixth argument as the hook's word for a device. The lowest byte is the row of the device
+/// in the daemon's table. Whoever forges it mixes up figures of its own tenant.
+pub const DEVICE_MARK: u64 = u64::from_be_bytes(*b"headgat\0");
+
+/// The device that such a word names, counted from one; zero if it is no such word.
+#[inline]
+#[must_use]
+pub const fn device_told(word: u64) -> u32 {
+    if word & !0xff == DEVICE_MARK { (word & 0xff) as u32 + 1 } else { 0 }
 }
 
 /// Where the durations of a process go while it belongs to the tenant of `row`: a row behind the tenants' own that the
-/// loader has set aside for that tenant on one GPU. Keyed by process id in the initial PID namespace.
+/// loader has set aside for that tenant on one GPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
@@ -63,6 +78,16 @@ pub struct Cell {
     pub row: u32,
     /// Row of the arrays of histograms.
     pub cell: u32,
+}
+
+/// A process, and what of it a [`Cell`] is for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CellKey {
+    /// Process id in the initial PID namespace.
+    pub tgid: u32,
+    /// Calls for which the hook told this device, as [`device_told`] answers it; zero for those for which it told none.
+    pub device: u32,
 }
 
 /// What an attachment to a cgroup's sockets knows about itself. Written by the loader after attaching, as a whole: the
@@ -102,5 +127,6 @@ pub struct PeerKey {
 
 const _: () = assert!(size_of::<Attached>() == 16 && align_of::<Attached>() == 8);
 const _: () = assert!(size_of::<Claim>() == 16 && size_of::<PeerKey>() == 8 && size_of::<Cell>() == 8);
+const _: () = assert!(size_of::<CellKey>() == 8 && align_of::<CellKey>() == 4);
 const _: () = assert!(size_of::<Exit>() == 24 && align_of::<Exit>() == 8);
-const _: () = assert!(size_of::<Waiting>() == 64 && align_of::<Waiting>() == 8);
+const _: () = assert!(size_of::<Waiting>() == 72 && align_of::<Waiting>() == 8);

@@ -8,7 +8,7 @@ pub const EPOCH: &str = "EPOCH";
 pub const WAITING: &str = "WAITING";
 /// GPU wait, per tenant and per cell.
 pub const WAITS: &str = "WAITS";
-/// Process -> [`crate::events::Cell`]. In the wait object and in the ledger object.
+/// [`crate::events::CellKey`] -> [`crate::events::Cell`]. In the wait object and in the ledger object.
 pub const CELLS: &str = "CELLS";
 /// Duration of audited launches, per tenant and per cell.
 pub const LAUNCH_TIMES: &str = "LAUNCH_TIMES";
@@ -121,6 +121,12 @@ pub const LEDGER_EXIT: &str = "ledger_exit";
 /// Program on the end of a process, for kernels that do not.
 pub const LEDGER_EXIT_LEADER: &str = "ledger_exit_leader";
 
+/// Program at entry and return of a sync call, for kernels with sessions.
+pub const WAIT_SESSION: &str = "wait_session";
+/// Program at entry and return of a launch, on demand, for kernels with sessions.
+pub const LAUNCH_SESSION: &str = "launch_session";
+/// Program at entry and return of a call that hands out memory or takes it back, for kernels with sessions.
+pub const LEDGER_SESSION: &str = "ledger_session";
 /// Program at the entry of a sync call.
 pub const WAIT_ENTER: &str = "wait_enter";
 /// Program at the entry of a launch, on demand, for its duration.

@@ -8,7 +8,7 @@
 use crate::{
     border::{AddressV4, AddressV6, Flow, Name, Refusals, Spend},
     counters::Sockets,
-    events::{Attached, Cell, Exit, PeerKey},
+    events::{Attached, Cell, CellKey, Exit, PeerKey},
     gate,
     histogram::Histogram,
     ioctl::Numbers,
@@ -49,5 +49,7 @@ unsafe impl aya::Pod for Bypasses {}
 unsafe impl aya::Pod for Numbers {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Cell {}
+// SAFETY: as above.
+unsafe impl aya::Pod for CellKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for PeerKey {}

@@ -346,7 +346,10 @@ impl Enforcement {
         let row = registry.row_of(tenant)?;
         let border = self.border.as_mut().map_err(|_| Error::PartMissing(Part::RawFrameGuard))?;
         let guards = self.guards.as_mut().map_err(|_| Error::PartMissing(Part::RawFrameGuard))?;
-        guards.set(border, pins, interface, side, row)
+        guards.set(border, pins, interface, side, row)?;
+        // What a CPU remembers of this interface is from before.
+        registry.next_epoch();
+        Ok(())
     }
 
     /// Takes a guard off an interface. One that was not there is no error.
@@ -354,10 +357,12 @@ impl Enforcement {
     /// # Errors
     /// [`Error::PartMissing`], or what the kernel refuses.
     pub fn unguard_interface(&mut self, interface: u32, side: Side) -> Result<(), Error> {
-        let (_, pins) = tables(&mut self.tables)?;
+        let (registry, pins) = tables(&mut self.tables)?;
         let border = self.border.as_mut().map_err(|_| Error::PartMissing(Part::RawFrameGuard))?;
         let guards = self.guards.as_mut().map_err(|_| Error::PartMissing(Part::RawFrameGuard))?;
-        guards.remove(border, pins, interface, side)
+        guards.remove(border, pins, interface, side)?;
+        registry.next_epoch();
+        Ok(())
     }
 
     /// Says which devices the gate guards: exactly these from now on. Usually [`Devices::of_this_node`], asked again now and

@@ -39,6 +39,18 @@ static long calls(const char *name, long ns, long count)
     return now() - start;
 }
 
+/* As the hook calls: with a word for a device in the register of a sixth argument. */
+static long told(const char *name, long ns, long count, unsigned long row)
+{
+    long (*call)(long, long, long, long, long, unsigned long) = (void *)dlsym(library, name);
+    if (!call)
+        return -1;
+    long start = now();
+    for (long i = 0; i < count; i++)
+        call(ns, 0, 0, 0, 0, 0x6865616467617400UL | row);
+    return now() - start;
+}
+
 /* Leaves a call by longjmp; then makes calls from the same frame (deeper = 0) or from one below it. */
 static long jump(const char *name, int deeper, long count)
 {
@@ -120,6 +132,7 @@ int main(int argc, char **argv)
 {
     char line[256], name[128];
     long ns, count, elapsed;
+    unsigned long row;
     if (argc != 2 || !(library = dlopen(argv[1], RTLD_NOW)))
         return 2;
     setvbuf(stdout, 0, _IOLBF, 0);
@@ -127,6 +140,8 @@ int main(int argc, char **argv)
         elapsed = -1;
         if (sscanf(line, "call %127s %ld %ld", name, &ns, &count) == 3)
             elapsed = calls(name, ns, count);
+        else if (sscanf(line, "told %127s %ld %ld %lu", name, &ns, &count, &row) == 4)
+            elapsed = told(name, ns, count, row);
         else if (sscanf(line, "jump %127s %ld %ld", name, &ns, &count) == 3)
             elapsed = jump(name, ns != 0, count);
         else if (sscanf(line, "tcp %ld", &count) == 1)

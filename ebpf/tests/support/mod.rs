@@ -71,6 +71,11 @@ impl Bench {
         Client::start(&self.client, &self.library, Some(cgroup))
     }
 
+    /// Another program that takes the same commands, in a cgroup.
+    pub(crate) fn program(&self, program: &Path, cgroup: &TestCgroup) -> Client {
+        Client::start(program, &self.library, Some(cgroup))
+    }
+
     /// A client where the test itself is.
     pub(crate) fn outsider(&self) -> Client {
         Client::start(&self.client, &self.library, None)
