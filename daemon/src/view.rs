@@ -661,6 +661,10 @@ impl View<'_> {
                     tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
                     launches: counts.rows[row].launches,
                     batches: counts.rows[row].batches,
+                    gate_waits: vec![
+                        ("host", Micros(counts.rows[row].gate_wait_us)),
+                        ("device", segments.map_or(Micros::ZERO, |s| s.accounts[row].held())),
+                    ],
                 })
             })
             .collect();

@@ -354,6 +354,23 @@ pub const FAMILIES: &[Family] = &[
         samples: |s, sink| tenants(s, sink, |tenant| Value::Histogram(&tenant.gate_wait)),
     },
     Family {
+        name: "gate_held",
+        kind: Kind::Counter,
+        unit: Some("seconds"),
+        labels: &["tenant", "district", "gpu", "side"],
+        help: "How long a tenant's threads waited for the gate: side host at launches, side device in synchronising calls whose work stood at it; the latter is part of gpu_wait, and the rest of that is the GPU's.",
+        samples: |s, sink| {
+            for tenant in &s.tenants {
+                for account in &tenant.gpus {
+                    for (side, waited) in &account.gate_waits {
+                        let waited = Value::Real(seconds(*waited));
+                        sink(&[&tenant.tenant, &tenant.district, &account.gpu, side], waited);
+                    }
+                }
+            }
+        },
+    },
+    Family {
         name: "untracked_frees",
         kind: Kind::Counter,
         unit: None,

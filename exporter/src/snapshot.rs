@@ -132,6 +132,9 @@ pub struct Account {
     pub launches: u64,
     /// Batches closed.
     pub batches: u64,
+    /// Time that threads waited for the gate, by where: at launches on the host, and in synchronising calls for work that stood at
+    /// it on the device.
+    pub gate_waits: Vec<(&'static str, Micros)>,
 }
 
 /// A kernel probe.

@@ -39,6 +39,7 @@ fn account(gpu: &str) -> Account {
         tokens_us: -250_000,
         launches: 1000,
         batches: 20,
+        gate_waits: vec![("host", Micros(125_000)), ("device", Micros(2_750_000))],
     }
 }
 
@@ -203,6 +204,7 @@ fn names_are_prometheus_names() {
                 "call",
                 "origin",
                 "ledger",
+                "side",
             ];
             assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
         }

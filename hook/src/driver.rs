@@ -63,6 +63,68 @@ pub(crate) mod management {
     headgate_abi::nvml_symbols!(define_nvml);
 }
 
+/// A whole argument register of a call.
+pub(crate) trait Word {
+    /// Its value.
+    fn word(self) -> u64;
+}
+
+macro_rules! words {
+    ($($ty:ty: |$it:ident| $word:expr;)*) => {$(
+        impl Word for $ty {
+            #[inline]
+            fn word(self) -> u64 {
+                let $it = self;
+                $word
+            }
+        }
+    )*};
+}
+
+words! {
+    u64: |number| number;
+    usize: |number| number as u64;
+    *mut c_void: |pointer| pointer.expose_provenance() as u64;
+    *const c_void: |pointer| pointer.expose_provenance() as u64;
+    *const CUDA_MEMCPY2D: |pointer| pointer.expose_provenance() as u64;
+    CUcontext: |handle| handle.addr() as u64;
+    CUstream: |handle| handle.addr() as u64;
+    CUevent: |handle| handle.addr() as u64;
+}
+
+/// The driver's own function of at most three arguments, with a word for the kernel's probes in the register that a sixth one would
+/// have ([`headgate_abi::told`]). `CUDA_ERROR_NOT_FOUND` when the driver has none.
+///
+/// # Safety
+/// As the driver API says of the function; these are its arguments.
+#[inline]
+pub(crate) unsafe fn telling<const COUNT: usize>(
+    symbol: Symbol,
+    arguments: [u64; COUNT],
+    word: u64,
+) -> CUresult {
+    const { assert!(COUNT <= 3, "the sixth register is free") };
+    let Some(function) = resolve::cuda_real(symbol) else { return CUresult::ERROR_NOT_FOUND };
+    let argument = |at: usize| arguments.get(at).copied().unwrap_or(0);
+    let status: u32;
+    // Spelled as the instruction, because no signature in the language leaves arguments out.
+    // SAFETY: the C calling convention of this machine: the caller's arguments in their registers, the stack aligned (the
+    // compiler does so for code that may use it), every register that a callee may change given up.
+    unsafe {
+        std::arch::asm!(
+            "call {function}",
+            function = in(reg) function,
+            in("rdi") argument(0),
+            in("rsi") argument(1),
+            in("rdx") argument(2),
+            in("r9") word,
+            lateout("eax") status,
+            clobber_abi("C"),
+        );
+    }
+    CUresult(status)
+}
+
 /// An output argument of a call: null, or valid for writing by the caller's promise.
 pub(crate) struct Out<T>(pub(crate) *mut T);
 

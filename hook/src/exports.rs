@@ -9,13 +9,14 @@ use headgate_abi::cuda::types::*;
 use headgate_abi::cuda::{CUresult, Family, Symbol};
 use headgate_abi::nvml::*;
 
+use crate::awaited;
 use crate::boundary::{cross, inside, shield};
-use crate::driver::{self, Out};
+use crate::driver::{self, Out, Word as _};
 use crate::intercept::{array, context, graph, launch, memory, physical, pool, processes, view};
 use crate::{resolve, session};
 
-/// The meaning of each hooked call, by name. A hooked row without a line here counts as one that waits for the device;
-/// if it is of a family that does not ([`only_observed`]), the library is not built.
+/// The meaning of each hooked call, by name. A hooked row without a line here counts as one that looks at the device;
+/// if it is of a family that does more ([`only_observed`]), the library is not built.
 macro_rules! meaning {
     (cuInit, $flags:ident) => {
         context::init()
@@ -376,18 +377,14 @@ macro_rules! meaning {
                 ": calls of its family do more than wait"
             )
         );
-        launch::observe()
+        launch::observe::<{ matches!(Symbol::$name.row().family, Family::SynchronousCopy) }>()
     }};
 }
 
-/// Families of which the hook only has to see that the device is waited for, asked, or marked: synchronisation, polls,
-/// event records and synchronous copies; and the beginning of a capture, because a batch that is open then could not be
-/// ended in the stream before the capture ends.
+/// Families of which the hook only has to see that the device is waited for, asked, or marked: synchronous copies, polls and event
+/// records; and the beginning of a capture, because a batch that is open then could not be ended in the stream before it ends.
 const fn only_observed(family: Family) -> bool {
-    matches!(
-        family,
-        Family::Synchronize | Family::Poll | Family::EventRecord | Family::SynchronousCopy | Family::Capture
-    )
+    matches!(family, Family::Poll | Family::EventRecord | Family::SynchronousCopy | Family::Capture)
 }
 
 /// The stream of an extended launch.
@@ -397,6 +394,38 @@ fn config_stream(config: *const CUlaunchConfig) -> CUstream {
     }
     // SAFETY: the caller of cuLaunchKernelEx promises a valid configuration.
     unsafe { (*config).hStream }
+}
+
+/// The driver's own function. The calls that wait for the device tell the kernel's probes which one that is.
+macro_rules! forward {
+    (cuCtxSynchronize $(, $a:ident)*) => { telling!(cuCtxSynchronize $(, $a)*) };
+    (cuCtxSynchronize_v2 $(, $a:ident)*) => { telling!(cuCtxSynchronize_v2 $(, $a)*) };
+    (cuStreamSynchronize $(, $a:ident)*) => { telling!(cuStreamSynchronize $(, $a)*) };
+    (cuStreamSynchronize_ptsz $(, $a:ident)*) => { telling!(cuStreamSynchronize_ptsz $(, $a)*) };
+    (cuEventSynchronize $(, $a:ident)*) => { telling!(cuEventSynchronize $(, $a)*) };
+    (cuMemcpy $(, $a:ident)*) => { telling!(cuMemcpy $(, $a)*) };
+    (cuMemcpy_ptds $(, $a:ident)*) => { telling!(cuMemcpy_ptds $(, $a)*) };
+    (cuMemcpyHtoD_v2 $(, $a:ident)*) => { telling!(cuMemcpyHtoD_v2 $(, $a)*) };
+    (cuMemcpyHtoD_v2_ptds $(, $a:ident)*) => { telling!(cuMemcpyHtoD_v2_ptds $(, $a)*) };
+    (cuMemcpyDtoH_v2 $(, $a:ident)*) => { telling!(cuMemcpyDtoH_v2 $(, $a)*) };
+    (cuMemcpyDtoH_v2_ptds $(, $a:ident)*) => { telling!(cuMemcpyDtoH_v2_ptds $(, $a)*) };
+    (cuMemcpy2D_v2 $(, $a:ident)*) => { telling!(cuMemcpy2D_v2 $(, $a)*) };
+    (cuMemcpy2D_v2_ptds $(, $a:ident)*) => { telling!(cuMemcpy2D_v2_ptds $(, $a)*) };
+    (cuMemcpy2DUnaligned_v2 $(, $a:ident)*) => { telling!(cuMemcpy2DUnaligned_v2 $(, $a)*) };
+    (cuMemcpy2DUnaligned_v2_ptds $(, $a:ident)*) => { telling!(cuMemcpy2DUnaligned_v2_ptds $(, $a)*) };
+    ($name:ident $(, $a:ident)*) => {{
+        const _: () = assert!(
+            !matches!(Symbol::$name.row().family, Family::Synchronize | Family::SynchronousCopy),
+            concat!("`forward!` needs a line for ", stringify!($name), ": it waits for the device")
+        );
+        driver::cuda::$name($($a),*)
+    }};
+}
+
+macro_rules! telling {
+    ($name:ident $(, $a:ident)*) => {
+        driver::telling(Symbol::$name, [$($a.word()),*], awaited::word())
+    };
 }
 
 macro_rules! shell {
@@ -414,7 +443,7 @@ macro_rules! shell {
                 Symbol::$name,
                 || meaning!($name $(, $arg)*),
                 // SAFETY: the program's own arguments, handed on unchanged.
-                move || unsafe { driver::cuda::$name($($arg),*) },
+                move || unsafe { forward!($name $(, $arg)*) },
             )
         }
     };

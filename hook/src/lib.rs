@@ -26,6 +26,7 @@ mod session;
 mod space;
 mod ledger;
 mod pace;
+mod awaited;
 mod lanes;
 mod ended;
 mod rung;

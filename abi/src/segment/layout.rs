@@ -173,7 +173,8 @@ pub struct Seat {
     pub charged_bytes: [AtomicU64; DEVICES_MAX],
     /// Counters, per device row.
     pub counters: [SeatCounters; DEVICES_MAX],
-    /// Threads waiting at a closed gate now, per device row.
+    /// Threads waiting now, per device row: at the host's closed gate in the lower half, inside a call that waits for the device
+    /// in the upper one, each as [`AWAITING_ONE`].
     pub waiting: [AtomicU32; DEVICES_MAX],
     /// How long launches waited for the gate: bucket `i` counts waits below `2^(i+1)` microseconds, the last
     /// one all longer.
@@ -190,6 +191,9 @@ pub struct Seat {
     /// Bytes of `charged_bytes` that contexts and loaded code take, per device row; for display.
     pub overhead_bytes: [AtomicU64; DEVICES_MAX],
 }
+
+/// A thread in the upper half of a word of [`Seat::waiting`].
+pub const AWAITING_ONE: u32 = 1 << 16;
 
 /// Nothing measures completion: no gate-governed launch yet.
 pub const BACKEND_NONE: u32 = 0;

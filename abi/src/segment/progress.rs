@@ -13,7 +13,7 @@
 
 use std::sync::atomic::Ordering::Acquire;
 
-use super::layout::{Lane, LaneMarks, Seat};
+use super::layout::{AWAITING_ONE, Lane, LaneMarks, Seat};
 use crate::limits::LANES_MAX;
 
 /// What the lanes of a seat show for one device.
@@ -63,6 +63,18 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
         running: ahead(started, completed) && ahead(submitted, completed),
         completed,
     }
+}
+
+/// Whether threads stand at the host's closed gate of `device`.
+#[must_use]
+pub fn waits_at_host(seat: &Seat, device: usize) -> bool {
+    seat.waiting[device].load(Acquire) & (AWAITING_ONE - 1) != 0
+}
+
+/// Threads inside a call that waits for `device`.
+#[must_use]
+pub fn awaiting(seat: &Seat, device: usize) -> u32 {
+    seat.waiting[device].load(Acquire) / AWAITING_ONE
 }
 
 /// The lanes of a seat, with the number of its batch, in which a batch for `device` is past the gate and not closed: its

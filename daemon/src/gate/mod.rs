@@ -10,6 +10,7 @@
 //! Read in this order: [`table`] (who contends), [`turn`] (one tick), [`bells`] (the sleep between two), [`threads`].
 
 pub mod bells;
+mod held;
 pub mod table;
 pub mod threads;
 pub mod turn;

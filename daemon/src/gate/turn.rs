@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use headgate_abi::segment::SeatIndex;
-use headgate_abi::segment::progress::{open_batches, progress};
+use headgate_abi::segment::progress::{open_batches, progress, waits_at_host};
 use headgate_quota::window::{Filling, Lead};
 use headgate_quota::{Micros, Observation, WindowScheduler, WindowSettings};
 
+use super::held::Held;
 use super::table::{GateTable, GateTenant};
 use crate::segments::gate;
 
@@ -28,6 +29,8 @@ pub struct Turn {
     leads: HashMap<u64, Lead>,
     /// Which of a tenant's open batches count as work.
     fillings: HashMap<u64, Filling>,
+    /// Whose work stands at its gate.
+    held: Held,
 }
 
 impl Turn {
@@ -42,6 +45,7 @@ impl Turn {
             charged: HashMap::new(),
             leads: HashMap::new(),
             fillings: HashMap::new(),
+            held: Held::default(),
         }
     }
 
@@ -77,8 +81,9 @@ impl Turn {
     /// Observes, schedules, carries out. How long to sleep until the next tick, where work that comes to a tenant at
     /// rest is `announced` or not.
     pub fn tick(&mut self, now: Micros, announced: bool) -> Duration {
-        let Self { row, scheduler, table, places, charged, leads, fillings } = self;
+        let Self { row, scheduler, table, places, charged, leads, fillings, held } = self;
         let row = *row;
+        held.account(now, row, table);
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         if table.tenants.iter().any(|tenant| tenant.rooms[row].is_some()) || scheduler.is_spatial() {
             scheduler.set_rooms(|serial| {
@@ -116,6 +121,7 @@ impl Turn {
                 tenant.segments.accounts[row].update(newly, &account);
             }
         }
+        held.look(now, row, table);
         Duration::from_micros(scheduler.sleep(announced).0)
     }
 
@@ -154,10 +160,7 @@ fn working(tenant: &GateTenant, row: usize, filling: &Filling) -> Vec<(usize, bo
     let works = |seat: &SeatIndex| {
         let words = tenant.segments.ledger.seat(*seat);
         let progress = progress(words, row);
-        progress.waiting
-            || progress.running
-            || filling.works(seat.get())
-            || 0 < words.waiting[row].load(Relaxed)
+        progress.waiting || progress.running || filling.works(seat.get()) || waits_at_host(words, row)
     };
     let mut processes: Vec<_> = tenant.seats.iter().map(|seat| (seat.get(), works(seat))).collect();
     processes.sort_unstable();
@@ -175,7 +178,7 @@ fn observe(tenant: &GateTenant, row: usize, now: Micros, filling: &mut Filling) 
         let seat = tenant.segments.ledger.seat(index);
         let fills = filling.works(index.get());
         let progress = progress(seat, row);
-        let waiting = progress.waiting || 0 < seat.waiting[row].load(Relaxed);
+        let waiting = progress.waiting || waits_at_host(seat, row);
         seen.waiting |= waiting;
         seen.on_host &= !progress.waiting;
         // What was launched into an open batch runs already.

@@ -47,6 +47,7 @@ pub struct RowAccount {
     throttled: AtomicBool,
     stuck: AtomicBool,
     active: AtomicBool,
+    held_us: AtomicU64,
 }
 
 impl RowAccount {
@@ -57,6 +58,17 @@ impl RowAccount {
         self.throttled.store(account.throttled, Relaxed);
         self.stuck.store(account.stuck, Relaxed);
         self.active.store(account.active, Relaxed);
+    }
+
+    /// Adds time that threads waited for work which stood at the gate.
+    pub fn held_at_gate(&self, waited: Micros) {
+        self.held_us.fetch_add(waited.0, Relaxed);
+    }
+
+    /// Time that threads have waited for work which stood at the gate, since the tenant's segments were made.
+    #[must_use]
+    pub fn held(&self) -> Micros {
+        Micros(self.held_us.load(Relaxed))
     }
 
     /// Device time charged since the tenant's segments were made.

@@ -3,6 +3,7 @@
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUDA_LAUNCH_PARAMS, CUstream};
 
+use crate::awaited;
 use crate::driver;
 use crate::ledger::pools;
 use crate::pace::{self, Admission};
@@ -60,19 +61,23 @@ pub(crate) fn launch_on_many(parts: Vec<CUDA_LAUNCH_PARAMS>) -> Verdict<impl FnO
 #[inline]
 pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
+    let awaited = awaited::begin();
     Verdict::ForwardThen(|status| {
+        drop(awaited);
         pace::looked(true);
         pools::look_again();
         status
     })
 }
 
-/// Calls that wait for the device, ask how far it is, or mark a point in a stream: work before them is reported
+/// Calls that wait for the device because they copy, ask how far it is, or mark a point in a stream: work before them is reported
 /// first, or the daemon would take the tenant for idle.
 #[inline]
-pub(crate) fn observe() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+pub(crate) fn observe<const WAITS: bool>() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
+    let awaited = if WAITS { awaited::begin() } else { None };
     Verdict::ForwardThen(|status| {
+        drop(awaited);
         pace::looked(false);
         status
     })

@@ -5,11 +5,13 @@ mod support;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use headgate_harness::prometheus::Page;
 use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, is_root, skipped};
 use serde_json::json;
-use support::{Puppet, SOON, node, node_of};
+use support::cable::Cable;
+use support::{Puppet, SOON, kernel, node, node_of};
 
 /// Most that the parts may differ from the whole.
 const TOLERANCE: f64 = 0.05;
@@ -89,6 +91,100 @@ fn what_nobodys_processes_do_is_on_the_page() {
     assert!(1.0 <= page.value("headgate_bypass_calls_total", &bypasses).unwrap());
 }
 
+#[test]
+fn a_wait_at_a_closed_gate_is_told_from_the_gpus_work() {
+    let name = "a_wait_at_a_closed_gate_is_told_from_the_gpus_work";
+    if !is_root() {
+        return skipped(name, &"needs root to load kernel programs");
+    }
+    // One borrows what nobody uses and is never held when it is alone; the other is held to its share even then.
+    let tenants = vec![TenantSpec::new("guest").sm(50), TenantSpec::new("clinic").sm(40).with("mode: hard")];
+    let node = node_of(NodeOptions {
+        device: Some(json!({ "kernels": { "spin": { "base_ns": 200_000 } } })),
+        ..NodeOptions::simulated(tenants)
+    });
+    eventually("the driver is probed", SOON, || up(&node, "probes", "gpu_wait").then_some(()));
+    let measured = |tenant: &str| {
+        let mut puppet = Puppet::in_tenant(&node, tenant);
+        puppet.ready();
+        let pid = puppet.pid();
+        let own_name = format!("tenant=\"{tenant}\"");
+        let labels = [&*own_name, "gpu=\"GPU-"];
+        let look = || {
+            let page = node.metrics().unwrap();
+            let held = ["device", "host"].map(|side| {
+                let side = format!("side=\"{side}\"");
+                let labels = [&labels[..], &[&*side]].concat();
+                page.value("headgate_gate_held_seconds_total", &labels).unwrap()
+            });
+            let statistics = node.device().control().statistics().unwrap();
+            let rows = statistics["processes"].as_array().unwrap().clone();
+            let own = rows.into_iter().filter(|row| row["pid"] == pid);
+            let worked = own.map(|row| row["busy_ns"].as_f64().unwrap() / 1e9).sum::<f64>();
+            [sum(&page, "headgate_gpu_wait", &labels), held[0], held[1], worked]
+        };
+        let before = look();
+        let nanoseconds = puppet.must("timed 100 20")[0];
+        let after = look();
+        #[expect(clippy::cast_precision_loss, reason = "seconds of a test")]
+        let whole = nanoseconds as f64 / 1e9;
+        let [wait, device, host, worked] = std::array::from_fn(|of| after[of] - before[of]);
+        println!(
+            "simulated: {tenant}: whole {whole:.4} s; waited {wait:.4} s = gate {device:.4} + GPU {:.4}, of which the device worked {worked:.4}; host's gate {host:.4}",
+            wait - device
+        );
+        (whole, wait, device, worked)
+    };
+    let (whole, _, device, _) = measured("guest");
+    assert!(device < TOLERANCE * whole, "alone it stood {device} s of {whole} s at its gate");
+    let (whole, wait, device, worked) = measured("clinic");
+    assert!(0.4 * whole < device, "of three fifths nothing is its own: {device} s of {whole} s at the gate");
+    let gpu = wait - device;
+    assert!((gpu - worked).abs() < 2.0 * TOLERANCE * whole, "{gpu} s for work of {worked} s, in {whole} s");
+}
+
+#[test]
+fn a_process_on_two_gpus_waits_for_each_under_its_own_label() {
+    let name = "a_process_on_two_gpus_waits_for_each_under_its_own_label";
+    if !is_root() {
+        return skipped(name, &"needs root to load kernel programs");
+    }
+    let node = node_of(NodeOptions {
+        device: Some(json!({ "device_count": 2 })),
+        ..NodeOptions::simulated(vec![TenantSpec::new("clinic")])
+    });
+    let status = node.status().unwrap();
+    let gpus: Vec<String> =
+        (0..2).map(|row| format!("gpu=\"{}\"", status["devices"][row]["gpu"].as_str().unwrap())).collect();
+    let waits = |gpu: &str| {
+        let page = node.metrics().unwrap();
+        page.value("headgate_gpu_wait_seconds_count", &["tenant=\"clinic\"", gpu]).unwrap_or(0.0)
+    };
+    let mut puppet = Puppet::in_tenant(&node, "clinic");
+    puppet.ready();
+    eventually("the driver is probed", SOON, || up(&node, "probes", "gpu_wait").then_some(()));
+    for (device, gpu) in gpus.iter().enumerate() {
+        puppet.must(&format!("device {device}"));
+        puppet.must(&format!("load {} spin", kernel("spin").display()));
+        // The daemon learns from the seat that the process is here, and tells the kernel.
+        eventually("waits count for this GPU", SOON, || {
+            let before = waits(gpu);
+            puppet.must("timed 1 1");
+            (before < waits(gpu)).then_some(())
+        });
+    }
+    for (device, rounds) in [(0, 7.0), (1, 11.0), (0, 3.0)] {
+        puppet.must(&format!("device {device}"));
+        puppet.must(&format!("load {} spin", kernel("spin").display()));
+        let all = || [waits(&gpus[0]), waits(&gpus[1]), waits("gpu=\"_unknown\"")];
+        let before = all();
+        puppet.must(&format!("timed {rounds} 2"));
+        let mut expected = before;
+        expected[device] += rounds;
+        assert_eq!(all(), expected, "{rounds} waits for device {device}");
+    }
+}
+
 /// A virtual cable to a namespace; gone with its value. `198.18.0.0/15` is set aside for such networks.
 struct Abroad(String);
 
@@ -157,4 +253,47 @@ fn round_trips_are_told_by_the_district_at_the_other_end() {
         let seen = page.value("headgate_network_rtt_seconds_count", &labels).unwrap();
         assert!(trips <= seen, "{peer}: every message that was answered measured one: {seen}");
     }
+}
+
+#[test]
+fn a_longer_way_shows_in_the_round_trips_of_its_district() {
+    const DELAY: Duration = Duration::from_millis(10);
+    let name = "a_longer_way_shows_in_the_round_trips_of_its_district";
+    if !is_root() {
+        return skipped(name, &"needs root to load kernel programs");
+    }
+    let cable = match Cable::lay("198.18.10.1", "198.18.10.2", DELAY) {
+        Ok(cable) => cable,
+        Err(why) => return skipped(name, &why),
+    };
+    let courier = Path::new(env!("CARGO_BIN_EXE_courier"));
+    let districts =
+        "districts: [{name: north, cidrs: [198.19.0.0/16]}, {name: far, cidrs: [198.18.10.0/24]}]";
+    let options = NodeOptions {
+        spec: vec![districts.to_owned()],
+        ..NodeOptions::simulated(vec![TenantSpec::new("clinic").district("north")])
+    };
+    let node = node_of(options);
+    let mut echo = Command::new("ip");
+    echo.args(["netns", "exec", cable.namespace()]).arg(courier);
+    let mut echo = Puppet::start(&mut echo);
+    let far = format!("198.18.10.2:{}", echo.words("echo 198.18.10.2:0").unwrap()[0]);
+    let mut here = Puppet::start(&mut Command::new(courier));
+    let local = format!("127.0.0.1:{}", here.words("echo 127.0.0.1:0").unwrap()[0]);
+    let mut clinic = Puppet::start(&mut node.command("clinic", courier).unwrap());
+    eventually("the tenant's sockets are probed", SOON, || up(&node, "probes", "network_rtt").then_some(()));
+    clinic.words(&format!("ping {far} 30")).unwrap();
+    clinic.words(&format!("ping {local} 30")).unwrap();
+    let page = node.metrics().unwrap();
+    let mean = |peer: &str| {
+        let peer = format!("peer_district=\"{peer}\"");
+        let labels = ["tenant=\"clinic\"", "district=\"north\"", &peer];
+        let count = page.value("headgate_network_rtt_seconds_count", &labels).unwrap();
+        assert!(30.0 <= count, "every message that was answered measured a round trip: {count}");
+        sum(&page, "headgate_network_rtt", &labels) / count
+    };
+    let (far, local, way) = (mean("far"), mean("_local"), 2.0 * DELAY.as_secs_f64());
+    println!("round trips: {far:.4} s over a cable of {way:.4} s, {local:.6} s on this machine");
+    assert!((way..1.5 * way).contains(&far), "{far} s over a cable that takes {way} s there and back");
+    assert!(local < 0.25 * way, "{local} s without one");
 }

@@ -1,6 +1,8 @@
 //! What the end-to-end tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod cable;
+
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

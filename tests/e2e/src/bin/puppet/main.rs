@@ -130,6 +130,7 @@ fn answer(status: Status, values: &[u64]) -> String {
 fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
     match words.first().copied().unwrap_or_default() {
         "init" => init(libraries),
+        "device" => select(libraries, number(words, 1)),
         "alloc" | "alloc-async" | "alloc-pitch" => allocate(libraries, state, words),
         "free" | "free-async" => free(libraries, state, words),
         "info" | "total" | "nvml" | "nvml2" => view(libraries, words[0]),
@@ -160,9 +161,15 @@ fn init(libraries: &Libraries) -> String {
     if status != 0 {
         return answer(status, &[]);
     }
+    select(libraries, 0)
+}
+
+/// Works on that device from now on.
+fn select(libraries: &Libraries, device: u64) -> String {
+    let device = c_int::try_from(device).unwrap_or(c_int::MAX);
     let mut context: *mut c_void = std::ptr::null_mut();
-    let status =
-        call!(libraries, "cuDevicePrimaryCtxRetain", 7000, (*mut *mut c_void, c_int), (&raw mut context, 0));
+    let out = &raw mut context;
+    let status = call!(libraries, "cuDevicePrimaryCtxRetain", 7000, (*mut *mut c_void, c_int), (out, device));
     if status != 0 {
         return answer(status, &[]);
     }
