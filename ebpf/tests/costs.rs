@@ -47,7 +47,7 @@ fn gpu_wait_per_call() {
         ("cmp, je (NVIDIA)", "cuMemcpy3D_v2"),
         ("single-stepped", "cuMemcpyHtoD_v2"),
     ];
-    for attach in [AttachPreference::Best, AttachPreference::PerfOnly] {
+    for attach in [AttachPreference::Best, AttachPreference::Apart, AttachPreference::PerfOnly] {
         let (mut bench, slot) = match bench_with(attach) {
             Ok(bench) => bench,
             Err(why) => skip!("{why}"),
@@ -91,7 +91,7 @@ fn program_bodies() {
     client.run(&format!("tcp {CALLS}"));
     drop(client);
     bench.root.run_forks(CALLS / 20);
-    for name in [maps::WAIT_ENTER, maps::WAIT_LEAVE, maps::SOCKET_EVENT, maps::PROCESS_EXIT] {
+    for name in [maps::WAIT_SESSION, maps::SOCKET_EVENT, maps::PROCESS_EXIT] {
         let (mut time, mut count) = (Duration::ZERO, 0);
         for program in aya::programs::loaded_programs().filter_map(Result::ok) {
             if program.name_as_str() == Some(name) {

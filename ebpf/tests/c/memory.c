@@ -57,5 +57,7 @@ EXPORT int cuArrayDestroy(u64 array) { return take_back(array); }
 EXPORT int cuCtxDestroy_v2(void *context) { return (void)context, OK; }
 EXPORT int cuMemImportFromShareableHandle(u64 *out, void *handle, int kind) { return (void)handle, (void)kind, hand_out(out, 1); }
 EXPORT int cuGetExportTable(const void **table, const void *id) { return (void)id, *table = 0, OK; }
-EXPORT int cuLaunchKernel(void *function) { return (void)function, OK; }
+/* In assembly, so that it begins as cheaply to probe as NVIDIA's own does; the compiler would begin it with a plain mov. */
+__asm__(".text\n.p2align 4\n.globl cuLaunchKernel\n.type cuLaunchKernel,@function\ncuLaunchKernel:\npush %rbx\nxor %eax,%eax\n"
+        "pop %rbx\nret\n.size cuLaunchKernel, . - cuLaunchKernel\n");
 EXPORT int cuInit(unsigned flags) { return (void)flags, OK; }
