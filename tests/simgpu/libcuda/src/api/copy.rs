@@ -464,16 +464,30 @@ fn fill_32_async(mode: ThreadMode, dst: CUdeviceptr, value: u32, count: usize, s
     fill(mode, stream, line(dst, value, 4, count))
 }
 
-fn fill_2d_8(
-    mode: ThreadMode,
-    dst: CUdeviceptr,
-    pitch: usize,
-    value: u8,
-    width: usize,
-    height: usize,
-) -> Answer {
-    let rows = Fill { at: dst, pitch: pitch as u64, value: value.into(), element: 1, width, height };
-    fill(mode, CUstream::NULL, rows)
+macro_rules! fills_of_rows {
+    ($($name:ident, $asynchronous:ident of $value:ty, $bytes:literal;)*) => {$(
+        fn $name(mode: ThreadMode, dst: CUdeviceptr, pitch: usize, value: $value, width: usize, height: usize) -> Answer {
+            $asynchronous(mode, dst, pitch, value, width, height, CUstream::NULL)
+        }
+
+        fn $asynchronous(
+            mode: ThreadMode,
+            dst: CUdeviceptr,
+            pitch: usize,
+            value: $value,
+            width: usize,
+            height: usize,
+            stream: CUstream,
+        ) -> Answer {
+            let value = u32::from(value);
+            fill(mode, stream, Fill { at: dst, pitch: pitch as u64, value, element: $bytes, width, height })
+        }
+    )*};
+}
+fills_of_rows! {
+    fill_2d_8, fill_2d_8_async of u8, 1;
+    fill_2d_16, fill_2d_16_async of u16, 2;
+    fill_2d_32, fill_2d_32_async of u32, 4;
 }
 
 twins! {
@@ -504,4 +518,9 @@ twins! {
     cuMemsetD16Async, cuMemsetD16Async_ptsz (dst: CUdeviceptr, value: u16, count: usize, stream: CUstream) = fill_16_async;
     cuMemsetD32Async, cuMemsetD32Async_ptsz (dst: CUdeviceptr, value: u32, count: usize, stream: CUstream) = fill_32_async;
     cuMemsetD2D8_v2, cuMemsetD2D8_v2_ptds (dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize) = fill_2d_8;
+    cuMemsetD2D16_v2, cuMemsetD2D16_v2_ptds (dst: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize) = fill_2d_16;
+    cuMemsetD2D32_v2, cuMemsetD2D32_v2_ptds (dst: CUdeviceptr, pitch: usize, value: u32, width: usize, height: usize) = fill_2d_32;
+    cuMemsetD2D8Async, cuMemsetD2D8Async_ptsz (dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize, stream: CUstream) = fill_2d_8_async;
+    cuMemsetD2D16Async, cuMemsetD2D16Async_ptsz (dst: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize, stream: CUstream) = fill_2d_16_async;
+    cuMemsetD2D32Async, cuMemsetD2D32Async_ptsz (dst: CUdeviceptr, pitch: usize, value: u32, width: usize, height: usize, stream: CUstream) = fill_2d_32_async;
 }
