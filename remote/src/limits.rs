@@ -35,6 +35,14 @@ pub const HANDLES_MAX: usize = 1 << 20;
 pub const IMAGE_BYTES_MAX: usize = 512 << 20;
 /// Images kept by a worker, in bytes. The oldest go first; a client sends them again.
 pub const IMAGES_KEPT_BYTES: usize = 1 << 30;
+/// Bytes of what the compiler or the linker may say of errors, and again of everything else.
+pub const COMPILER_LOG_BYTES: usize = 16 << 10;
+/// Bytes of one answer's piece of a linked image.
+pub const LINKED_PIECE_BYTES: usize = 128 << 10;
+/// Inputs of one link.
+pub const LINK_INPUTS_MAX: usize = 4096;
+/// Bytes of one result of a call that travels by rule.
+pub const RESULT_BYTES_MAX: usize = 256;
 /// Kernels whose attributes come with the load's reply. Libraries with more tell them when asked.
 pub const KERNELS_TOLD_MAX: usize = 256;
 /// Bytes of a kernel's parameters (CUDA 12.1 and later).
@@ -52,5 +60,6 @@ pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 
 const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(LINKED_PIECE_BYTES + 3 * COMPILER_LOG_BYTES <= PIECE_BYTES_MAX);
 const _: () = assert!(ACK_OPERATIONS * 4 <= AHEAD_OPERATIONS_MAX);
 const _: () = assert!(ACK_BYTES * 4 <= JOURNAL_BYTES_MAX);

@@ -3,7 +3,8 @@
 use core::ffi::{c_int, c_uint};
 
 use headgate_abi::cuda::types::{
-    CUarray, CUcontext, CUevent, CUfunction, CUkernel, CUlibrary, CUmemoryPool, CUmodule, CUresult, CUstream,
+    CUarray, CUcontext, CUevent, CUfunction, CUgraph, CUgraphExec, CUkernel, CUlibrary, CUlinkState,
+    CUmemoryPool, CUmodule, CUresult, CUstream,
 };
 
 /// A type of the driver API that fits a word.
@@ -64,7 +65,20 @@ macro_rules! handles {
         }
     )*};
 }
-handles!(CUcontext, CUstream, CUevent, CUmodule, CUfunction, CUlibrary, CUkernel, CUmemoryPool, CUarray);
+handles!(
+    CUcontext,
+    CUstream,
+    CUevent,
+    CUmodule,
+    CUfunction,
+    CUlibrary,
+    CUkernel,
+    CUmemoryPool,
+    CUarray,
+    CUgraph,
+    CUgraphExec,
+    CUlinkState
+);
 
 impl Word for CUresult {
     fn to_word(self) -> u64 {

@@ -25,7 +25,7 @@ fn travelling() -> Vec<(Symbol, &'static [Rule])> {
 
 fn made(rule: Rule) -> BoxedStrategy<Made> {
     match rule {
-        Rule::Word => prop_oneof![0u64..8, any::<u64>()].prop_map(Made::Word).boxed(),
+        Rule::Word | Rule::Address => prop_oneof![0u64..8, any::<u64>()].prop_map(Made::Word).boxed(),
         Rule::Handle(_) | Rule::New(_) | Rule::End(_) => any::<u32>().prop_map(Made::Handle).boxed(),
         Rule::Out(_) | Rule::OutMaybe(_) => any::<bool>().prop_map(Made::Wanted).boxed(),
         Rule::In(_) => Just(Made::Bytes(Vec::new())).boxed(),
@@ -131,6 +131,12 @@ proptest! {
             Operation::LoadLibrary { library: id, digest, options: &options },
             Operation::Describe { function: id },
             Operation::DefaultPool { device: id, pool: other },
+            Operation::LinkCreate { link: id, options: &options },
+            Operation::LinkAdd { link: id, kind: other, digest, name: "input.ptx", options: &options },
+            Operation::LinkComplete { link: id },
+            Operation::Linked { digest, offset: long },
+            Operation::Observe { device: id },
+            Operation::Settle,
             Operation::Goodbye,
         ] {
             there_and_back(&operation)?;

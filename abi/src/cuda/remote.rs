@@ -62,11 +62,30 @@ pub enum Kind {
     Library = 6,
     /// A memory pool.
     Pool = 7,
+    /// A graph.
+    Graph = 8,
+    /// A graph made ready to launch.
+    Exec = 9,
+    /// Physical memory without an address.
+    Physical = 10,
+    /// A link of code under way.
+    Link = 11,
 }
 
 /// Every kind.
-pub const KINDS: [Kind; 7] =
-    [Kind::Context, Kind::Stream, Kind::Event, Kind::Module, Kind::Function, Kind::Library, Kind::Pool];
+pub const KINDS: [Kind; 11] = [
+    Kind::Context,
+    Kind::Stream,
+    Kind::Event,
+    Kind::Module,
+    Kind::Function,
+    Kind::Library,
+    Kind::Pool,
+    Kind::Graph,
+    Kind::Exec,
+    Kind::Physical,
+    Kind::Link,
+];
 
 /// How long what a pointer points to is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +118,8 @@ impl Len {
 pub enum Rule {
     /// By value.
     Word,
+    /// By value as well: an address of the device that the signature calls a pointer.
+    Address,
     /// A handle, by number. Null travels as 0.
     Handle(Kind),
     /// Where the caller wants a handle; the client chooses its number, the worker makes what it stands for.
@@ -152,6 +173,11 @@ const NEW_FUNCTION: Rule = Rule::New(Kind::Function);
 const EVENT: Rule = Rule::Handle(Kind::Event);
 const FUNCTION: Rule = Rule::Handle(Kind::Function);
 const POOL: Rule = Rule::Handle(Kind::Pool);
+const GRAPH: Rule = Rule::Handle(Kind::Graph);
+const EXEC: Rule = Rule::Handle(Kind::Exec);
+const PHYSICAL: Rule = Rule::Handle(Kind::Physical);
+const NEW_GRAPH: Rule = Rule::New(Kind::Graph);
+const NEW_EXEC: Rule = Rule::New(Kind::Exec);
 const OUT4: Rule = Rule::Out(Len::Bytes(4));
 const OUT8: Rule = Rule::Out(Len::Bytes(8));
 const MAYBE4: Rule = Rule::OutMaybe(Len::Bytes(4));
@@ -159,6 +185,9 @@ const MAYBE8: Rule = Rule::OutMaybe(Len::Bytes(8));
 const BYTES_OF_POOL_PROPERTIES: usize = 88;
 const BYTES_OF_ACCESS: usize = 12;
 const BYTES_OF_LOCATION: usize = 8;
+const BYTES_OF_PHYSICAL_PROPERTIES: usize = 32;
+const BYTES_OF_STREAM_ATTRIBUTE: usize = 64;
+const BYTES_OF_UPDATE_RESULT: usize = 24;
 
 /// Calls the macro `$visit` with every line, behind any `$context` tokens.
 #[macro_export]
@@ -187,6 +216,8 @@ macro_rules! remote_lines {
             cuDeviceGetByPCIBusId own [Local, Control, free, []];
             cuDeviceComputeCapability own [Local, Control, free, []];
             cuDeviceCanAccessPeer plain [Reply, Control, free, [OUT4, WORD, WORD]];
+            cuDeviceGetP2PAttribute plain [Reply, Control, free, [OUT4, WORD, WORD, WORD]];
+            cuDeviceGetTexture1DLinearMaxWidth plain [Reply, Control, free, [OUT8, WORD, WORD, WORD]];
 
             // Contexts. The stack of each thread is the client's.
             cuDevicePrimaryCtxRetain own [Reply, Control, free, [NEW_CONTEXT, WORD]];
@@ -210,6 +241,13 @@ macro_rules! remote_lines {
             cuCtxGetStreamPriorityRange plain [Reply, Control, bound, [MAYBE4, MAYBE4]];
             cuCtxGetLimit plain [Reply, Control, bound, [OUT8, WORD]];
             cuCtxSetLimit plain [Reply, Control, bound, [WORD, WORD]];
+            cuCtxGetId own [Local, Control, free, []];
+            cuCtxGetCacheConfig plain [Reply, Control, bound, [OUT4]];
+            cuCtxSetCacheConfig plain [Reply, Control, bound, [WORD]];
+            cuCtxGetSharedMemConfig plain [Reply, Control, bound, [OUT4]];
+            cuCtxSetSharedMemConfig plain [Reply, Control, bound, [WORD]];
+            cuCtxEnablePeerAccess plain [Reply, Control, bound, [Rule::Handle(Kind::Context), WORD]];
+            cuCtxDisablePeerAccess plain [Reply, Control, bound, [Rule::Handle(Kind::Context)]];
             cuCtxSynchronize own [Sync, Control, bound, []];
             cuCtxSynchronize_v2 own [Sync, Control, free, []];
 
@@ -228,6 +266,19 @@ macro_rules! remote_lines {
             cuPointerGetAttribute own [Local, Control, free, []];
             cuPointerGetAttributes own [Local, Control, free, []];
 
+            // Physical memory and addresses of one's own. Exporting memory does not travel.
+            cuMemCreate own [Reply, Control, free, [Rule::New(Kind::Physical), WORD, Rule::In(Len::Bytes(BYTES_OF_PHYSICAL_PROPERTIES)), WORD]];
+            cuMemRelease own [Reply, Control, free, [Rule::End(Kind::Physical)]];
+            cuMemRetainAllocationHandle own [Reply, Control, free, [Rule::New(Kind::Physical), Rule::Address]];
+            cuMemAddressReserve plain [Reply, Control, free, [OUT8, WORD, WORD, WORD, WORD]];
+            cuMemAddressFree plain [Reply, Control, free, [WORD, WORD]];
+            cuMemMap own [Reply, Control, free, [WORD, WORD, WORD, PHYSICAL, WORD]];
+            cuMemUnmap own [Reply, Control, free, [WORD, WORD]];
+            cuMemSetAccess plain [Reply, Control, free, [WORD, WORD, Rule::In(Len::Elements(3, BYTES_OF_ACCESS)), WORD]];
+            cuMemGetAccess plain [Reply, Control, free, [OUT8, Rule::In(Len::Bytes(BYTES_OF_LOCATION)), WORD]];
+            cuMemGetAllocationGranularity plain [Reply, Control, free, [OUT8, Rule::In(Len::Bytes(BYTES_OF_PHYSICAL_PROPERTIES)), WORD]];
+            cuMemGetAllocationPropertiesFromHandle plain [Reply, Control, free, [Rule::Out(Len::Bytes(BYTES_OF_PHYSICAL_PROPERTIES)), PHYSICAL]];
+
             // Pools.
             cuDeviceGetDefaultMemPool own [Reply, Control, free, []];
             cuDeviceGetMemPool own [Reply, Control, free, []];
@@ -239,6 +290,10 @@ macro_rules! remote_lines {
             cuMemPoolSetAttribute plain [Reply, Control, free, [POOL, WORD, Rule::In(Len::PoolAttribute(1))]];
             cuMemPoolSetAccess plain [Reply, Control, free, [POOL, Rule::In(Len::Elements(2, BYTES_OF_ACCESS)), WORD]];
             cuMemPoolGetAccess plain [Reply, Control, free, [OUT4, POOL, Rule::In(Len::Bytes(BYTES_OF_LOCATION))]];
+
+            cuDeviceGraphMemTrim plain [Reply, Control, free, [WORD]];
+            cuDeviceGetGraphMemAttribute plain [Reply, Control, free, [WORD, WORD, OUT8]];
+            cuDeviceSetGraphMemAttribute plain [Reply, Control, free, [WORD, WORD, Rule::In(Len::Bytes(8))]];
 
             // Host memory is the client's own.
             cuMemAllocHost_v2 own [Local, Control, bound, []];
@@ -278,6 +333,29 @@ macro_rules! remote_lines {
             cuMemsetD32Async plain [Forget, Control, bound, [WORD, WORD, WORD, STREAM]];
             cuMemsetD32Async_ptsz twin cuMemsetD32Async;
 
+            cuMemsetD2D8_v2 own [Forget, Control, bound, []];
+            cuMemsetD2D8_v2_ptds twin cuMemsetD2D8_v2;
+            cuMemsetD2D16_v2 own [Forget, Control, bound, []];
+            cuMemsetD2D16_v2_ptds twin cuMemsetD2D16_v2;
+            cuMemsetD2D32_v2 own [Forget, Control, bound, []];
+            cuMemsetD2D32_v2_ptds twin cuMemsetD2D32_v2;
+            cuMemsetD2D8Async plain [Forget, Control, bound, [WORD, WORD, WORD, WORD, WORD, STREAM]];
+            cuMemsetD2D8Async_ptsz twin cuMemsetD2D8Async;
+            cuMemsetD2D16Async plain [Forget, Control, bound, [WORD, WORD, WORD, WORD, WORD, STREAM]];
+            cuMemsetD2D16Async_ptsz twin cuMemsetD2D16Async;
+            cuMemsetD2D32Async plain [Forget, Control, bound, [WORD, WORD, WORD, WORD, WORD, STREAM]];
+            cuMemsetD2D32Async_ptsz twin cuMemsetD2D32Async;
+            cuMemcpy2D_v2 own [Sync, DeviceToHost, bound, []];
+            cuMemcpy2D_v2_ptds twin cuMemcpy2D_v2;
+            cuMemcpy2DUnaligned_v2 own [Sync, DeviceToHost, bound, []];
+            cuMemcpy2DUnaligned_v2_ptds twin cuMemcpy2DUnaligned_v2;
+            cuMemcpy2DAsync_v2 own [Forget, HostToDevice, bound, []];
+            cuMemcpy2DAsync_v2_ptsz twin cuMemcpy2DAsync_v2;
+            cuMemcpy3D_v2 own [Sync, DeviceToHost, bound, []];
+            cuMemcpy3D_v2_ptds twin cuMemcpy3D_v2;
+            cuMemcpy3DAsync_v2 own [Forget, HostToDevice, bound, []];
+            cuMemcpy3DAsync_v2_ptsz twin cuMemcpy3DAsync_v2;
+
             // Code.
             cuModuleLoad own [Reply, Image, bound, []];
             cuModuleLoadData own [Reply, Image, bound, []];
@@ -286,21 +364,37 @@ macro_rules! remote_lines {
             cuModuleUnload own [Forget, Control, bound, [Rule::End(Kind::Module)]];
             cuModuleGetFunction own [Promise, Control, bound, [NEW_FUNCTION, MODULE, TEXT]];
             cuModuleGetGlobal_v2 own [Reply, Control, bound, [MAYBE8, MAYBE8, MODULE, TEXT]];
+            cuModuleGetFunctionCount plain [Reply, Control, free, [OUT4, MODULE]];
+            cuLinkCreate_v2 own [Reply, Control, bound, []];
+            cuLinkAddData_v2 own [Reply, Image, bound, []];
+            cuLinkAddFile_v2 own [Reply, Image, bound, []];
+            cuLinkComplete own [Reply, Image, bound, []];
+            cuLinkDestroy own [Forget, Control, free, [Rule::End(Kind::Link)]];
             cuLibraryLoadData own [Reply, Image, free, []];
             cuLibraryUnload own [Forget, Control, free, [Rule::End(Kind::Library)]];
             cuLibraryGetKernel own [Promise, Control, free, [NEW_FUNCTION, LIBRARY, TEXT]];
             cuLibraryGetModule own [Reply, Control, bound, [Rule::New(Kind::Module), LIBRARY]];
+            cuLibraryGetGlobal own [Reply, Control, bound, []];
+            cuLibraryGetKernelCount plain [Reply, Control, free, [OUT4, LIBRARY]];
+            cuKernelGetLibrary own [Local, Control, free, []];
+            cuKernelGetAttribute own [Reply, Control, free, [OUT4, WORD, FUNCTION, WORD]];
+            cuKernelSetAttribute own [Reply, Control, free, [WORD, WORD, FUNCTION, WORD]];
+            cuKernelSetCacheConfig plain [Reply, Control, free, [FUNCTION, WORD, WORD]];
             cuKernelGetFunction own [Local, Control, bound, []];
             cuKernelGetName own [Local, Control, free, []];
             cuKernelGetParamInfo own [Local, Control, free, []];
             cuFuncGetAttribute own [Local, Control, bound, []];
             cuFuncSetAttribute own [Reply, Control, bound, [FUNCTION, WORD, WORD]];
             cuFuncSetCacheConfig plain [Forget, Control, bound, [FUNCTION, WORD]];
+            cuFuncIsLoaded plain [Reply, Control, bound, [OUT4, FUNCTION]];
+            cuFuncLoad plain [Reply, Control, bound, [FUNCTION]];
             cuFuncGetModule own [Local, Control, bound, []];
             cuFuncGetName own [Local, Control, bound, []];
             cuFuncGetParamInfo own [Local, Control, bound, []];
             cuOccupancyMaxActiveBlocksPerMultiprocessor plain [Reply, Control, bound, [OUT4, FUNCTION, WORD, WORD]];
             cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags plain [Reply, Control, bound, [OUT4, FUNCTION, WORD, WORD, WORD]];
+
+            cuOccupancyAvailableDynamicSMemPerBlock plain [Reply, Control, bound, [OUT8, FUNCTION, WORD, WORD]];
 
             // Launches.
             cuLaunchKernel own [Forget, Arguments, bound, []];
@@ -318,16 +412,56 @@ macro_rules! remote_lines {
             cuStreamQuery_ptsz twin cuStreamQuery;
             cuStreamSynchronize own [Sync, Control, bound, []];
             cuStreamSynchronize_ptsz twin cuStreamSynchronize;
-            cuStreamWaitEvent plain [Forget, Control, bound, [STREAM, EVENT, WORD]];
+            cuStreamWaitEvent own [Forget, Control, bound, [STREAM, EVENT, WORD]];
             cuStreamWaitEvent_ptsz twin cuStreamWaitEvent;
             cuStreamGetCtx own [Local, Control, bound, []];
             cuStreamGetCtx_ptsz twin cuStreamGetCtx;
+            cuStreamGetCtx_v2 own [Local, Control, bound, []];
+            cuStreamGetCtx_v2_ptsz twin cuStreamGetCtx_v2;
+            cuStreamGetId own [Local, Control, bound, []];
+            cuStreamGetId_ptsz twin cuStreamGetId;
+            cuStreamGetDevice own [Local, Control, bound, []];
+            cuStreamGetDevice_ptsz twin cuStreamGetDevice;
+            cuStreamGetAttribute plain [Reply, Control, bound, [STREAM, WORD, Rule::Out(Len::Bytes(BYTES_OF_STREAM_ATTRIBUTE))]];
+            cuStreamGetAttribute_ptsz twin cuStreamGetAttribute;
+            cuStreamSetAttribute plain [Reply, Control, bound, [STREAM, WORD, Rule::In(Len::Bytes(BYTES_OF_STREAM_ATTRIBUTE))]];
+            cuStreamSetAttribute_ptsz twin cuStreamSetAttribute;
+            cuStreamCopyAttributes plain [Forget, Control, bound, [STREAM, STREAM]];
+            cuStreamCopyAttributes_ptsz twin cuStreamCopyAttributes;
             cuStreamGetFlags own [Local, Control, bound, []];
             cuStreamGetFlags_ptsz twin cuStreamGetFlags;
             cuStreamGetPriority own [Local, Control, bound, []];
             cuStreamGetPriority_ptsz twin cuStreamGetPriority;
             cuStreamIsCapturing own [Local, Control, bound, []];
             cuStreamIsCapturing_ptsz twin cuStreamIsCapturing;
+
+            // Capture, and graphs made by it. What a stream takes part in is known here.
+            cuStreamBeginCapture_v2 own [Forget, Control, bound, [STREAM, WORD]];
+            cuStreamBeginCapture_v2_ptsz twin cuStreamBeginCapture_v2;
+            cuStreamEndCapture own [Reply, Control, bound, [STREAM, NEW_GRAPH]];
+            cuStreamEndCapture_ptsz twin cuStreamEndCapture;
+            cuStreamGetCaptureInfo own [Local, Control, bound, []];
+            cuStreamGetCaptureInfo_ptsz twin cuStreamGetCaptureInfo;
+            cuStreamGetCaptureInfo_v2 own [Local, Control, bound, []];
+            cuStreamGetCaptureInfo_v2_ptsz twin cuStreamGetCaptureInfo_v2;
+            cuStreamGetCaptureInfo_v3 own [Local, Control, bound, []];
+            cuStreamGetCaptureInfo_v3_ptsz twin cuStreamGetCaptureInfo_v3;
+            cuThreadExchangeStreamCaptureMode own [Local, Control, free, []];
+            cuGraphClone own [Reply, Control, free, [NEW_GRAPH, GRAPH]];
+            cuGraphDestroy own [Forget, Control, free, [Rule::End(Kind::Graph)]];
+            cuGraphGetNodes own [Reply, Control, free, [GRAPH, MAYBE8, OUT8]];
+            cuGraphInstantiate own [Reply, Control, free, []];
+            cuGraphInstantiate_v2 own [Reply, Control, free, []];
+            cuGraphInstantiateWithFlags own [Reply, Control, free, [NEW_EXEC, GRAPH, WORD]];
+            cuGraphInstantiateWithParams own [Reply, Control, free, []];
+            cuGraphInstantiateWithParams_ptsz twin cuGraphInstantiateWithParams;
+            cuGraphExecUpdate_v2 own [Reply, Control, free, [EXEC, GRAPH, Rule::Out(Len::Bytes(BYTES_OF_UPDATE_RESULT))]];
+            cuGraphExecGetFlags plain [Reply, Control, free, [EXEC, OUT8]];
+            cuGraphExecDestroy own [Forget, Control, free, [Rule::End(Kind::Exec)]];
+            cuGraphUpload plain [Forget, Control, bound, [EXEC, STREAM]];
+            cuGraphUpload_ptsz twin cuGraphUpload;
+            cuGraphLaunch own [Forget, Control, bound, [EXEC, STREAM]];
+            cuGraphLaunch_ptsz twin cuGraphLaunch;
 
             // Events. Completions are pushed, so that asking is local.
             cuEventCreate own [Promise, Control, bound, [Rule::New(Kind::Event), WORD]];
@@ -488,7 +622,12 @@ mod tests {
             for (index, (rule, &pointer)) in line.args.iter().zip(shape).enumerate() {
                 let by_pointer = matches!(
                     rule,
-                    Rule::New(_) | Rule::Out(_) | Rule::OutMaybe(_) | Rule::In(_) | Rule::Text
+                    Rule::New(_)
+                        | Rule::Out(_)
+                        | Rule::OutMaybe(_)
+                        | Rule::In(_)
+                        | Rule::Text
+                        | Rule::Address
                 );
                 assert_eq!(by_pointer, pointer, "argument {index} of {symbol:?}");
             }

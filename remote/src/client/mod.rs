@@ -8,8 +8,8 @@
 //! What it never does: exit or panic in its program, wait without the session's end to end the wait, use the session in
 //! a forked child, or offer a function that it does not have.
 //!
-//! Read in this order: [`session`], [`handles`], [`objects`], [`current`], [`travel`], then [`api`]; [`contract`] for what
-//! is different beside a genuine driver.
+//! Read in this order: [`session`], [`handles`], [`objects`], [`current`], [`capture`], [`travel`], then [`api`];
+//! [`contract`] for what is different beside a genuine driver, [`nvml`] beside it all.
 
 pub mod api;
 pub mod contract;
@@ -17,9 +17,11 @@ mod session;
 mod handles;
 mod objects;
 mod current;
+mod capture;
 mod travel;
 mod raw;
 mod state;
+pub mod nvml;
 pub mod shell;
 
 pub use travel::plain;

@@ -9,6 +9,7 @@ use std::thread::ThreadId;
 use headgate_abi::cuda::types::CUresult;
 
 use super::Answer;
+use super::capture::Capture;
 use crate::image::Layout;
 use crate::wire::Described;
 
@@ -173,17 +174,33 @@ pub(super) struct Stream {
     pub(super) completed: AtomicU64,
     /// How far a fence has been asked for.
     pub(super) fenced: AtomicU64,
+    /// Whether it takes part in a capture, and in which.
+    pub(super) captured: AtomicBool,
+    pub(super) capture: Mutex<Option<Arc<Capture>>>,
 }
 
 impl Stream {
     pub(super) fn new(id: u32, context: u32, blocking: bool, flags: u32, priority: i32) -> Self {
         let zero = || AtomicU64::new(0);
-        Self { id, context, blocking, flags, priority, submitted: zero(), completed: zero(), fenced: zero() }
+        Self {
+            id,
+            context,
+            blocking,
+            flags,
+            priority,
+            submitted: zero(),
+            completed: zero(),
+            fenced: zero(),
+            captured: AtomicBool::new(false),
+            capture: Mutex::default(),
+        }
     }
 
-    /// Something has been put into it.
+    /// Something has been put into it. What is recorded is not done, and so never completes.
     pub(super) fn touch(&self) {
-        self.submitted.fetch_add(1, Ordering::AcqRel);
+        if !self.captured.load(Ordering::Acquire) {
+            self.submitted.fetch_add(1, Ordering::AcqRel);
+        }
     }
 }
 
@@ -195,6 +212,8 @@ pub(super) struct Event {
     /// How often it was recorded, and which of those is known to be complete.
     pub(super) recorded: AtomicU64,
     pub(super) completed: AtomicU64,
+    /// The capture it was last recorded in, if it was in one.
+    pub(super) captured: Mutex<Option<Arc<Capture>>>,
 }
 
 /// A module.

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use headgate_abi::cuda::types::CUresult;
 
+use super::api::Link;
+use super::capture::Captures;
 use super::handles::Arena;
 use super::objects::{
     Allocation, Context, Event, Function, HostRange, Library, Module, Registry, Stream, lock,
@@ -14,7 +16,7 @@ use super::objects::{
 use super::session::Session;
 use super::{ADDRESS_ENV, Answer, LOG_ENV, contract, raw};
 use crate::link::Address;
-use crate::wire::operation::Digest;
+use crate::wire::operation::{Digest, Operation};
 
 /// The newest CUDA version whose rules this client knows.
 const VERSION_MAX: u32 = 13_000;
@@ -51,6 +53,13 @@ pub(super) struct Client {
     pub(super) libraries: Registry<Library>,
     /// Pools have no state here; the registry only gives them numbers.
     pub(super) pools: Registry<()>,
+    /// Graphs and those made ready: live ones, and nothing else of them.
+    pub(super) graphs: Registry<()>,
+    pub(super) execs: Registry<()>,
+    /// Physical memory, and the device it is of.
+    pub(super) physical: Registry<usize>,
+    pub(super) links: Registry<Link>,
+    pub(super) captures: Captures,
     pub(super) primaries: Vec<Primary>,
     /// Numbers of the default pools and of those in their place, by device.
     pub(super) default_pools: Mutex<HashMap<usize, u32>>,
@@ -59,6 +68,8 @@ pub(super) struct Client {
     pub(super) host: Mutex<BTreeMap<usize, HostRange>>,
     /// Images the worker has.
     pub(super) sent: Mutex<HashSet<Digest>>,
+    /// Whether memory was given back in stream order, so that waiting has the driver let go of some.
+    pub(super) freed_in_order: AtomicBool,
 }
 
 extern "C" fn in_forked_child() {
@@ -119,16 +130,23 @@ fn connect() -> Result<Client, CUresult> {
         functions: Registry::new(),
         libraries: Registry::new(),
         pools: Registry::new(),
+        graphs: Registry::new(),
+        execs: Registry::new(),
+        physical: Registry::new(),
+        links: Registry::new(),
+        captures: Captures::default(),
         primaries,
         default_pools: Mutex::default(),
         current_pools: Mutex::default(),
         allocations: Mutex::default(),
         host: Mutex::default(),
         sent: Mutex::default(),
+        freed_in_order: AtomicBool::new(false),
     })
 }
 
-fn connected() -> Result<&'static Client, CUresult> {
+/// The session, started or not.
+pub(super) fn connected() -> Result<&'static Client, CUresult> {
     CLIENT.get_or_init(connect).as_ref().map_err(|&status| status)
 }
 
@@ -177,9 +195,19 @@ impl Client {
         self.modules.retain(|module| module.context != context.id);
         self.functions.retain(|function| function.of_library || function.context != context.id);
         lock(&self.allocations).retain(|_, allocation| allocation.context != context.id);
+        super::capture::end_context(self, context.id);
+        self.links.retain(|link| link.context() != context.id);
         for library in self.libraries.all() {
             lock(&library.modules).remove(&context.id);
         }
+    }
+
+    /// The program has waited for something of a context.
+    pub(super) fn waited(&self, context: u32) -> Answer {
+        if self.freed_in_order.load(Ordering::Acquire) {
+            self.session.tell(context, &Operation::Settle)?;
+        }
+        Ok(())
     }
 
     /// The allocation an address is in: its first address, and what it is.

@@ -8,7 +8,7 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::objects::{Context, Stream};
 use super::state::{Client, client};
-use super::{Answer, current, raw};
+use super::{Answer, capture, current, raw};
 use crate::wire::operation::{Argument, Arguments, Operation};
 use crate::word::Word as _;
 
@@ -40,10 +40,11 @@ pub(super) fn by_rule(
     let mut made: Vec<(Kind, u32, u64)> = Vec::new();
     for (rule, &word) in line.args.iter().zip(words) {
         arguments.push(match *rule {
-            Rule::Word => Argument::Word(word),
+            Rule::Word | Rule::Address => Argument::Word(word),
             Rule::Handle(Kind::Stream) => {
                 let context = context.ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
                 let stream = current::stream(client, context, usize::from_word(word))?;
+                capture::admit(client, &stream)?;
                 let id = stream.id;
                 touched = Some(stream);
                 Argument::Handle(Kind::Stream, id)
@@ -122,6 +123,10 @@ fn number(client: &Client, kind: Kind) -> u32 {
         Kind::Function => client.functions.number(),
         Kind::Library => client.libraries.number(),
         Kind::Pool => client.pools.number(),
+        Kind::Graph => client.graphs.number(),
+        Kind::Exec => client.execs.number(),
+        Kind::Physical => client.physical.number(),
+        Kind::Link => client.links.number(),
     }
 }
 
@@ -141,6 +146,10 @@ fn id(client: &Client, kind: Kind, word: u64) -> Result<u32, CUresult> {
         Kind::Module => client.modules.get(id).is_some(),
         Kind::Function => client.functions.get(id).is_some(),
         Kind::Library => client.libraries.get(id).is_some(),
+        Kind::Graph => client.graphs.get(id).is_some(),
+        Kind::Exec => client.execs.get(id).is_some(),
+        Kind::Physical => client.physical.get(id).is_some(),
+        Kind::Link => client.links.get(id).is_some(),
         // The worker knows which pools are.
         Kind::Pool => true,
     };

@@ -13,8 +13,12 @@ pub mod frame;
 pub mod call;
 pub mod operation;
 pub mod described;
+pub mod said;
+pub mod gauges;
 
 pub use call::{Claim, Wish};
 pub use codec::{Malformed, Put, Reader};
 pub use described::Described;
 pub use frame::{Header, Hello, Kind, Welcome};
+pub use gauges::{Gauges, uuid_text};
+pub use said::Said;

@@ -92,7 +92,7 @@ impl<'a> Arguments<'a> {
         let mut arguments = Self::new();
         for rule in rules {
             arguments.push(match *rule {
-                Rule::Word => Argument::Word(from.varint()?),
+                Rule::Word | Rule::Address => Argument::Word(from.varint()?),
                 Rule::Handle(kind) => Argument::Handle(kind, from.varint32()?),
                 Rule::New(kind) => Argument::New(kind, from.varint32()?),
                 Rule::End(kind) => Argument::End(kind, from.varint32()?),
@@ -251,6 +251,47 @@ pub enum Operation<'a> {
         /// The kernel.
         function: u32,
     },
+    /// Begins a link of code, in the current context.
+    LinkCreate {
+        /// The link's number.
+        link: u32,
+        /// As in `Load`.
+        options: &'a [u8],
+    },
+    /// Adds an input that was sent as an image.
+    LinkAdd {
+        /// To which link.
+        link: u32,
+        /// `CUjitInputType`.
+        kind: u32,
+        /// The input.
+        digest: Digest,
+        /// What the linker shall call it.
+        name: &'a str,
+        /// As in `Load`.
+        options: &'a [u8],
+    },
+    /// Finishes a link. What came of it is an image that was never sent, known by its digest; the reply tells it and
+    /// begins to tell the image itself.
+    LinkComplete {
+        /// Which link.
+        link: u32,
+    },
+    /// A piece of an image the worker has.
+    Linked {
+        /// The image.
+        digest: Digest,
+        /// Where the piece begins.
+        offset: u64,
+    },
+    /// The program has waited for something. A driver gives back what pools keep too much of when it is waited for, and
+    /// waiting here is nobody's business but the client's.
+    Settle,
+    /// What NVML on the worker's node says of a device.
+    Observe {
+        /// Which device.
+        device: u32,
+    },
     /// The default pool of a device, under a number.
     DefaultPool {
         /// Which device.
@@ -321,6 +362,12 @@ mod code {
     pub(super) const DESCRIBE: u8 = 13;
     pub(super) const DEFAULT_POOL: u8 = 14;
     pub(super) const GOODBYE: u8 = 15;
+    pub(super) const LINK_CREATE: u8 = 16;
+    pub(super) const LINK_ADD: u8 = 17;
+    pub(super) const LINK_COMPLETE: u8 = 18;
+    pub(super) const LINKED: u8 = 19;
+    pub(super) const OBSERVE: u8 = 20;
+    pub(super) const SETTLE: u8 = 21;
 }
 
 fn put_shape(to: &mut Vec<u8>, shape: &Shape) {
@@ -454,6 +501,33 @@ impl<'a> Operation<'a> {
                 to.varint((*device).into());
                 to.varint((*pool).into());
             }
+            Self::LinkCreate { link, options } => {
+                to.push(code::LINK_CREATE);
+                to.varint((*link).into());
+                to.run(options);
+            }
+            Self::LinkAdd { link, kind, digest, name, options } => {
+                to.push(code::LINK_ADD);
+                to.varint((*link).into());
+                to.varint((*kind).into());
+                to.extend_from_slice(digest);
+                to.run(name.as_bytes());
+                to.run(options);
+            }
+            Self::LinkComplete { link } => {
+                to.push(code::LINK_COMPLETE);
+                to.varint((*link).into());
+            }
+            Self::Linked { digest, offset } => {
+                to.push(code::LINKED);
+                to.extend_from_slice(digest);
+                to.varint(*offset);
+            }
+            Self::Observe { device } => {
+                to.push(code::OBSERVE);
+                to.varint((*device).into());
+            }
+            Self::Settle => to.push(code::SETTLE),
             _ => to.push(code::GOODBYE),
         }
     }
@@ -534,6 +608,20 @@ impl<'a> Operation<'a> {
             },
             code::DESCRIBE => Self::Describe { function: from.varint32()? },
             code::DEFAULT_POOL => Self::DefaultPool { device: from.varint32()?, pool: from.varint32()? },
+            code::LINK_CREATE => {
+                Self::LinkCreate { link: from.varint32()?, options: whole(from.run(NAME_BYTES_MAX)?, 8)? }
+            }
+            code::LINK_ADD => Self::LinkAdd {
+                link: from.varint32()?,
+                kind: from.varint32()?,
+                digest: take_digest(from)?,
+                name: from.text(NAME_BYTES_MAX)?,
+                options: whole(from.run(NAME_BYTES_MAX)?, 8)?,
+            },
+            code::LINK_COMPLETE => Self::LinkComplete { link: from.varint32()? },
+            code::LINKED => Self::Linked { digest: take_digest(from)?, offset: from.varint()? },
+            code::OBSERVE => Self::Observe { device: from.varint32()? },
+            code::SETTLE => Self::Settle,
             code::GOODBYE => Self::Goodbye,
             other => return Err(Malformed::Unknown { what: "an operation", value: other.into() }),
         })

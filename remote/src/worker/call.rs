@@ -4,14 +4,12 @@ use std::ffi::CString;
 
 use headgate_abi::cuda::remote::{Kind, Len, Line, Rule};
 use headgate_abi::cuda::symbols::Symbol;
-use headgate_abi::cuda::types::CUresult;
+use headgate_abi::cuda::types::{CU_MEM_LOCATION_TYPE_DEVICE, CUresult};
 
 use super::handles::Entry;
 use super::session::Session;
+use crate::limits::RESULT_BYTES_MAX;
 use crate::wire::operation::{ARGUMENTS_MAX, Argument, Arguments};
-
-/// What the driver may write for one argument: a word.
-const RESULT_BYTES: usize = 8;
 
 impl Session {
     /// Executes a call: its status, and its results one behind the other.
@@ -33,13 +31,26 @@ impl Session {
         line: &Line,
         arguments: &Arguments<'_>,
     ) -> Result<Vec<u8>, CUresult> {
+        must_be_the_devices(symbol, arguments)?;
         let given = arguments.words();
         let mut words = [0u64; ARGUMENTS_MAX];
         let mut places = [0u64; ARGUMENTS_MAX];
         let mut kept: Vec<Vec<u64>> = Vec::new();
         let mut texts: Vec<CString> = Vec::new();
+        // Results of more than a word, by argument.
+        let mut wide: [Vec<u64>; ARGUMENTS_MAX] = Default::default();
         for (index, argument) in arguments.all().iter().enumerate() {
-            let mut place = || (&raw mut places[index]).expose_provenance() as u64;
+            let bytes = match line.args.get(index) {
+                Some(Rule::Out(length) | Rule::OutMaybe(length)) => result_bytes(*length, &given),
+                _ => 0,
+            };
+            let mut place = || match bytes {
+                0..=8 => (&raw mut places[index]).expose_provenance() as u64,
+                _ => {
+                    wide[index] = vec![0; bytes.div_ceil(8)];
+                    wide[index].as_mut_ptr().expose_provenance() as u64
+                }
+            };
             words[index] = match *argument {
                 Argument::Word(word) => word,
                 Argument::Handle(kind, id) | Argument::End(kind, id) => self.handles.real(kind, id)?,
@@ -69,8 +80,11 @@ impl Session {
         for (index, (rule, argument)) in line.args.iter().zip(arguments.all()).enumerate() {
             match (rule, argument) {
                 (Rule::Out(length) | Rule::OutMaybe(length), Argument::Out(true)) => {
-                    let bytes = places[index].to_le_bytes();
-                    results.extend_from_slice(&bytes[..result_bytes(*length, &given)]);
+                    let end = results.len() + result_bytes(*length, &given);
+                    let words =
+                        if wide[index].is_empty() { &places[index..=index] } else { &wide[index][..] };
+                    words.iter().for_each(|word| results.extend_from_slice(&word.to_le_bytes()));
+                    results.truncate(end);
                 }
                 (Rule::New(kind), Argument::New(_, id)) => self.keep(*kind, *id, places[index], arguments),
                 (Rule::End(kind), Argument::End(_, id)) => self.handles.remove(*kind, *id),
@@ -91,7 +105,7 @@ impl Session {
         let (parent, of_library) = parent.unwrap_or_default();
         // Libraries' kernels, pools and contexts themselves end with no context.
         let context = match kind {
-            Kind::Context | Kind::Library | Kind::Pool => 0,
+            Kind::Context | Kind::Library | Kind::Pool | Kind::Graph | Kind::Exec | Kind::Physical => 0,
             Kind::Function if of_library => 0,
             _ => self.current,
         };
@@ -133,6 +147,11 @@ impl Session {
                     self.enter(0);
                 }
             }
+            Symbol::cuLinkDestroy => {
+                if let [Argument::End(_, id)] = arguments.all() {
+                    self.links.remove(id);
+                }
+            }
             Symbol::cuDevicePrimaryCtxRetain => {
                 if let [Argument::New(_, id), Argument::Word(device)] = arguments.all() {
                     self.primaries.insert(*device, *id);
@@ -172,6 +191,24 @@ impl Session {
     }
 }
 
+/// Physical memory and pools of a client are the device's: those of the host would be this node's, and count for nobody.
+fn must_be_the_devices(symbol: Symbol, arguments: &Arguments<'_>) -> Result<(), CUresult> {
+    /// Where `CUmemAllocationProp` and `CUmemPoolProps` hold the type of the location.
+    const LOCATION: std::ops::Range<usize> = 8..12;
+    if !matches!(symbol, Symbol::cuMemCreate | Symbol::cuMemPoolCreate) {
+        return Ok(());
+    }
+    let device = CU_MEM_LOCATION_TYPE_DEVICE.to_le_bytes();
+    let is_device = |argument: &Argument<'_>| match argument {
+        Argument::In(properties) => properties.get(LOCATION) == Some(&device[..]),
+        _ => false,
+    };
+    match arguments.all().iter().any(is_device) {
+        true => Ok(()),
+        false => Err(CUresult::ERROR_NOT_SUPPORTED),
+    }
+}
+
 /// A copy that is aligned for any structure of words.
 fn aligned(bytes: &[u8]) -> Vec<u64> {
     let word = |chunk: &[u8]| {
@@ -185,5 +222,5 @@ fn aligned(bytes: &[u8]) -> Vec<u64> {
 
 /// Bytes of a result.
 fn result_bytes(length: Len, words: &[u64]) -> usize {
-    length.of(words).unwrap_or(0).min(RESULT_BYTES)
+    length.of(words).unwrap_or(0).min(RESULT_BYTES_MAX)
 }

@@ -11,6 +11,8 @@ use thiserror::Error;
 use crate::word::Word;
 
 const LIBRARY: &CStr = c"libcuda.so.1";
+/// `CU_STREAM_CAPTURE_MODE_RELAXED`.
+const RELAXED: u32 = 2;
 
 /// Why there is no driver.
 #[derive(Debug, Error)]
@@ -120,6 +122,27 @@ impl Driver {
             }
             _ => CUresult::ERROR_NOT_SUPPORTED,
         }
+    }
+}
+
+impl Driver {
+    /// Has calls of this thread harm no capture: whose calls may do so, the client decides by its own threads.
+    pub(super) fn relax_captures(&self) {
+        let mut mode = RELAXED;
+        let place = (&raw mut mode).expose_provenance() as u64;
+        if self.has(Symbol::cuThreadExchangeStreamCaptureMode) {
+            let _status = self.call(Symbol::cuThreadExchangeStreamCaptureMode, &[place]);
+        }
+    }
+
+    /// Copies memory that the driver has just handed out: it says where it is and how long.
+    pub(super) fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
+        let from: *const u8 = std::ptr::with_exposed_provenance(usize::try_from(address).unwrap_or(0));
+        if from.is_null() || bytes == 0 {
+            return Vec::new();
+        }
+        // SAFETY: the driver keeps so many readable bytes there until the object they belong to ends, which is later.
+        unsafe { std::slice::from_raw_parts(from, bytes) }.to_vec()
     }
 }
 

@@ -52,6 +52,15 @@ impl Images {
         Ok(())
     }
 
+    /// Keeps an image that was made here, and says what it hashes to.
+    pub(super) fn add(&mut self, image: &[u8]) -> Digest {
+        let digest = Digest::from(Sha256::digest(image));
+        let mut kept = image.to_vec();
+        kept.resize(image.len() + ROOM, 0);
+        self.keep(digest, kept);
+        digest
+    }
+
     fn keep(&mut self, digest: Digest, image: Vec<u8>) {
         self.kept_bytes += image.len();
         if let Some(old) = self.whole.insert(digest, Arc::new(image)) {
@@ -69,6 +78,13 @@ impl Images {
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Vec<u8>>> {
         self.whole.get(digest).cloned()
     }
+
+    /// The same, and how long it is.
+    pub(super) fn with_length(&self, digest: &Digest) -> Option<(Arc<Vec<u8>>, usize)> {
+        let image = self.get(digest)?;
+        let length = image.len().saturating_sub(ROOM);
+        Some((image, length))
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +101,8 @@ mod tests {
         assert!(images.get(&digest).is_none(), "only in part");
         images.piece(digest, image.len(), 3, &image[3..]).unwrap();
         assert_eq!(&images.get(&digest).unwrap()[..image.len()], &image[..]);
+        assert_eq!(images.with_length(&digest).unwrap().1, image.len());
+        assert_eq!(images.add(&image), digest, "made here or sent, it is the same image");
         assert!(images.piece([0; 32], image.len(), 0, &image).is_err(), "another hash");
     }
 }

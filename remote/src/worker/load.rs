@@ -6,6 +6,7 @@ use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
+use super::compiler::Options;
 use super::handles::Entry;
 use super::session::Session;
 use crate::image::Layout;
@@ -13,58 +14,8 @@ use crate::wire::described::FUNCTION_ATTRIBUTES;
 use crate::wire::operation::{Digest, Names};
 use crate::wire::{Described, Malformed};
 
-/// Bytes of what the compiler may say of an error.
-const LOG_BYTES: usize = 8 << 10;
-/// `CU_JIT_ERROR_LOG_BUFFER` and its size.
-const ERROR_LOG_BUFFER: u32 = 5;
-const ERROR_LOG_BUFFER_BYTES: u32 = 6;
-/// `CUjit_option`s whose values are numbers: registers, threads, optimisation level, target, fallback, debug and line
-/// information, verbosity, cache mode.
-const NUMBERS_ONLY: [u32; 9] = [0, 1, 7, 9, 10, 11, 12, 13, 14];
 /// Parameters asked for before a kernel is taken to have no end of them.
 const PARAMETERS_MAX: usize = 4096;
-
-/// Whether a compiler option may come from another machine.
-pub(crate) fn travels(option: u32) -> bool {
-    NUMBERS_ONLY.contains(&option)
-}
-
-/// Options and values as the driver wants them, with a buffer for what the compiler says of an error.
-struct Options {
-    keys: Vec<u32>,
-    values: Vec<u64>,
-    log: Vec<u8>,
-}
-
-impl Options {
-    fn of(records: &[u8]) -> Self {
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for record in records.chunks_exact(8) {
-            let word = u64::from_le_bytes(record.try_into().unwrap_or_default());
-            let [key, value] = [word & u64::from(u32::MAX), word >> 32];
-            let key = u32::try_from(key).unwrap_or(u32::MAX);
-            if travels(key) {
-                keys.push(key);
-                values.push(value);
-            }
-        }
-        let mut log = vec![0; LOG_BYTES];
-        keys.extend([ERROR_LOG_BUFFER, ERROR_LOG_BUFFER_BYTES]);
-        values.extend([log.as_mut_ptr().expose_provenance() as u64, LOG_BYTES as u64 - 1]);
-        Self { keys, values, log }
-    }
-
-    fn words(&mut self) -> [u64; 3] {
-        let keys = self.keys.as_mut_ptr().expose_provenance() as u64;
-        let values = self.values.as_mut_ptr().expose_provenance() as u64;
-        [self.keys.len() as u64, keys, values]
-    }
-
-    fn log(&self) -> String {
-        let end = self.log.iter().position(|&byte| byte == 0).unwrap_or(0);
-        String::from_utf8_lossy(&self.log[..end]).into_owned()
-    }
-}
 
 impl Session {
     /// Loads a module. The results: what the compiler said, then each asked kernel with a byte before it that says
@@ -89,7 +40,7 @@ impl Session {
         let place = (&raw mut real).expose_provenance() as u64;
         let code = image.as_ptr().expose_provenance() as u64;
         let status = self.driver.call(Symbol::cuModuleLoadDataEx, &[place, code, count, keys, values]);
-        Self::put_log(&mut results, &options.log());
+        options.tell(&mut results);
         if !status.is_success() {
             return Ok((status, results));
         }
@@ -139,7 +90,7 @@ impl Session {
         let code = image.as_ptr().expose_provenance() as u64;
         let status =
             self.driver.call(Symbol::cuLibraryLoadData, &[place, code, keys, values, count, 0, 0, 0]);
-        Self::put_log(&mut results, &options.log());
+        options.tell(&mut results);
         if status.is_success() {
             self.handles.insert(
                 Kind::Library,

@@ -19,7 +19,10 @@ mod images;
 mod watch;
 mod call;
 mod launch;
+pub(crate) mod compiler;
 mod load;
+mod link;
+mod gauges;
 mod session;
 
 use std::io;
@@ -32,12 +35,12 @@ use thiserror::Error;
 
 use driver::Driver;
 pub use driver::NoDriver;
+use gauges::Nvml;
 use session::{End, Session};
 use staging::Staging;
 use watch::Watch;
 
 pub(crate) use launch::travels as launch_attribute_travels;
-pub(crate) use load::travels as compiler_option_travels;
 
 use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN};
 use crate::link::{Inlet, Listener, Outbox, ReadError, Stream};
@@ -80,6 +83,7 @@ struct Greeted {
 pub fn serve(listener: Listener) -> Result<(), WorkerError> {
     let system = |what| move |error| WorkerError::System { what, error };
     let driver = Arc::new(Driver::load()?);
+    let nvml = Nvml::load();
     let may_break = listener.may_break();
     let welcome = Welcome { ticket: ticket()?, driver_version: version(&driver), devices: devices(&driver) };
     let (first, ticket) = (first_client(&listener, &welcome)?, welcome.ticket);
@@ -100,7 +104,8 @@ pub fn serve(listener: Listener) -> Result<(), WorkerError> {
         let work = move || if body { out.run() } else { watch.run() };
         thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))?;
     }
-    let mut session = Session::new(driver, staging, watch, Arc::clone(&out));
+    driver.relax_captures();
+    let mut session = Session::new(driver, nvml, staging, watch, Arc::clone(&out));
     let outcome = dispatch(&mut session, first.inlet, &out, ticket, may_break.then_some(&again));
     session.finish();
     outcome

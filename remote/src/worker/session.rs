@@ -10,14 +10,16 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
 use super::driver::Driver;
+use super::gauges::Nvml;
 use super::handles::{Entry, Handles};
 use super::images::Images;
+use super::link::Link;
 use super::staging::Staging;
 use super::watch::{Mark, Then, Watch};
 use crate::limits::STAGING_PIECE_BYTES;
 use crate::link::{Closed, Outbox};
 use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
-use crate::wire::{Malformed, Put as _, Reader};
+use crate::wire::{Gauges, Malformed, Reader};
 
 /// Copies to the device up to this size go straight from the frame: the driver stages them itself before it returns.
 const DIRECT_BYTES: usize = 16 << 10;
@@ -64,7 +66,11 @@ pub(super) struct Session {
     /// Numbers of primary contexts by device.
     pub(super) primaries: HashMap<u64, u32>,
     pub(super) images: Images,
+    /// Links under way.
+    pub(super) links: HashMap<u32, Link>,
     pub(super) watch: Arc<Watch>,
+    /// NVML, if there is one.
+    nvml: Option<Nvml>,
     templates: Vec<Option<Template>>,
     staging: Arc<Staging>,
     out: Arc<Outbox<()>>,
@@ -76,6 +82,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         driver: Arc<Driver>,
+        nvml: Option<Nvml>,
         staging: Arc<Staging>,
         watch: Arc<Watch>,
         out: Arc<Outbox<()>>,
@@ -86,7 +93,9 @@ impl Session {
             current: 0,
             primaries: HashMap::new(),
             images: Images::default(),
+            links: HashMap::new(),
             watch,
+            nvml,
             templates: vec![None; TEMPLATES],
             staging,
             out,
@@ -149,7 +158,10 @@ impl Session {
             }
             Operation::Record { event, stream, flags, token } => {
                 let status = self.record(event, stream, flags);
-                self.mark_or(stream, status, Then::Tell(token));
+                // Nobody waits for an event in a stream that is captured: it is none that happens.
+                if token != 0 {
+                    self.mark_or(stream, status, Then::Tell(token));
+                }
                 self.fault(status)
             }
             Operation::Goodbye => Err(End::Goodbye),
@@ -180,6 +192,37 @@ impl Session {
                         CUresult::SUCCESS
                     }
                     Err(status) => status,
+                };
+                self.reply(status, &results)
+            }
+            Operation::LinkCreate { link, options } => {
+                let (status, results) = self.link_create(link, options);
+                self.reply(status, &results)
+            }
+            Operation::LinkAdd { link, kind, ref digest, name, options } => {
+                let (status, results) = self.link_add(link, kind, digest, name, options);
+                self.reply(status, &results)
+            }
+            Operation::LinkComplete { link } => {
+                let (status, results) = self.link_complete(link);
+                self.reply(status, &results)
+            }
+            Operation::Linked { ref digest, offset } => {
+                let (status, results) = self.linked(digest, offset);
+                self.reply(status, &results)
+            }
+            Operation::Settle => {
+                self.settle_pools();
+                Ok(())
+            }
+            Operation::Observe { device } => {
+                let mut results = Vec::new();
+                let status = match self.observe(device) {
+                    Some(gauges) => {
+                        gauges.encode(&mut results);
+                        CUresult::SUCCESS
+                    }
+                    None => CUresult::ERROR_NOT_SUPPORTED,
                 };
                 self.reply(status, &results)
             }
@@ -366,23 +409,43 @@ impl Session {
         self.watch.add(Mark { lane: (self.current, stream), context, event, then });
     }
 
+    /// An event of the current context that nothing waits for.
+    fn spare_event(&self) -> Result<u64, CUresult> {
+        if let Some(event) = self.watch.event(self.current) {
+            return Ok(event);
+        }
+        let mut event = 0u64;
+        let place = (&raw mut event).expose_provenance() as u64;
+        match self.driver.call(Symbol::cuEventCreate, &[place, DISABLE_TIMING]) {
+            CUresult::SUCCESS => Ok(event),
+            status => Err(status),
+        }
+    }
+
+    /// Waits for an event that has long happened, so that the driver lets go of what pools keep beyond their threshold.
+    fn settle_pools(&self) {
+        if let Ok(event) = self.spare_event() {
+            // What it comes to was told to whoever waited.
+            let _status = self.driver.call(Symbol::cuEventSynchronize, &[event]);
+            self.watch.spare(self.current, event);
+        }
+    }
+
     fn event_behind(&self, stream: u32) -> Result<u64, CUresult> {
         let stream = self.handles.real(Kind::Stream, stream)?;
-        let event = match self.watch.event(self.current) {
-            Some(event) => event,
-            None => {
-                let mut event = 0u64;
-                let place = (&raw mut event).expose_provenance() as u64;
-                match self.driver.call(Symbol::cuEventCreate, &[place, DISABLE_TIMING]) {
-                    CUresult::SUCCESS => event,
-                    status => return Err(status),
-                }
-            }
-        };
+        let event = self.spare_event()?;
         match self.driver.call(Symbol::cuEventRecord, &[event, stream]) {
             CUresult::SUCCESS => Ok(event),
             status => Err(status),
         }
+    }
+
+    /// What NVML here says of a device, if there is an NVML.
+    fn observe(&self, device: u32) -> Option<Gauges> {
+        let mut uuid = [0u8; 16];
+        let place = uuid.as_mut_ptr().expose_provenance() as u64;
+        let found = self.driver.call(Symbol::cuDeviceGetUuid_v2, &[place, device.into()]);
+        self.nvml.as_ref().filter(|_| found.is_success())?.look(&uuid)
     }
 
     fn default_pool(&mut self, device: u32, pool: u32) -> CUresult {
@@ -414,10 +477,5 @@ impl Session {
     pub(super) fn finish(&mut self) {
         self.watch.close();
         self.out.close();
-    }
-
-    /// Adds a text to results, cut to what a name may have.
-    pub(super) fn put_log(results: &mut Vec<u8>, log: &str) {
-        results.run(log.as_bytes());
     }
 }

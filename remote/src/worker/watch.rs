@@ -94,6 +94,11 @@ impl Watch {
         self.lock().events.get_mut(&context)?.pop()
     }
 
+    /// Takes an event back that was taken for something else.
+    pub(super) fn spare(&self, context: u32, event: u64) {
+        self.lock().events.entry(context).or_default().push(event);
+    }
+
     /// Looks out for a mark.
     pub(super) fn add(&self, mark: Mark) {
         let mut state = self.lock();
@@ -126,6 +131,7 @@ impl Watch {
     /// The thread's body.
     #[expect(clippy::disallowed_methods, reason = "how long it has waited decides when it looks again")]
     pub(super) fn run(&self) {
+        self.driver.relax_captures();
         let mut lanes: HashMap<(u32, u32), VecDeque<Mark>> = HashMap::new();
         let mut current = 0;
         let (mut looks, mut since) = (0u32, Instant::now());

@@ -202,6 +202,11 @@ pub fn cuCtxGetFlags(flags: *mut c_uint) -> Answer {
     raw::store(flags, primary.map_or(context.flags, |primary| lock(&primary.state).1))
 }
 
+/// Contexts are numbered once and never again.
+pub fn cuCtxGetId(ctx: CUcontext, id: *mut u64) -> Answer {
+    raw::store(id, given_or_current(client()?, ctx)?.id.into())
+}
+
 /// The context of a handle, or the current one for null.
 fn given_or_current(client: &Client, ctx: CUcontext) -> Result<Arc<Context>, CUresult> {
     if ctx.is_null() { current::any(client) } else { current::resolve(client, ctx.addr()) }

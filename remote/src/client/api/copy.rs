@@ -11,10 +11,10 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUdeviceptr, CUresult, CUstream};
 
 use super::host;
-use crate::client::objects::{Context, Reached, Stream};
+use crate::client::objects::{Allocation, Context, Reached, Stream, lock};
 use crate::client::session::Expected;
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw, travel};
+use crate::client::{Answer, capture, current, raw, travel};
 use crate::limits::PIECE_BYTES_MAX;
 use crate::wire::operation::Operation;
 use crate::word::Word as _;
@@ -28,20 +28,32 @@ fn find(stream: CUstream) -> Result<(&'static Client, Arc<Context>, Arc<Stream>)
 }
 
 /// Whether a range is device memory; an error where it begins in device memory and goes beyond it.
-fn is_device(client: &Client, address: CUdeviceptr, bytes: usize) -> Result<bool, CUresult> {
-    match client.allocation(address) {
-        None => Ok(false),
-        Some((base, found)) if address - base + bytes as u64 <= found.bytes => Ok(true),
-        Some(_) => Err(CUresult::ERROR_INVALID_VALUE),
+pub(super) fn is_device(client: &Client, address: CUdeviceptr, bytes: usize) -> Result<bool, CUresult> {
+    let Some((base, found)) = client.allocation(address) else { return Ok(false) };
+    let end = address.saturating_add(bytes as u64);
+    let mut covered = base + found.bytes;
+    // Mappings side by side are one memory.
+    let is_mapped = |found: &Allocation| found.context == 0;
+    let allocations = lock(&client.allocations);
+    while covered < end {
+        let next = allocations.get(&covered).filter(|next| is_mapped(&found) && is_mapped(next));
+        covered += next.ok_or(CUresult::ERROR_INVALID_VALUE)?.bytes;
     }
+    Ok(true)
+}
+
+/// Copies from and to the host are not recorded: see [`capture`].
+fn must_not_be_captured(client: &Client, stream: &Stream) -> Answer {
+    if capture::admit(client, stream)? { capture::forbid_in(stream) } else { Ok(()) }
 }
 
 fn must_be_device(client: &Client, address: CUdeviceptr, bytes: usize) -> Answer {
     if is_device(client, address, bytes)? { Ok(()) } else { Err(CUresult::ERROR_INVALID_VALUE) }
 }
 
-fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, bytes: usize) -> Answer {
+pub(super) fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, bytes: usize) -> Answer {
     let (client, context, stream) = find(stream)?;
+    must_not_be_captured(client, &stream)?;
     if bytes == 0 {
         return Ok(());
     }
@@ -58,24 +70,52 @@ fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, bytes: usize) -
 
 /// Has bytes sent; returns when they are there, or at once where the destination is pinned and the call asynchronous.
 fn read(stream: CUstream, to: *mut c_void, from: CUdeviceptr, bytes: usize, asynchronous: bool) -> Answer {
+    let rows = Rows { bytes, count: 1, to_step: 0, from_step: 0 };
+    read_rows(stream, to, from, &rows, asynchronous)
+}
+
+/// Rows of one length at even distances.
+pub(super) struct Rows {
+    pub(super) bytes: usize,
+    pub(super) count: usize,
+    pub(super) to_step: usize,
+    pub(super) from_step: usize,
+}
+
+/// The same for many rows, which are waited for together.
+pub(super) fn read_rows(
+    stream: CUstream,
+    to: *mut c_void,
+    from: CUdeviceptr,
+    rows: &Rows,
+    asynchronous: bool,
+) -> Answer {
     let (client, context, stream) = find(stream)?;
-    if bytes == 0 {
+    must_not_be_captured(client, &stream)?;
+    if rows.bytes == 0 {
         return Ok(());
     }
     if to.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    must_be_device(client, from, bytes)?;
-    stream.touch();
-    let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
-    let memory = Some((to.expose_provenance(), bytes as u64));
-    let token =
-        client.session.expect(Expected { reached, event: None, memory, context: Arc::clone(&context) });
-    let operation = Operation::Read { stream: stream.id, from, bytes: bytes as u64, token };
-    client.session.tell(context.id, &operation)?;
-    if asynchronous && client.pinned(to.addr(), bytes).is_some() {
+    let (mut waits, mut token) = (!asynchronous, 0);
+    for row in 0..rows.count {
+        let from = from + (row * rows.from_step) as u64;
+        must_be_device(client, from, rows.bytes)?;
+        let to = to.wrapping_byte_add(row * rows.to_step);
+        waits |= client.pinned(to.addr(), rows.bytes).is_none();
+        stream.touch();
+        let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
+        let memory = Some((to.expose_provenance(), rows.bytes as u64));
+        let expected = Expected { reached, event: None, memory, context: Arc::clone(&context) };
+        token = client.session.expect(expected);
+        let operation = Operation::Read { stream: stream.id, from, bytes: rows.bytes as u64, token };
+        client.session.tell(context.id, &operation)?;
+    }
+    if !waits || token == 0 {
         return context.report();
     }
+    // Rows arrive one after the other. What went wrong with an earlier one the context reports.
     match client.session.wait_for(token)? {
         CUresult::SUCCESS => context.report(),
         status => {
@@ -93,7 +133,7 @@ fn by_rule(symbol: Symbol, words: &[u64]) -> Answer {
     travel::by_rule(client, symbol, line, words, Some(&context)).map(|_| ())
 }
 
-fn on_device(stream: CUstream, to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Answer {
+pub(super) fn on_device(stream: CUstream, to: CUdeviceptr, from: CUdeviceptr, bytes: usize) -> Answer {
     if bytes == 0 {
         return Ok(());
     }
@@ -101,12 +141,12 @@ fn on_device(stream: CUstream, to: CUdeviceptr, from: CUdeviceptr, bytes: usize)
     by_rule(Symbol::cuMemcpyDtoDAsync_v2, &words)
 }
 
-fn host_pointer(address: CUdeviceptr) -> *mut c_void {
+pub(super) fn host_pointer(address: CUdeviceptr) -> *mut c_void {
     <*mut c_void>::from_word(address)
 }
 
 /// A copy between any two places.
-fn anywhere(
+pub(super) fn anywhere(
     stream: CUstream,
     to: CUdeviceptr,
     from: CUdeviceptr,
@@ -128,7 +168,13 @@ fn anywhere(
     }
 }
 
+/// What every copy that waits has to ask first.
+pub(super) fn may_wait() -> Answer {
+    capture::forbid_unsafe_call(client()?)
+}
+
 pub fn cuMemcpy(dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) -> Answer {
+    may_wait()?;
     anywhere(CUstream::NULL, dst, src, bytes, false)
 }
 
@@ -137,6 +183,7 @@ pub fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: C
 }
 
 pub fn cuMemcpyHtoD_v2(dst: CUdeviceptr, src: *const c_void, bytes: usize) -> Answer {
+    may_wait()?;
     write(CUstream::NULL, dst, src, bytes)
 }
 
@@ -145,6 +192,7 @@ pub fn cuMemcpyHtoDAsync_v2(dst: CUdeviceptr, src: *const c_void, bytes: usize, 
 }
 
 pub fn cuMemcpyDtoH_v2(dst: *mut c_void, src: CUdeviceptr, bytes: usize) -> Answer {
+    may_wait()?;
     read(CUstream::NULL, dst, src, bytes, false)
 }
 
@@ -153,6 +201,7 @@ pub fn cuMemcpyDtoHAsync_v2(dst: *mut c_void, src: CUdeviceptr, bytes: usize, st
 }
 
 pub fn cuMemcpyDtoD_v2(dst: CUdeviceptr, src: CUdeviceptr, bytes: usize) -> Answer {
+    may_wait()?;
     on_device(CUstream::NULL, dst, src, bytes)
 }
 
@@ -170,4 +219,33 @@ pub fn cuMemsetD16_v2(dst: CUdeviceptr, value: u16, count: usize) -> Answer {
 
 pub fn cuMemsetD32_v2(dst: CUdeviceptr, value: c_uint, count: usize) -> Answer {
     fill(Symbol::cuMemsetD32Async, dst, value.to_word(), count)
+}
+
+fn fill_rows(
+    symbol: Symbol,
+    dst: CUdeviceptr,
+    pitch: usize,
+    value: u64,
+    width: usize,
+    height: usize,
+) -> Answer {
+    by_rule(symbol, &[dst.to_word(), pitch.to_word(), value, width.to_word(), height.to_word(), 0])
+}
+
+pub fn cuMemsetD2D8_v2(dst: CUdeviceptr, pitch: usize, value: u8, width: usize, height: usize) -> Answer {
+    fill_rows(Symbol::cuMemsetD2D8Async, dst, pitch, value.to_word(), width, height)
+}
+
+pub fn cuMemsetD2D16_v2(dst: CUdeviceptr, pitch: usize, value: u16, width: usize, height: usize) -> Answer {
+    fill_rows(Symbol::cuMemsetD2D16Async, dst, pitch, value.to_word(), width, height)
+}
+
+pub fn cuMemsetD2D32_v2(
+    dst: CUdeviceptr,
+    pitch: usize,
+    value: c_uint,
+    width: usize,
+    height: usize,
+) -> Answer {
+    fill_rows(Symbol::cuMemsetD2D32Async, dst, pitch, value.to_word(), width, height)
 }

@@ -10,11 +10,11 @@ use crate::client::{Answer, contract, raw};
 use crate::wire::frame::DeviceSnapshot;
 
 /// What the borrowed device can do and a remote program cannot be given: mapping host memory, managed and pageable
-/// memory, registered host pointers on the device, physical memory of one's own and its exports, sharing between
-/// processes, direct access by other devices, multicast, and what has not been built yet. (`CUdevice_attribute`.)
-const WITHHELD: [u32; 27] = [
-    19, 83, 88, 89, 91, 100, 101, 102, 103, 104, 105, 107, 110, 116, 117, 118, 119, 121, 122, 124, 125, 128,
-    129, 132, 134, 141, 142,
+/// memory, registered host pointers on the device, exports of physical memory, sharing between processes, direct access by
+/// other devices, multicast, and what has not been built yet. (`CUdevice_attribute`.)
+const WITHHELD: [u32; 26] = [
+    19, 83, 88, 89, 91, 100, 101, 103, 104, 105, 107, 110, 116, 117, 118, 119, 121, 122, 124, 125, 128, 129,
+    132, 134, 141, 142,
 ];
 
 /// The index of a device of this session. A device of the driver beside us that nothing was borrowed for is there and

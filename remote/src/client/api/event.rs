@@ -1,17 +1,17 @@
 //! Events. The worker tells when one is complete.
 
 use core::ffi::c_uint;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUevent, CUresult, CUstream};
 
-use crate::client::objects::{Event, Reached};
+use crate::client::objects::{Event, Reached, lock};
 use crate::client::session::Expected;
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw, travel};
+use crate::client::{Answer, capture, current, raw, travel};
 use crate::wire::operation::{Argument, Arguments, Operation};
 use crate::word::Word as _;
 
@@ -33,12 +33,18 @@ pub fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
     arguments.push(Argument::New(Kind::Event, id));
     arguments.push(Argument::Word(flags.into()));
     client.session.tell(context.id, &Operation::Call(Symbol::cuEventCreate, arguments))?;
-    let made = Event { id, context: context.id, recorded: AtomicU64::new(0), completed: AtomicU64::new(0) };
+    let made = Event {
+        id,
+        context: context.id,
+        recorded: AtomicU64::new(0),
+        completed: AtomicU64::new(0),
+        captured: Mutex::default(),
+    };
     client.events.insert(id, Arc::new(made));
     raw::store(event, CUevent::from_addr(client.arena.handle(Kind::Event, id)))
 }
 
-fn find(client: &Client, event: CUevent) -> Result<Arc<Event>, CUresult> {
+pub(super) fn find(client: &Client, event: CUevent) -> Result<Arc<Event>, CUresult> {
     let id = client.arena.id(Kind::Event, event.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     client.events.get(id).ok_or(CUresult::ERROR_INVALID_HANDLE)
 }
@@ -54,6 +60,17 @@ pub fn cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint) -
     if event.context != stream.context {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
+    if capture::admit(client, &stream)? {
+        if flags != 0 {
+            // Recorded anew by each launch of the graph, which nobody would tell of.
+            return Err(CUresult::ERROR_NOT_SUPPORTED);
+        }
+        *lock(&event.captured) = capture::of(&stream);
+        // It happens when the graph is launched, if at all: there is nothing to tell.
+        let record = Operation::Record { event: event.id, stream: stream.id, flags, token: 0 };
+        return client.session.tell(context.id, &record);
+    }
+    *lock(&event.captured) = None;
     stream.touch();
     let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
     let number = event.recorded.fetch_add(1, Ordering::AcqRel) + 1;
@@ -81,6 +98,7 @@ fn report(client: &Client, event: &Event) -> Answer {
 pub fn cuEventQuery(event: CUevent) -> Answer {
     let client = client()?;
     let event = find(client, event)?;
+    capture::forbid_asking(client, &event)?;
     if !is_complete(&event, event.recorded.load(Ordering::Acquire)) {
         client.session.check()?;
         return Err(CUresult::ERROR_NOT_READY);
@@ -91,16 +109,19 @@ pub fn cuEventQuery(event: CUevent) -> Answer {
 pub fn cuEventSynchronize(event: CUevent) -> Answer {
     let client = client()?;
     let event = find(client, event)?;
+    capture::forbid_asking(client, &event)?;
     let number = event.recorded.load(Ordering::Acquire);
     if !is_complete(&event, number) {
         client.session.wait_until(|| is_complete(&event, number))?;
     }
+    client.waited(event.context)?;
     report(client, &event)
 }
 
 fn elapsed(symbol: Symbol, milliseconds: *mut f32, start: CUevent, end: CUevent) -> Answer {
     let client = client()?;
     for event in [find(client, start)?, find(client, end)?] {
+        capture::forbid_asking(client, &event)?;
         if !is_complete(&event, event.recorded.load(Ordering::Acquire)) {
             return Err(CUresult::ERROR_NOT_READY);
         }

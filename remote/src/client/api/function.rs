@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
-use headgate_abi::cuda::types::{CUenum, CUfunction, CUkernel, CUmodule, CUresult};
+use headgate_abi::cuda::types::{CUdevice, CUenum, CUfunction, CUkernel, CUlibrary, CUmodule, CUresult};
 
 use crate::client::objects::Function;
 use crate::client::state::{Client, client};
@@ -64,6 +64,60 @@ pub fn cuFuncGetAttribute(value: *mut c_int, attribute: CUenum, function: CUfunc
     let described = function.described(client, context.id)?;
     let known = described.attributes.get(attribute as usize).copied().flatten();
     raw::store(value, known.ok_or(CUresult::ERROR_INVALID_VALUE)?)
+}
+
+/// Of a kernel on a device: what is known of it in its module, where it is known. Otherwise the worker is asked.
+pub fn cuKernelGetAttribute(
+    value: *mut c_int,
+    attribute: CUenum,
+    kernel: CUkernel,
+    device: CUdevice,
+) -> Answer {
+    let client = client()?;
+    client.session.check()?;
+    let function = find(client, kernel.addr())?;
+    let index = super::device::index(client, device)?;
+    let context = current::any(client).ok().filter(|context| context.device == index);
+    let one_device = client.session.welcome.devices.len() == 1;
+    let set = function.dynamic_shared_max.load(Ordering::Acquire);
+    if one_device && attribute == MAX_DYNAMIC_SHARED && set >= 0 {
+        return raw::store(value, set);
+    }
+    let described = match (function.described.get(), &context) {
+        (Some(known), _) if one_device => Some(known),
+        (None, Some(context)) if one_device => Some(function.described(client, context.id)?),
+        _ => None,
+    };
+    if let Some(known) = described.and_then(|known| known.attributes.get(attribute as usize)) {
+        return raw::store(value, known.ok_or(CUresult::ERROR_INVALID_VALUE)?);
+    }
+    let symbol = Symbol::cuKernelGetAttribute;
+    let line = symbol.line().ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
+    let words = [value.to_word(), attribute.to_word(), kernel.to_word(), device.to_word()];
+    travel::by_rule(client, symbol, line, &words, context.as_ref()).map(|_| ())
+}
+
+pub fn cuKernelSetAttribute(attribute: CUenum, value: c_int, kernel: CUkernel, device: CUdevice) -> Answer {
+    let client = client()?;
+    client.session.check()?;
+    let function = find(client, kernel.addr())?;
+    let symbol = Symbol::cuKernelSetAttribute;
+    let line = symbol.line().ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
+    let words = [attribute.to_word(), value.to_word(), kernel.to_word(), device.to_word()];
+    travel::by_rule(client, symbol, line, &words, current::any(client).ok().as_ref())?;
+    if attribute == MAX_DYNAMIC_SHARED {
+        function.dynamic_shared_max.store(value, Ordering::Release);
+    }
+    Ok(())
+}
+
+pub fn cuKernelGetLibrary(library: *mut CUlibrary, kernel: CUkernel) -> Answer {
+    let client = client()?;
+    let function = find(client, kernel.addr())?;
+    if !function.of_library {
+        return Err(CUresult::ERROR_INVALID_HANDLE);
+    }
+    raw::store(library, CUlibrary::from_addr(client.arena.handle(Kind::Library, function.parent)))
 }
 
 pub fn cuFuncSetAttribute(function: CUfunction, attribute: CUenum, value: c_int) -> Answer {

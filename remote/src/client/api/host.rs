@@ -6,7 +6,7 @@ use headgate_abi::cuda::types::CUresult;
 
 use crate::client::objects::{HostRange, lock};
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw};
+use crate::client::{Answer, capture, current, raw};
 
 /// `CU_MEMHOSTALLOC_PORTABLE`, `DEVICEMAP`, `WRITECOMBINED`.
 const ALLOC_FLAGS: c_uint = 7;
@@ -17,6 +17,7 @@ const DEVICE_MAP: c_uint = 2;
 
 pub fn cuMemHostAlloc(ptr: *mut *mut c_void, bytes: usize, flags: c_uint) -> Answer {
     let client = client()?;
+    capture::forbid_unsafe_call(client)?;
     current::context(client)?;
     if ptr.is_null() || bytes == 0 || flags & !ALLOC_FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);
@@ -35,6 +36,7 @@ pub fn cuMemAllocHost_v2(ptr: *mut *mut c_void, bytes: usize) -> Answer {
 
 /// Takes a range off the list once nothing is written into it any more.
 fn forget(client: &Client, address: usize, owned: bool, missing: CUresult) -> Result<HostRange, CUresult> {
+    capture::forbid_unsafe_call(client)?;
     let known = lock(&client.host).get(&address).copied().filter(|range| range.owned == owned);
     let range = known.ok_or(missing)?;
     settle(client, address, range.bytes)?;
@@ -63,6 +65,7 @@ pub fn cuMemHostGetFlags(flags: *mut c_uint, ptr: *mut c_void) -> Answer {
 
 pub fn cuMemHostRegister_v2(ptr: *mut c_void, bytes: usize, flags: c_uint) -> Answer {
     let client = client()?;
+    capture::forbid_unsafe_call(client)?;
     current::context(client)?;
     if ptr.is_null() || bytes == 0 || flags & !REGISTER_FLAGS != 0 {
         return Err(CUresult::ERROR_INVALID_VALUE);

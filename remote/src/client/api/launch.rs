@@ -9,7 +9,7 @@ use headgate_abi::cuda::types::{CUfunction, CUlaunchConfig, CUresult, CUstream};
 use super::{device, function};
 use crate::client::objects::{Context, Function};
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw};
+use crate::client::{Answer, capture, current, raw};
 use crate::image::Layout;
 use crate::limits::{LAUNCH_ATTRIBUTES_MAX, PARAMETER_BYTES_MAX};
 use crate::wire::operation::{LAUNCH_ATTRIBUTE_BYTES, Operation, Shape};
@@ -109,6 +109,7 @@ fn launch(
     let context = current::context(client)?;
     let function = function::find(client, handle.addr())?;
     let stream = current::stream(client, &context, stream.addr())?;
+    capture::admit(client, &stream)?;
     if !function.of_library && function.context != stream.context {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }

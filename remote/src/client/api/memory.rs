@@ -2,6 +2,7 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
@@ -9,7 +10,7 @@ use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUmemoryPool, CU
 
 use crate::client::objects::{Allocation, Context, lock};
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw, travel};
+use crate::client::{Answer, capture, current, raw, travel};
 use crate::wire::operation::{Argument, Arguments, Operation};
 use crate::word::Word as _;
 
@@ -25,6 +26,7 @@ fn allocate(symbol: Symbol, dptr: *mut CUdeviceptr, bytes: impl FnOnce() -> u64,
 }
 
 pub fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytes: usize) -> Answer {
+    capture::forbid_unsafe_call(client()?)?;
     allocate(Symbol::cuMemAlloc_v2, dptr, || bytes as u64, &[dptr.to_word(), bytes.to_word()])
 }
 
@@ -35,6 +37,7 @@ pub fn cuMemAllocPitch_v2(
     height: usize,
     element_bytes: c_uint,
 ) -> Answer {
+    capture::forbid_unsafe_call(client()?)?;
     let words =
         [dptr.to_word(), pitch.to_word(), width_bytes.to_word(), height.to_word(), element_bytes.to_word()];
     let bytes = || raw::load(pitch).map_or(0, |pitch| pitch.saturating_mul(height) as u64);
@@ -67,6 +70,7 @@ pub fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
     if dptr == 0 {
         return Ok(());
     }
+    capture::forbid_unsafe_call(client)?;
     forget(client, dptr)?;
     let mut arguments = Arguments::new();
     arguments.push(Argument::Word(dptr));
@@ -77,6 +81,7 @@ pub fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> Answer {
     let client = client()?;
     let context = current::context(client)?;
     let stream = current::stream(client, &context, stream.addr())?;
+    capture::admit(client, &stream)?;
     if dptr == 0 {
         return Ok(());
     }
@@ -85,6 +90,7 @@ pub fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> Answer {
     arguments.push(Argument::Word(dptr));
     arguments.push(Argument::Handle(Kind::Stream, stream.id));
     client.session.tell(context.id, &Operation::Call(Symbol::cuMemFreeAsync, arguments))?;
+    client.freed_in_order.store(true, Ordering::Release);
     stream.touch();
     Ok(())
 }
@@ -126,6 +132,8 @@ fn store(client: &Client, data: *mut c_void, number: CUenum, ptr: CUdeviceptr) -
     let address = usize::try_from(ptr).map_err(|_| CUresult::ERROR_INVALID_VALUE)?;
     if let Some((base, found)) = client.allocation(ptr) {
         return match number {
+            // Mapped memory is of no context.
+            attribute::CONTEXT if found.context == 0 => raw::store(data.cast(), CUcontext::NULL),
             attribute::CONTEXT => raw::store(
                 data.cast(),
                 CUcontext::from_addr(client.arena.handle(Kind::Context, found.context)),

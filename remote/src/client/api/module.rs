@@ -11,69 +11,19 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUdeviceptr, CUenum, CUfunction, CUkernel, CUlibrary, CUmodule, CUresult};
 use sha2::{Digest as _, Sha256};
 
+use super::compiler::Options;
 use super::memory;
 use crate::client::objects::{Context, Function, Known, Library, Module, lock};
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw, travel};
+use crate::client::{Answer, capture, current, raw, travel};
 use crate::image;
 use crate::limits::{IMAGE_BYTES_MAX, KERNELS_TOLD_MAX, PIECE_BYTES_MAX};
 use crate::wire::operation::{Argument, Arguments, Digest, Names, Operation};
-use crate::wire::{Described, Reader};
+use crate::wire::{Described, Reader, Said};
 use crate::word::Word as _;
-use crate::worker::compiler_option_travels;
-
-/// Most options looked at.
-const OPTIONS_MAX: usize = 64;
-/// `CU_JIT_ERROR_LOG_BUFFER` and its size.
-const ERROR_LOG_BUFFER: CUenum = 5;
-const ERROR_LOG_BUFFER_BYTES: CUenum = 6;
-
-/// Compiler options: those that travel, and where the program wants to read what the compiler said.
-#[derive(Default)]
-struct Options {
-    records: Vec<u8>,
-    log: Option<(*mut c_char, usize)>,
-    log_bytes: Option<*mut *mut c_void>,
-}
-
-impl Options {
-    fn read(count: c_uint, keys: *mut CUenum, values: *mut *mut c_void) -> Result<Self, CUresult> {
-        let mut options = Self::default();
-        let (mut buffer, mut bytes) = (core::ptr::null_mut::<c_char>(), 0);
-        if count as usize > OPTIONS_MAX {
-            return Err(CUresult::ERROR_INVALID_VALUE);
-        }
-        for index in 0..count as usize {
-            let (key, value) = (raw::load_at(keys, index)?, raw::load_at(values, index)?);
-            match key {
-                ERROR_LOG_BUFFER => buffer = value.cast(),
-                ERROR_LOG_BUFFER_BYTES => {
-                    bytes = value.addr();
-                    options.log_bytes = Some(values.wrapping_add(index));
-                }
-                _ if compiler_option_travels(key) => {
-                    options.records.extend_from_slice(&key.to_le_bytes());
-                    options.records.extend_from_slice(&u32::from_word(value.addr() as u64).to_le_bytes());
-                }
-                // Others say where to write what the compiler did, which nothing depends on.
-                _ => {}
-            }
-        }
-        options.log = (!buffer.is_null() && bytes > 0).then_some((buffer, bytes));
-        Ok(options)
-    }
-
-    fn write_log(&self, log: &str) -> Answer {
-        let Some((buffer, bytes)) = self.log else { return Ok(()) };
-        raw::store_text(buffer, bytes, log)?;
-        // The driver tells how much it wrote in the place of the size.
-        let written = core::ptr::without_provenance_mut(log.len().min(bytes - 1));
-        self.log_bytes.map_or(Ok(()), |place| raw::store(place, written))
-    }
-}
 
 /// Has the worker keep an image, if it has not already.
-fn send(client: &Client, context: u32, image: &[u8]) -> Result<Digest, CUresult> {
+pub(super) fn send(client: &Client, context: u32, image: &[u8]) -> Result<Digest, CUresult> {
     if image.len() > IMAGE_BYTES_MAX {
         return Err(CUresult::ERROR_INVALID_IMAGE);
     }
@@ -102,6 +52,7 @@ fn load(module: *mut CUmodule, code: *const c_void, options: &Options) -> Answer
     if module.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    capture::forbid_unsafe_call(client)?;
     let image = raw::image(code)?;
     let mut kernels = known(image);
     let digest = send(client, context.id, image)?;
@@ -115,7 +66,7 @@ fn load(module: *mut CUmodule, code: *const c_void, options: &Options) -> Answer
     let garbled = |_| CUresult::ERROR_UNKNOWN;
     let mut reader = Reader::new(&reply.results);
     if !reader.is_empty() {
-        options.write_log(reader.text(reply.results.len()).map_err(garbled)?)?;
+        options.write(&Said::decode(&mut reader).map_err(garbled)?)?;
     }
     if !reply.status.is_success() {
         return Err(reply.status);
@@ -278,6 +229,21 @@ pub fn cuModuleGetGlobal_v2(
     Ok(())
 }
 
+/// A variable of a library lives in its module in the current context.
+pub fn cuLibraryGetGlobal(
+    dptr: *mut CUdeviceptr,
+    bytes: *mut usize,
+    library: CUlibrary,
+    name: *const c_char,
+) -> Answer {
+    let client = client()?;
+    let context = current::context(client)?;
+    let library = find_library(client, library)?;
+    let module = library_module(client, &context, &library)?;
+    let module = CUmodule::from_addr(client.arena.handle(Kind::Module, module.id));
+    cuModuleGetGlobal_v2(dptr, bytes, module, name)
+}
+
 pub fn cuLibraryLoadData(
     library: *mut CUlibrary,
     code: *const c_void,
@@ -301,7 +267,7 @@ pub fn cuLibraryLoadData(
     let reply = client.session.ask(0, &load)?;
     let mut reader = Reader::new(&reply.results);
     if !reader.is_empty() {
-        options.write_log(reader.text(reply.results.len()).map_err(|_| CUresult::ERROR_UNKNOWN)?)?;
+        options.write(&Said::decode(&mut reader).map_err(|_| CUresult::ERROR_UNKNOWN)?)?;
     }
     if !reply.status.is_success() {
         return Err(reply.status);

@@ -6,17 +6,16 @@ use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
-use headgate_abi::cuda::types::{CUcontext, CUenum, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUcontext, CUdevice, CUevent, CUgreenCtx, CUresult, CUstream};
 
+use super::event;
 use crate::client::objects::{Context, Reached, Stream, lock};
 use crate::client::session::Expected;
 use crate::client::state::{Client, client};
-use crate::client::{Answer, current, raw};
+use crate::client::{Answer, capture, current, raw};
 use crate::wire::operation::{Argument, Arguments, Operation};
 
 const NON_BLOCKING: c_uint = 1;
-/// `CU_STREAM_CAPTURE_STATUS_NONE`: capture is not offered yet.
-const NOT_CAPTURING: CUenum = 0;
 
 fn create(stream: *mut CUstream, flags: c_uint, priority: Option<c_int>) -> Answer {
     let client = client()?;
@@ -59,6 +58,7 @@ pub fn cuStreamDestroy_v2(stream: CUstream) -> Answer {
     let context = current::context(client)?;
     let id = client.arena.id(Kind::Stream, stream.addr()).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     let gone = client.streams.get(id).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
+    capture::forbid_in(&gone)?;
     // A fence, because nothing can be asked of the stream afterwards.
     fence(client, &context, &gone)?;
     client.streams.remove(id);
@@ -82,7 +82,7 @@ fn outstanding(context: &Context, stream: &Arc<Stream>) -> Vec<Reached> {
 }
 
 /// Has the worker tell when a stream has come as far as now. Once is enough.
-fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream>) -> Answer {
+pub(super) fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream>) -> Answer {
     let reached = outstanding(context, stream);
     let asked = reached.iter().all(|reached| reached.stream.fenced.load(Ordering::Acquire) >= reached.count);
     if asked {
@@ -98,6 +98,7 @@ fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream>) -> Answe
 
 pub fn cuStreamQuery(stream: CUstream) -> Answer {
     let (client, context, stream) = find(stream)?;
+    capture::forbid_waiting(client, &stream)?;
     if !outstanding(&context, &stream).is_empty() {
         fence(client, &context, &stream)?;
         return Err(CUresult::ERROR_NOT_READY);
@@ -107,17 +108,20 @@ pub fn cuStreamQuery(stream: CUstream) -> Answer {
 
 pub fn cuStreamSynchronize(stream: CUstream) -> Answer {
     let (client, context, stream) = find(stream)?;
+    capture::forbid_waiting(client, &stream)?;
     let waits_for = outstanding(&context, &stream);
     if !waits_for.is_empty() {
         fence(client, &context, &stream)?;
         client.session.wait_until(|| waits_for.iter().all(Reached::is_done))?;
     }
+    client.waited(context.id)?;
     context.report()
 }
 
 /// Waits for everything a context has been given so far.
 pub(super) fn synchronise_context(client: &Client, context: &Arc<Context>) -> Answer {
     context.check()?;
+    capture::forbid_waiting_for_context(client, context.id)?;
     let waits_for: Vec<Reached> =
         context.everything().into_iter().filter(|reached| !reached.is_done()).collect();
     for reached in &waits_for {
@@ -126,6 +130,7 @@ pub(super) fn synchronise_context(client: &Client, context: &Arc<Context>) -> An
     if !waits_for.is_empty() {
         client.session.wait_until(|| waits_for.iter().all(Reached::is_done))?;
     }
+    client.waited(context.id)?;
     context.report()
 }
 
@@ -144,7 +149,39 @@ pub fn cuStreamGetPriority(stream: CUstream, priority: *mut c_int) -> Answer {
     raw::store(priority, stream.priority)
 }
 
-pub fn cuStreamIsCapturing(stream: CUstream, status: *mut CUenum) -> Answer {
-    find(stream)?;
-    raw::store(status, NOT_CAPTURING)
+/// There are no green contexts from afar, so no stream is of one.
+pub fn cuStreamGetCtx_v2(stream: CUstream, ctx: *mut CUcontext, green: *mut CUgreenCtx) -> Answer {
+    raw::store_if(green, CUgreenCtx::NULL);
+    cuStreamGetCtx(stream, ctx)
+}
+
+/// Default streams have a number in their context only.
+pub fn cuStreamGetId(stream: CUstream, id: *mut u64) -> Answer {
+    let (_, context, stream) = find(stream)?;
+    let of = if stream.id == 0 { u64::from(context.id) << 32 } else { 0 };
+    raw::store(id, of | u64::from(stream.id))
+}
+
+pub fn cuStreamGetDevice(stream: CUstream, device: *mut CUdevice) -> Answer {
+    let (client, _, stream) = find(stream)?;
+    let context = client.contexts.get(stream.context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    raw::store(device, CUdevice::try_from(context.device).unwrap_or(CUdevice::MAX))
+}
+
+/// In a capture, the stream takes part from then on.
+pub fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> Answer {
+    let (client, context, stream) = find(stream)?;
+    let event = event::find(client, event)?;
+    let before = Reached::now(&stream);
+    if capture::wait_for(client, &stream, &event)? && !before.is_done() {
+        // What was put into it before is waited for by others as ever.
+        fence(client, &context, &stream)?;
+    }
+    let mut arguments = Arguments::new();
+    arguments.push(Argument::Handle(Kind::Stream, stream.id));
+    arguments.push(Argument::Handle(Kind::Event, event.id));
+    arguments.push(Argument::Word(flags.into()));
+    client.session.tell(context.id, &Operation::Call(Symbol::cuStreamWaitEvent, arguments))?;
+    stream.touch();
+    Ok(())
 }
