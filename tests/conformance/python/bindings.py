@@ -129,10 +129,24 @@ def take_async():
 
 
 FAMILIES = (take_plain, take_managed, take_physical, take_async)
+# What a device must say of itself for a family to be there.
+NEEDS = {
+    take_managed: driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY,
+    take_physical: driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED,
+    take_async: driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED,
+}
+
+
+def there(take):
+    """Whether the device has a family."""
+    return take not in NEEDS or check(driver.cuDeviceGetAttribute(NEEDS[take], 0)) != 0
 
 
 def takes():
     for take in FAMILIES:
+        if not there(take):
+            print(f"{take.__name__}: not on this device")
+            continue
         free, _ = memory()
         give = take()
         taken = free - memory()[0]
@@ -142,7 +156,7 @@ def takes():
 
 def exact():
     free, size = memory()
-    for take in FAMILIES:
+    for take in filter(there, FAMILIES):
         held = []
         while True:
             try:

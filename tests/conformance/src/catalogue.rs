@@ -30,6 +30,7 @@ pub enum Case {
 pub struct Ways(pub &'static str);
 
 const ALL: Ways = Ways("native, hook, limits");
+const EVERYWHERE: Ways = Ways("native, hook, limits, remote");
 const NATIVE_AND_HOOK: Ways = Ways("native, hook");
 const HOOK: Ways = Ways("hook");
 const LIMITS: Ways = Ways("limits");
@@ -170,9 +171,9 @@ pub const GROUPS: &[Group] = &[
             Limits("12/what does not fit is out of memory, exactly"),
             Limits("12/unit by unit to the last byte"),
             Limits("12/a refusal leaves the context usable"),
-            Test(CLIENTS, "cudarc", ALL),
-            Test(CLIENTS, "cuda_bindings", ALL),
-            Test(CLIENTS, "numba", ALL),
+            Test(CLIENTS, "cudarc", EVERYWHERE),
+            Test(CLIENTS, "cuda_bindings", EVERYWHERE),
+            Test(CLIENTS, "numba", EVERYWHERE),
         ],
         missing: "the runtime library's own error state: it accepts NVIDIA's driver only",
     },
@@ -232,7 +233,7 @@ pub const GROUPS: &[Group] = &[
             Test(ROUTES, "layers_in_front_of_dlsym_do_not_recurse", LIMITS),
             Test(ROUTES, "a_deeply_bound_plugin_meets_the_quota", ALL),
             Test(ROUTES, "static_and_foreign_programs", LIMITS),
-            Test(CLIENTS, "cuda_bindings", ALL),
+            Test(CLIENTS, "cuda_bindings", EVERYWHERE),
         ],
         missing: "RTLD_DEEPBIND goes around the hook (THREATS); static programs and musl cannot be preloaded",
     },
@@ -337,7 +338,7 @@ today, and the case that answers each. Made from `tests/conformance/src/catalogu
 
 `native` is the bare simulated device, which proves the device right; `hook` is under Headgate without limits, where nothing
 may change; `limits` is under a quota, where exactly what does not fit is refused. `conform report` runs the cases of
-`conform` on whatever driver there is, as JSON, on a GPU machine too. Real clients run the same three ways
-(`tests/conformance/tests/clients.rs`): cudarc, NVIDIA's cuda-bindings, Numba, kernels by nvcc and NVRTC. No case has been verified on
+`conform` on whatever driver there is, as JSON, on a GPU machine too. Real clients run the same three ways and, as `remote`, on a
+borrowed device (`tests/conformance/tests/clients.rs`): cudarc, NVIDIA's cuda-bindings, Numba, kernels by nvcc and NVRTC. No case has been verified on
 NVIDIA hardware yet.
 ";

@@ -1,7 +1,7 @@
 //! The list of complaints and cases stays true.
 
 use headgate_conformance::catalogue::{Case, GROUPS, document};
-use headgate_conformance::{limits, report, transcript, work};
+use headgate_conformance::{copies, limits, report, transcript, work};
 use headgate_harness::workspace;
 
 #[test]
@@ -28,9 +28,11 @@ fn every_case_named_exists() {
     for group in GROUPS {
         for case in group.cases {
             let exists = match case {
-                Case::Transcript(name) => {
-                    transcript::CASES.iter().chain(work::CASES).any(|(known, _)| known == name)
-                }
+                Case::Transcript(name) => transcript::CASES
+                    .iter()
+                    .chain(work::CASES)
+                    .chain(copies::CASES)
+                    .any(|(known, _)| known == name),
                 Case::Limits(name) => limits::CASES.iter().any(|(known, _)| known == name),
                 Case::Test(file, function, _) => {
                     let text = std::fs::read_to_string(workspace::root().join(file)).unwrap_or_default();
@@ -44,7 +46,7 @@ fn every_case_named_exists() {
 
 #[test]
 fn every_case_of_a_group_is_named() {
-    let transcripts = transcript::CASES.iter().chain(work::CASES).map(|(name, _)| *name);
+    let transcripts = transcript::CASES.iter().chain(work::CASES).chain(copies::CASES).map(|(name, _)| *name);
     let limits = limits::CASES.iter().map(|(name, _)| *name);
     for name in transcripts.chain(limits) {
         for number in report::groups(name) {

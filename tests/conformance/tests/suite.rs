@@ -1,4 +1,5 @@
-//! The suite three ways on the simulated device: natively, under the hook without limits, under limits.
+//! The suite on the simulated device: natively, under the hook without limits, under limits, and from afar as far as it
+//! travels.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
@@ -6,6 +7,7 @@ mod support;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
+use headgate_harness::remote::{Transport, Worker};
 use headgate_harness::{Program, TenantSpec, skipped};
 use support::{PATIENCE, conform, native, node, used_bytes};
 
@@ -24,6 +26,35 @@ fn the_hook_changes_nothing_without_limits() {
     }
     assert_eq!(bare.lines().count(), hooked.lines().count());
     assert_eq!(used_bytes(&node, "alerts"), 0);
+}
+
+/// Cases of which every call travels.
+const TRAVELLING: &[&str] = &[
+    "8/a pool keeps what its threshold lets it, and trim lowers it",
+    "15/every view shows the same total",
+    "host/pinned memory",
+    "3/a capture holds what was captured and nothing else",
+    "3/misuse of captures has the driver's own codes",
+    "copies/rectangles and boxes leave what is beside them alone",
+    "memory/mappings side by side are one memory",
+    "code/the linker gives what loads, and says what is wrong",
+];
+
+#[test]
+fn what_travels_is_seen_the_same_from_afar() {
+    let node = node(vec![TenantSpec::new("alerts")]);
+    let run = |mut command: std::process::Command| {
+        let command = command.arg("transcript").args(TRAVELLING);
+        let outcome = Program::start("conform", command).unwrap().finish(PATIENCE).unwrap();
+        assert!(outcome.status.success(), "{}{}", outcome.stdout, outcome.stderr);
+        outcome.stdout
+    };
+    let here = run(native(&node));
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let worker = Worker::in_tenant(&node, "alerts", transport).unwrap();
+        let there = run(worker.command(support::program()).unwrap());
+        assert_eq!(here, there, "natively and over {transport:?}");
+    }
 }
 
 #[test]

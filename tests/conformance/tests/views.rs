@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use headgate_harness::remote::{Transport, Worker};
 use headgate_harness::{Node, NodeOptions, Program, TenantSpec, skipped, wait_for};
 use serde_json::{Value, json};
 use support::{PATIENCE, UNIT, conform, native};
@@ -51,6 +52,21 @@ fn a_context_larger_than_the_quota_leaves_nothing_free() {
     };
     eventually_says("tiny", 0, 64 * MIB);
     eventually_says("ample", 724 * MIB, 1024 * MIB);
+}
+
+/// Group 15 from afar: the client's own NVML tells what the driver API tells, and both the lender's quota.
+#[test]
+fn every_view_of_a_borrowed_device_is_the_lenders_quota() {
+    let node = start(json!({}), vec![TenantSpec::new("guest").memory("64Mi")]);
+    let worker = Worker::in_tenant(&node, "guest", Transport::Unix).unwrap();
+    let mut command = worker.command(support::program()).unwrap();
+    let mut program = command.arg("look").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    writeln!(program.stdin.take().unwrap(), "look").unwrap();
+    let answers = BufReader::new(program.stdout.take().unwrap()).lines();
+    let seen: Vec<String> = answers.map(Result::unwrap).collect();
+    assert!(program.wait().unwrap().success(), "a view failed: {seen:?}");
+    let whole = 64 * MIB;
+    assert_eq!(seen, ["cuda", "nvml", "nvml"].map(|view| format!("{view} {whole} {whole}")));
 }
 
 /// Group 6 and 10: each device has its own quota, and the location decides, not the current context.

@@ -116,7 +116,9 @@ pub fn driver_directory() -> Result<PathBuf> {
 /// # Errors
 /// As [`driver_directory`].
 pub fn remote_directory() -> Result<PathBuf> {
-    directory_of("remote-driver", &[("libheadgate_remote.so", ["libcuda.so.1", "libcuda.so"])])
+    let library = "libheadgate_remote.so";
+    let names = [["libcuda.so.1", "libcuda.so"], ["libnvidia-ml.so.1", "libnvidia-ml.so"]];
+    directory_of("remote-driver", &names.map(|names| (library, names)))
 }
 
 fn directory_of(name: &str, libraries: &[(&str, [&str; 2])]) -> Result<PathBuf> {

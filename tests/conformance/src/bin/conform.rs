@@ -11,7 +11,7 @@ use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
-use headgate_conformance::{chaos, limits, report, route, transcript, work};
+use headgate_conformance::{chaos, copies, limits, report, route, transcript, work};
 
 const USAGE: &str = "\
 Runs the conformance suite of Headgate on the libcuda.so.1 and libnvidia-ml.so.1 that the loader finds: NVIDIA's own
@@ -26,7 +26,7 @@ For people and machines:
   conform ways                  names of the ways to the driver's functions
 
 For the suite's own tests:
-  conform transcript            every observation, one a line
+  conform transcript [CASE..]   every observation, or those of the cases named, one a line
   conform limits                \"ok CASE\" or \"FAIL CASE: why\"; needs a quota as above
   conform churn OPERATIONS SEED random operations; \"operations N refused N drift N\"
   conform crowd THREADS OPERATIONS SEED
@@ -81,7 +81,7 @@ fn run(words: &[&str]) -> Result<bool, String> {
     let gpu = Gpu::start().map_err(|code| format!("CUDA does not start: {code}"))?;
     match words {
         ["report", options @ ..] => told(&gpu, options),
-        ["transcript"] => Ok(observe(&gpu)),
+        ["transcript", cases @ ..] => Ok(observe(&gpu, cases)),
         ["limits"] => refuse(&gpu),
         ["churn", operations, seed] => Ok(tell(churn(&gpu, number(operations)?, number(seed)?)?)),
         ["crowd", threads, operations, seed] => {
@@ -142,9 +142,11 @@ fn number(word: &str) -> Result<u64, String> {
     word.parse().map_err(|error| format!("{word}: {error}"))
 }
 
-fn observe(gpu: &Gpu) -> bool {
-    let mut good = true;
-    for (name, case) in transcript::CASES.iter().chain(work::CASES) {
+/// All cases, or those that are named. A name that no case has is no good.
+fn observe(gpu: &Gpu, wanted: &[&str]) -> bool {
+    let all = || transcript::CASES.iter().chain(work::CASES).chain(copies::CASES);
+    let mut good = wanted.iter().all(|wanted| all().any(|(name, _)| name == wanted));
+    for (name, case) in all().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         let mut lines = Lines::default();
         let outcome = case(gpu, &mut lines);
         println!("== {name}");
