@@ -94,6 +94,8 @@ pub(super) struct Session {
     lost: AtomicBool,
     ended: AtomicBool,
     tokens: AtomicU64,
+    /// How often a call of the program had to wait for the worker.
+    waits: AtomicU64,
     descriptor: AtomicI32,
 }
 
@@ -165,6 +167,7 @@ impl Session {
             lost: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
+            waits: AtomicU64::new(0),
             descriptor: AtomicI32::new(stream.descriptor()),
         });
         let (sender, receiver) = (Arc::clone(&session), Arc::clone(&session));
@@ -210,6 +213,12 @@ impl Session {
     /// Adds an operation that nobody waits for.
     pub(super) fn tell(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
         let told = self.out.add(|batch| Self::place(batch, context, operation));
+        told.map(|_| ()).map_err(|_| self.gone())
+    }
+
+    /// The same, sent at once: the caller is going to wait for what comes of it.
+    pub(super) fn tell_and_flush(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
+        let told = self.out.add_and_flush(|batch| Self::place(batch, context, operation));
         told.map(|_| ()).map_err(|_| self.gone())
     }
 
@@ -285,6 +294,10 @@ impl Session {
 
     fn wait<T>(&self, mut look: impl FnMut(&mut Inbox) -> Option<T>) -> Result<T, CUresult> {
         let mut inbox = lock(&self.inbox);
+        if let Some(found) = look(&mut inbox) {
+            return Ok(found);
+        }
+        self.waits.fetch_add(1, Ordering::Relaxed);
         loop {
             if let Some(found) = look(&mut inbox) {
                 return Ok(found);
@@ -310,6 +323,8 @@ impl Session {
         if self.ended.swap(true, Ordering::AcqRel) {
             return;
         }
+        let waits = self.waits.load(Ordering::Relaxed);
+        super::state::hint(&format_args!("the program ends after waiting {waits} times for its worker"));
         self.out.end(|bytes| Operation::Goodbye.encode(bytes));
         self.lose();
     }

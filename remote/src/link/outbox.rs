@@ -163,6 +163,15 @@ impl<S> Outbox<S> {
         self.add_locked(lock(&self.pending), encode)
     }
 
+    /// Adds operations without waiting, and without waking whoever sends: the caller is about to [`Outbox::flush`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn add_unsent<R>(&self, encode: impl FnOnce(&mut Batch<S>) -> R) -> Result<R, Closed> {
+        let mut pending = lock(&self.pending);
+        if pending.closed { Err(Closed) } else { Ok(encode(&mut pending.batch)) }
+    }
+
     fn add_locked<R>(
         &self,
         mut pending: MutexGuard<'_, Pending<S>>,
@@ -181,12 +190,7 @@ impl<S> Outbox<S> {
     /// # Errors
     /// When the session is over.
     pub fn add_and_flush<R>(&self, encode: impl FnOnce(&mut Batch<S>) -> R) -> Result<R, Closed> {
-        let mut pending = lock(&self.pending);
-        if pending.closed {
-            return Err(Closed);
-        }
-        let result = encode(&mut pending.batch);
-        drop(pending);
+        let result = self.add_unsent(encode)?;
         self.flush();
         Ok(result)
     }

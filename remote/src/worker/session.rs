@@ -152,10 +152,7 @@ impl Session {
                 self.fault(status)
             }
             Operation::Read { stream, from, bytes, token } => self.read(stream, from, bytes, token),
-            Operation::Fence { stream, token } => {
-                self.mark(stream, Then::Tell(token));
-                Ok(())
-            }
+            Operation::Fence { stream, token } => self.fence(stream, token),
             Operation::Record { event, stream, flags, token } => {
                 let status = self.record(event, stream, flags);
                 // Nobody waits for an event in a stream that is captured: it is none that happens.
@@ -392,6 +389,25 @@ impl Session {
             }
             (Err(status), _) | (_, Err(status)) => status,
         }
+    }
+
+    /// Tells when a stream has come here: at once if it has nothing to do, and nothing of it is still to be told.
+    fn fence(&mut self, stream: u32, token: u64) -> Result<(), End> {
+        // What the legacy stream has to wait for, an event behind it knows and a query of it may not.
+        let idle = stream != 0
+            && self.watch.is_quiet(self.current)
+            && self
+                .handles
+                .real(Kind::Stream, stream)
+                .is_ok_and(|real| self.driver.call(Symbol::cuStreamQuery, &[real]).is_success());
+        if !idle {
+            self.mark(stream, Then::Tell(token));
+            return Ok(());
+        }
+        let notice = Notice::Done { token, status: 0 };
+        self.must_flush = true;
+        self.out.add_unsent(|batch| batch.push(|bytes| notice.encode(bytes)))?;
+        Ok(())
     }
 
     /// Has something done when a stream has come here.

@@ -99,6 +99,11 @@ impl Watch {
         self.lock().events.entry(context).or_default().push(event);
     }
 
+    /// Whether everything of a context has been told.
+    pub(super) fn is_quiet(&self, context: u32) -> bool {
+        self.lock().open.get(&context).is_none_or(|open| *open == 0)
+    }
+
     /// Looks out for a mark.
     pub(super) fn add(&self, mark: Mark) {
         let mut state = self.lock();

@@ -53,7 +53,7 @@ pub fn cuStreamBeginCapture_v2(stream: CUstream, mode: CUenum) -> Answer {
     let mode = Mode::parse(mode)?;
     let (client, context, stream) = find(stream)?;
     // What was put into it before is waited for by others as ever; a captured stream can be asked nothing.
-    stream::fence(client, &context, &stream)?;
+    stream::fence(client, &context, &stream, stream::Next::GoesOn)?;
     capture::begin(client, &stream, mode)?;
     let mut arguments = Arguments::new();
     arguments.push(Argument::Handle(Kind::Stream, stream.id));

@@ -60,7 +60,7 @@ pub fn cuStreamDestroy_v2(stream: CUstream) -> Answer {
     let gone = client.streams.get(id).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     capture::forbid_in(&gone)?;
     // A fence, because nothing can be asked of the stream afterwards.
-    fence(client, &context, &gone)?;
+    fence(client, &context, &gone, Next::GoesOn)?;
     client.streams.remove(id);
     let mut arguments = Arguments::new();
     arguments.push(Argument::End(Kind::Stream, id));
@@ -81,8 +81,15 @@ fn outstanding(context: &Context, stream: &Arc<Stream>) -> Vec<Reached> {
     all.into_iter().filter(|reached| !reached.is_done()).collect()
 }
 
+/// What a caller does after asking for a fence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    GoesOn,
+    Waits,
+}
+
 /// Has the worker tell when a stream has come as far as now. Once is enough.
-pub(super) fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream>) -> Answer {
+pub(super) fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream>, next: Next) -> Answer {
     let reached = outstanding(context, stream);
     let asked = reached.iter().all(|reached| reached.stream.fenced.load(Ordering::Acquire) >= reached.count);
     if asked {
@@ -93,14 +100,18 @@ pub(super) fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream
     }
     let expected = Expected { reached, event: None, memory: None, context: Arc::clone(context) };
     let token = client.session.expect(expected);
-    client.session.tell(context.id, &Operation::Fence { stream: stream.id, token })
+    let operation = Operation::Fence { stream: stream.id, token };
+    match next {
+        Next::GoesOn => client.session.tell(context.id, &operation),
+        Next::Waits => client.session.tell_and_flush(context.id, &operation),
+    }
 }
 
 pub fn cuStreamQuery(stream: CUstream) -> Answer {
     let (client, context, stream) = find(stream)?;
     capture::forbid_waiting(client, &stream)?;
     if !outstanding(&context, &stream).is_empty() {
-        fence(client, &context, &stream)?;
+        fence(client, &context, &stream, Next::GoesOn)?;
         return Err(CUresult::ERROR_NOT_READY);
     }
     context.report()
@@ -111,7 +122,7 @@ pub fn cuStreamSynchronize(stream: CUstream) -> Answer {
     capture::forbid_waiting(client, &stream)?;
     let waits_for = outstanding(&context, &stream);
     if !waits_for.is_empty() {
-        fence(client, &context, &stream)?;
+        fence(client, &context, &stream, Next::Waits)?;
         client.session.wait_until(|| waits_for.iter().all(Reached::is_done))?;
     }
     client.waited(context.id)?;
@@ -125,7 +136,7 @@ pub(super) fn synchronise_context(client: &Client, context: &Arc<Context>) -> An
     let waits_for: Vec<Reached> =
         context.everything().into_iter().filter(|reached| !reached.is_done()).collect();
     for reached in &waits_for {
-        fence(client, context, &reached.stream)?;
+        fence(client, context, &reached.stream, Next::GoesOn)?;
     }
     if !waits_for.is_empty() {
         client.session.wait_until(|| waits_for.iter().all(Reached::is_done))?;
