@@ -57,6 +57,12 @@ pub const DEVICES_MAX: usize = 64;
 pub const STAGING_BYTES_MAX: usize = 256 << 20;
 /// Bytes one copy may hold of them.
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
+/// Descriptors of a worker: a driver opens some dozens for each device.
+pub const WORKER_DESCRIPTORS_MAX: u64 = 4096;
+/// Threads of a worker: its own four, and a driver's, some for each device and context.
+pub const WORKER_TASKS_MAX: u64 = 1024;
+/// Files and directories of the host that a worker sees.
+pub const WORKER_PATHS_MAX: usize = 256;
 
 const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);

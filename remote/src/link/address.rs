@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, Read as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -140,6 +140,18 @@ impl Listener {
         matches!(self, Self::Tcp(_) | Self::Carried(_))
     }
 
+    /// Its descriptor, or its connection's; `None` once that is taken.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::Unix(listener) | Self::Carried(listener) => Some(listener.as_raw_fd()),
+            Self::Tcp(listener) => Some(listener.as_raw_fd()),
+            Self::Connected(stream) => {
+                stream.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(AsRawFd::as_raw_fd)
+            }
+        }
+    }
+
     /// Where it listens, the port chosen by the system filled in.
     ///
     /// # Errors
@@ -206,7 +218,6 @@ impl Stream {
     /// Its descriptor.
     #[must_use]
     pub fn descriptor(&self) -> i32 {
-        use std::os::fd::AsRawFd as _;
         self.as_fd().as_raw_fd()
     }
 

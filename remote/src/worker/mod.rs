@@ -24,6 +24,7 @@ mod load;
 mod link;
 mod gauges;
 mod session;
+pub mod confine;
 
 use std::io;
 use std::sync::Arc;
@@ -76,16 +77,18 @@ struct Greeted {
     acknowledged: u64,
 }
 
-/// Serves one session on a listening socket.
+/// Serves one session on a listening socket. `ready` is called when the driver has started, and before anything of the
+/// client's is read.
 ///
 /// # Errors
 /// When there is no driver, or the session ends otherwise than by the client's goodbye.
-pub fn serve(listener: Listener) -> Result<(), WorkerError> {
+pub fn serve(listener: Listener, ready: impl FnOnce()) -> Result<(), WorkerError> {
     let system = |what| move |error| WorkerError::System { what, error };
     let driver = Arc::new(Driver::load()?);
     let nvml = Nvml::load();
     let may_break = listener.may_break();
     let welcome = Welcome { ticket: ticket()?, driver_version: version(&driver), devices: devices(&driver) };
+    ready();
     let (first, ticket) = (first_client(&listener, &welcome)?, welcome.ticket);
     let out = Arc::new(Outbox::new(Arc::clone(&first.stream), may_break, ()));
     let (sender, again) = sync_channel(1);

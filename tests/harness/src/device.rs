@@ -74,9 +74,14 @@ impl Device {
     pub fn add_to(&self, command: &mut Command) {
         command.env("LD_LIBRARY_PATH", joined_library_path(&self.drivers));
         command.env("HEADGATE_SIMGPU_SOCKET", &self.socket);
+        // What this driver needs and no real one does: a worker's root has it besides.
+        let mut needed = self.socket.as_os_str().to_owned();
         if let Some(node) = &self.node {
             command.env("HEADGATE_SIMGPU_DEVICE_NODE", node);
+            needed.push(":");
+            needed.push(node);
         }
+        command.env("HEADGATE_WORKER_PATHS", needed);
     }
 
     /// Path of the simulated `libcuda.so.1`.

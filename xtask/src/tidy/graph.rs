@@ -50,7 +50,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "headgate-remote",
         own: &["headgate-quota", "headgate-abi"],
-        outside: Only(&["libc", "sha2", "thiserror"]),
+        outside: Only(&["libc", "seccompiler", "sha2", "thiserror"]),
     },
     // What programs load in the place of a driver: exports, and nothing of its own.
     Rule {
