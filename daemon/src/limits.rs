@@ -147,6 +147,10 @@ pub const SESSION_LOAN_WAIT: Duration = Duration::from_secs(20);
 pub const SESSION_RESUME_WAIT: Duration = Duration::from_secs(35);
 /// How long whoever leaves is heard out.
 pub const SESSION_FAREWELL_WAIT: Duration = Duration::from_secs(2);
+/// Lines of a worker's that are written into the daemon's log, and bytes of one: a program of strangers' could say much.
+pub const WORKER_LINES_MAX: usize = 16;
+/// See [`WORKER_LINES_MAX`].
+pub const WORKER_LINE_BYTES_MAX: usize = 512;
 /// Seconds without a sign of life, and probes in them, after which a session's connection counts as broken.
 pub const SESSION_SILENCE_S: u32 = 2;
 

@@ -396,6 +396,7 @@ impl Daemon {
             Question::Status(reply) => {
                 let file = self.file.display().to_string();
                 let mut document = self.view(&file).status(Figures::default());
+                document.sessions = self.remote.as_ref().map(Remote::sessions).unwrap_or_default();
                 let witness = self.hands.witness.clone();
                 self.tasks.spawn(async move {
                     let figures = witness.figures().await;
@@ -407,7 +408,9 @@ impl Daemon {
             }
             Question::Snapshot(reply) => {
                 let view = self.view("");
-                let _unheard = reply.send((view.snapshot(), view.keys()));
+                let mut snapshot = view.snapshot();
+                snapshot.remote = self.remote.as_ref().map(Remote::page);
+                let _unheard = reply.send((snapshot, view.keys()));
             }
             Question::Desk(reply) => {
                 let _unheard = reply.send(self.loans.handle());

@@ -61,6 +61,9 @@ pub struct StatusDocument {
     /// The kernel's other parts: what witnesses, and what refuses.
     #[serde(default)]
     pub parts: Vec<enforcement::PartState>,
+    /// Remote sessions that begin or are hosted here.
+    #[serde(default)]
+    pub sessions: Vec<crate::remote::SessionView>,
     /// Entry points of the drivers on this node that nothing stands in front of; `null` while no driver was seen.
     #[serde(default)]
     pub unhooked_symbols: Option<Vec<Unhooked>>,
@@ -486,6 +489,7 @@ impl View<'_> {
             tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
             probes: figures.states,
             parts: figures.parts,
+            sessions: Vec::new(),
             unhooked_symbols: figures.unhooked,
             refused: REASONS
                 .iter()
@@ -617,6 +621,7 @@ impl View<'_> {
             probes: Vec::new(),
             parts: Vec::new(),
             loans: None,
+            remote: None,
             unhooked_symbols: Vec::new(),
             unknown: None,
             probe_events: Vec::new(),

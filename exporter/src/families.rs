@@ -7,6 +7,7 @@ use headgate_quota::{Micros, Status};
 
 use crate::kernel;
 use crate::loans;
+use crate::remote;
 use crate::snapshot::{Account, Histogram, Snapshot, Tenant, seconds};
 
 /// What all names start with.
@@ -657,6 +658,62 @@ pub const FAMILIES: &[Family] = &[
         labels: &[],
         help: "Decisions that could not be written into the audit log, and so were not told.",
         samples: |s, sink| loans::whole(s, sink, |loans| loans.audit_failures),
+    },
+    Family {
+        name: "remote_sessions",
+        kind: Kind::Gauge,
+        unit: None,
+        labels: &["role", "tenant", "peer_district"],
+        help: "Remote sessions that both daemons carry now, seen as borrower or as lender.",
+        samples: remote::sessions,
+    },
+    Family {
+        name: "remote",
+        kind: Kind::Counter,
+        unit: Some("bytes"),
+        labels: &["role", "peer_district", "direction", "kind"],
+        help: "Bytes of remote sessions' frames, as this daemon counted them: up is to the device.",
+        samples: remote::bytes,
+    },
+    Family {
+        name: "remote_begun",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role"],
+        help: "Remote sessions that have begun.",
+        samples: |s, sink| remote::by_role(s, sink, |remote| &remote.begun),
+    },
+    Family {
+        name: "remote_ended",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role", "reason"],
+        help: "Remote sessions that have ended, by how; `differs` means that the two daemons counted different bytes.",
+        samples: |s, sink| remote::by_word(s, sink, |remote| &remote.ended),
+    },
+    Family {
+        name: "remote_refused",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role", "reason"],
+        help: "Remote sessions that were refused, by reason.",
+        samples: |s, sink| remote::by_word(s, sink, |remote| &remote.refused),
+    },
+    Family {
+        name: "remote_link_losses",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role"],
+        help: "Connections of remote sessions that broke without an end of the session.",
+        samples: |s, sink| remote::by_role(s, sink, |remote| &remote.lost),
+    },
+    Family {
+        name: "remote_resumes",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role"],
+        help: "Remote sessions that went on over another connection.",
+        samples: |s, sink| remote::by_role(s, sink, |remote| &remote.resumed),
     },
 ];
 

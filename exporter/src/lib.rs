@@ -15,6 +15,7 @@
 pub mod snapshot;
 pub mod kernel;
 pub mod loans;
+pub mod remote;
 pub mod families;
 pub mod page;
 pub mod http;

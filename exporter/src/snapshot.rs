@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub parts: Vec<Probe>,
     /// Loans between nodes; `None` where nothing is lent or borrowed.
     pub loans: Option<crate::loans::Loans>,
+    /// Remote sessions; `None` while none can be carried.
+    pub remote: Option<crate::remote::Remote>,
     /// Entry points of the drivers seen that nothing stands in front of, by library; empty before one was seen.
     pub unhooked_symbols: Vec<(&'static str, u64)>,
     /// What the kernel counted for processes that are in no tenant's cgroup; `None` while nothing watches.

@@ -8,6 +8,7 @@ use headgate_exporter::document::document;
 use headgate_exporter::kernel::{Kernel, Latency};
 use headgate_exporter::loans::Loans;
 use headgate_exporter::page;
+use headgate_exporter::remote::Remote;
 use headgate_exporter::snapshot::{
     Account, ConfigState, Device, Histogram, Network, Probe, Snapshot, Tenant,
 };
@@ -50,6 +51,21 @@ fn device() -> Device {
         memory: Bytes(80 << 30),
         sharing: "mpsPartition",
         shared_as_wanted: true,
+    }
+}
+
+fn remote() -> Remote {
+    Remote {
+        sessions: vec![("borrower", "alerts".to_owned(), "east".to_owned(), 2)],
+        bytes: vec![
+            ("borrower", "east".to_owned(), "up", "to_device", 4_096),
+            ("borrower", "east".to_owned(), "down", "from_device", 0),
+        ],
+        begun: vec![("borrower", 3), ("lender", 0)],
+        ended: vec![("borrower", "left", 1), ("borrower", "differs", 0)],
+        refused: vec![("borrower", "raw_data", 1), ("lender", "loan", 0)],
+        lost: vec![("borrower", 4), ("lender", 0)],
+        resumed: vec![("borrower", 4), ("lender", 0)],
     }
 }
 
@@ -127,6 +143,7 @@ fn snapshot() -> Snapshot {
             audited: 21,
             audit_failures: 0,
         }),
+        remote: Some(remote()),
         unhooked_symbols: vec![("libcuda", 0), ("libnvidia-ml", 1)],
         unknown: Some(Kernel { bypasses: vec![("allocate", 0, 3)], ..Kernel::default() }),
         probe_events: vec![("exit_lost", 0)],
@@ -205,6 +222,8 @@ fn names_are_prometheus_names() {
                 "origin",
                 "ledger",
                 "side",
+                "role",
+                "kind",
             ];
             assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
         }

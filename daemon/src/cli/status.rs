@@ -9,6 +9,7 @@ use headgate_quota::Bytes;
 use super::{StatusArgs, client, complain};
 use crate::admin::Request;
 use crate::config::model::memory_text;
+use crate::remote::SessionView;
 use crate::view::{AccountView, StatusDocument, TenantView};
 
 const NO_DAEMON: u8 = 3;
@@ -68,6 +69,9 @@ pub fn table(status: &StatusDocument) -> String {
         parts(&mut text, tenant);
         lower_rungs(&mut text, tenant);
     }
+    for session in &status.sessions {
+        self::session(&mut text, session);
+    }
     probes(&mut text, status);
     text
 }
@@ -81,6 +85,35 @@ fn parts(text: &mut String, tenant: &TenantView) {
         let pending = space.pending.as_deref().map(|pending| format!("; {pending}")).unwrap_or_default();
         let held = percent(u64::from(space.held_ppm));
         line(text, format_args!("{} on {}: {most}{sms}{held}{pending}", tenant.name, short(&account.gpu)));
+    }
+}
+
+fn session(text: &mut String, session: &SessionView) {
+    let way = if session.role == "lender" { "borrowed by" } else { "on a device of" };
+    let broken = if session.connected { "" } else { ", not connected" };
+    line(
+        text,
+        format_args!(
+            "remote {} {way} {} under {}: {} up, {} down{broken}",
+            session.tenant,
+            session.peer,
+            session.loan,
+            memory(session.up_bytes),
+            memory(session.down_bytes)
+        ),
+    );
+    if let Some(missing) = session.confined.as_ref().map(|confined| &confined.missing)
+        && !missing.is_empty()
+    {
+        let worker = session.worker.unwrap_or(0);
+        line(
+            text,
+            format_args!(
+                "remote {}: worker {worker} is not confined by {}",
+                session.tenant,
+                missing.join(", ")
+            ),
+        );
     }
 }
 

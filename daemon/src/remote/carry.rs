@@ -11,7 +11,8 @@
 //! session's meters go on over the next.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::book::{About, Book, Entry};
 use super::frames::{FrameError, Frames, say};
+use super::tally::Flow;
 use crate::limits::{SESSION_FAREWELL_WAIT, SESSION_WINDOW};
 
 /// Which daemon this is.
@@ -32,6 +34,16 @@ pub(super) enum Role {
     Borrower,
     /// The worker's.
     Lender,
+}
+
+impl Role {
+    /// The word for it.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Borrower => "borrower",
+            Self::Lender => "lender",
+        }
+    }
 }
 
 /// What is known of a session, whatever connection it is on.
@@ -46,6 +58,9 @@ pub(super) struct Session {
     ticket: OnceLock<Ticket>,
     /// What the worker said when it ended, if it did.
     last_word: OnceLock<String>,
+    /// Where its bytes are added up with others'.
+    flow: Arc<Flow>,
+    connected: AtomicBool,
 }
 
 fn locked(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
@@ -53,7 +68,7 @@ fn locked(meter: &Mutex<Meter>) -> MutexGuard<'_, Meter> {
 }
 
 impl Session {
-    pub(super) fn new(role: Role, about: About) -> Self {
+    pub(super) fn new(role: Role, about: About, flow: Arc<Flow>) -> Self {
         let (outward, inward) = match role {
             Role::Borrower => (Direction::Up, Direction::Down),
             Role::Lender => (Direction::Down, Direction::Up),
@@ -66,7 +81,37 @@ impl Session {
             inward: Mutex::new(Meter::new(inward)),
             ticket: OnceLock::new(),
             last_word: OnceLock::new(),
+            flow,
+            connected: AtomicBool::new(false),
         }
+    }
+
+    /// What it is about.
+    pub(super) fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Whether it has a connection now.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// What has passed: to the device, and back.
+    pub(super) fn marks(&self) -> (Mark, Mark) {
+        let (outward, inward) = (locked(&self.outward).mark(), locked(&self.inward).mark());
+        match self.role {
+            Role::Borrower => (outward, inward),
+            Role::Lender => (inward, outward),
+        }
+    }
+
+    /// Counts a frame that passes.
+    fn pass(&self, meter: &Mutex<Meter>, header: &Header, payload: &[u8]) -> Result<(), Malformed> {
+        let mut meter = locked(meter);
+        let before = meter.mark();
+        meter.pass(header, payload)?;
+        self.flow.add(meter.direction(), &before, &meter.mark());
+        Ok(())
     }
 
     /// What the worker called it; `None` before it did.
@@ -111,6 +156,25 @@ impl End {
     /// Whether the session may go on.
     pub(super) fn may_resume(&self) -> bool {
         matches!(self, Self::Broken)
+    }
+
+    /// All words for it.
+    pub(super) const WORDS: [&'static str; 8] =
+        ["broken", "left", "over", "differs", "malformed", "budget", "stopped", "unrecorded"];
+
+    /// The word for it.
+    pub(super) fn word(&self) -> &'static str {
+        let index = match self {
+            Self::Broken => 0,
+            Self::Left => 1,
+            Self::Over(_) => 2,
+            Self::Differs => 3,
+            Self::Malformed(..) => 4,
+            Self::Spent(_) => 5,
+            Self::Stopped(_) => 6,
+            Self::Unrecorded => 7,
+        };
+        Self::WORDS[index]
     }
 
     /// The sentence for it.
@@ -164,6 +228,7 @@ where
     pub(super) async fn carry(mut self, session: &Session, book: &Book, owner: &dyn Owner) -> End {
         locked(&session.outward).connected();
         locked(&session.inward).connected();
+        session.connected.store(true, Relaxed);
         let out = outward(&mut self.near, &mut self.to_far, session, book, owner);
         let back = inward(&mut self.far, &mut self.to_near, session, book, owner);
         let end = {
@@ -202,6 +267,7 @@ where
         }
         // TLS wants its farewell said, or the other side takes this for a break.
         let _gone = timeout(SESSION_FAREWELL_WAIT, self.to_far.shutdown()).await;
+        session.connected.store(false, Relaxed);
         end
     }
 }
@@ -268,7 +334,7 @@ async fn pass_outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         }
         owner.allow(seen.bytes as u64).map_err(End::Spent)?;
         name(owner, session, book, &seen.header, seen.payload)?;
-        locked(&session.outward).pass(&seen.header, seen.payload).map_err(malformed)?;
+        session.pass(&session.outward, &seen.header, seen.payload).map_err(malformed)?;
         bytes += seen.bytes;
     }
     let sent = async {
@@ -411,7 +477,7 @@ fn pass_inward<R: AsyncRead + Unpin>(
             (Kind::Hello | Kind::Operations | Kind::Acknowledge, Role::Lender)
             | (Kind::Welcome | Kind::Refused | Kind::Operations | Kind::Acknowledge, Role::Borrower) => {
                 name(owner, session, book, &seen.header, seen.payload)?;
-                locked(&session.inward).pass(&seen.header, seen.payload).map_err(malformed)?;
+                session.pass(&session.inward, &seen.header, seen.payload).map_err(malformed)?;
             }
             // The lender's worker heeds it; it is nothing the program sent.
             (Kind::Drain, Role::Lender) => {}

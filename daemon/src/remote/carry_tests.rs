@@ -73,7 +73,10 @@ impl Side {
         };
         let log = tempfile::NamedTempFile::new().unwrap();
         Self {
-            session: Arc::new(Session { window: Duration::from_millis(50), ..Session::new(role, about) }),
+            session: Arc::new(Session {
+                window: Duration::from_millis(50),
+                ..Session::new(role, about, Arc::default())
+            }),
             book: Arc::new(Book::open(log.path()).unwrap()),
             owner: Arc::new(Simple::new(role, budget)),
             log,

@@ -26,6 +26,8 @@ use super::book::About;
 use super::budget::Grant;
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::frames::{Frames, say};
+use super::tally::{Reason, Refused};
+use super::view::SessionView;
 use super::worker::Worker;
 use crate::clock;
 use crate::config::model::Tenant;
@@ -44,6 +46,15 @@ pub(super) struct Table(Mutex<HashMap<u64, Arc<Away>>>);
 impl Table {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Away>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What there is to see of them.
+    pub(super) fn views(&self) -> Vec<SessionView> {
+        let view = |away: &Arc<Away>| {
+            let peer = away.allowance.place.node.to_string();
+            SessionView::of(Role::Borrower, &away.tenant, &peer, &away.session)
+        };
+        self.lock().values().map(view).collect()
     }
 }
 
@@ -74,50 +85,56 @@ pub(super) async fn listen(node: Arc<Node>, socket: Socket) {
         };
         let node = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(why) = visit(&node, stream).await {
+            if let Err(Refused { reason, why }) = visit(&node, stream).await {
+                node.tally.refused(Role::Borrower, reason);
                 tracing::info!(why, "a program got no device elsewhere");
             }
         });
     }
 }
 
-async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), String> {
-    let known = match timeout(HELLO_WAIT, introduce(node, &mut stream)).await {
-        Ok(known) => known,
-        Err(_) => Err(format!("nothing was asked for within {} ms", HELLO_WAIT.as_millis())),
+async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> {
+    let late = |what| {
+        move |_| Refused::new(Reason::Silent, format_args!("{what} within {} ms", HELLO_WAIT.as_millis()))
     };
-    let (tenant, wish) = match known {
+    let known = timeout(HELLO_WAIT, introduce(node, &mut stream)).await;
+    let (tenant, wish) = match known.map_err(late("nothing was asked for")).flatten() {
         Ok(known) => known,
-        Err(why) => return refuse(stream, why).await,
+        Err(refused) => return refuse(stream, refused).await,
     };
     if wish.lender == node.district() {
         return at_home(node, &tenant, stream).await;
     }
     let (reader, to_near) = stream.into_split();
     let mut near = Frames::new(reader);
-    let away = match timeout(HELLO_WAIT, greeting(&mut near)).await {
-        Ok(Ok(hello)) => find(node, &tenant, &wish, hello.ticket).await,
-        Ok(Err(why)) => Err(why),
-        Err(_) => Err(format!("no greeting within {} ms", HELLO_WAIT.as_millis())),
+    let greeted = timeout(HELLO_WAIT, greeting(&mut near)).await.map_err(late("no greeting")).flatten();
+    let away = match greeted {
+        Ok(hello) => find(node, &tenant, &wish, hello.ticket).await,
+        Err(refused) => Err(refused),
     };
     let away = match away {
         Ok(away) => away,
-        Err(why) => {
-            let stream = near.into_inner().reunite(to_near);
-            return refuse(stream.map_err(|error| error.to_string())?, why).await;
+        Err(refused) => {
+            let stream = near.into_inner().reunite(to_near).map_err(Refused::of(Reason::Silent))?;
+            return refuse(stream, refused).await;
         }
     };
     let to = &away.allowance.place.node;
-    let Some(desk) = &node.setup.desk else { return Err("this node has no loans".to_owned()) };
+    let unreachable = |error| Refused::new(Reason::Unreachable, format_args!("{to}: {error}"));
+    let desk = node.setup.desk.as_ref();
+    let desk = desk.ok_or_else(|| Refused::new(Reason::Loan, "this node has no loans"))?;
     // What cannot be reached now may be in a moment: the program comes again, for as long as sessions are kept.
-    let mut far = desk.dial(to).await.map_err(|error| format!("{to}: {error}"))?;
+    let mut far = desk.dial(to).await.map_err(|error| unreachable(error.to_string()))?;
     super::watch_over(far.get_ref().0);
     let claim = Claim {
         loan: away.allowance.loan.to_string(),
         tenant: away.tenant.clone(),
         device: away.allowance.place.device.to_string(),
     };
-    say(&mut far, Kind::Call, &claim.encode()).await.map_err(|error| format!("{to}: {error}"))?;
+    say(&mut far, Kind::Call, &claim.encode()).await.map_err(|error| unreachable(error.to_string()))?;
+    if away.session.ticket().is_some() {
+        node.tally.resumed(Role::Borrower);
+    }
     let connection = {
         let mut connections = away.connections.lock().unwrap_or_else(PoisonError::into_inner);
         *connections += 1;
@@ -131,47 +148,48 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), String> {
 }
 
 /// Who it is, and what it wants. Only the call is read: the greeting behind it is not for this daemon.
-async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>, Wish), String> {
-    let held = peer::hold(stream.as_fd()).map_err(|error| error.to_string())?;
-    let facts = peer::facts(&held, node.setup.trees.load(Acquire)).map_err(|error| error.to_string())?;
+async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>, Wish), Refused> {
+    let held = peer::hold(stream.as_fd()).map_err(Refused::of(Reason::Tenant))?;
+    let facts = peer::facts(&held, node.setup.trees.load(Acquire)).map_err(Refused::of(Reason::Tenant))?;
     let mut head = [0; HEADER_BYTES];
-    stream.read_exact(&mut head).await.map_err(|error| error.to_string())?;
-    let header = Header::decode(&head).map_err(|error| error.to_string())?;
+    stream.read_exact(&mut head).await.map_err(Refused::of(Reason::Silent))?;
+    let header = Header::decode(&head).map_err(Refused::of(Reason::Silent))?;
     if header.kind != Kind::Call {
-        return Err("this is a daemon's socket; name it daemon:PATH".to_owned());
+        return Err(Refused::new(Reason::Silent, "this is a daemon's socket; name it daemon:PATH"));
     }
     let mut payload = vec![0; header.bytes.min(crate::limits::SESSION_READ_BYTES)];
-    stream.read_exact(&mut payload).await.map_err(|error| error.to_string())?;
-    let wish = Wish::decode(&payload).map_err(|error| error.to_string())?;
-    let tenant = node.who(facts).await?;
+    stream.read_exact(&mut payload).await.map_err(Refused::of(Reason::Silent))?;
+    let wish = Wish::decode(&payload).map_err(Refused::of(Reason::Silent))?;
+    let tenant = node.who(facts).await.map_err(Refused::of(Reason::Tenant))?;
     Ok((tenant, wish))
 }
 
-async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Result<Hello, String> {
-    let arrived = near.arrive().await.map_err(|error| error.to_string())?;
-    let seen = near.seen(0).map_err(|error| error.to_string())?.filter(|_| arrived);
+async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Result<Hello, Refused> {
+    let arrived = near.arrive().await.map_err(Refused::of(Reason::Silent))?;
+    let seen = near.seen(0).map_err(Refused::of(Reason::Silent))?.filter(|_| arrived);
     match seen {
         Some(seen) if seen.header.kind == Kind::Hello => {
-            Hello::decode(seen.payload).map_err(|error| error.to_string())
+            Hello::decode(seen.payload).map_err(Refused::of(Reason::Silent))
         }
-        _ => Err("the program does not greet".to_owned()),
+        _ => Err(Refused::new(Reason::Silent, "the program does not greet")),
     }
 }
 
-async fn refuse(mut stream: UnixStream, why: String) -> Result<(), String> {
+async fn refuse(mut stream: UnixStream, refused: Refused) -> Result<(), Refused> {
+    let told = say(&mut stream, Kind::Refused, refused.why.as_bytes());
     // Whoever is refused may be gone already.
-    let _gone = timeout(SESSION_FAREWELL_WAIT, say(&mut stream, Kind::Refused, why.as_bytes())).await;
-    Err(why)
+    let _gone = timeout(SESSION_FAREWELL_WAIT, told).await;
+    Err(refused)
 }
 
 /// A worker on this node, in the program's own tenant: daemon and lender are one, and nothing leaves the node.
-async fn at_home(node: &Arc<Node>, tenant: &Tenant, stream: UnixStream) -> Result<(), String> {
+async fn at_home(node: &Arc<Node>, tenant: &Tenant, stream: UnixStream) -> Result<(), Refused> {
     let kept = stream.into_std().and_then(|stream| {
         stream.set_nonblocking(false)?;
         Ok(OwnedFd::from(stream))
     });
-    let stream = kept.map_err(|error| error.to_string())?;
-    let worker = Worker::start_on(node, tenant.name.as_str(), stream).map_err(|error| error.to_string())?;
+    let stream = kept.map_err(Refused::of(Reason::Silent))?;
+    let worker = Worker::start_on(node, tenant.name.as_str(), stream).map_err(Refused::of(Reason::Worker))?;
     // It ends with its program; until then it is this task's.
     let why = worker.ended().await;
     tracing::debug!(tenant = %tenant.name, why, "a session on this node's own device ended");
@@ -184,33 +202,34 @@ async fn find(
     tenant: &Arc<Tenant>,
     wish: &Wish,
     ticket: Ticket,
-) -> Result<Arc<Away>, String> {
+) -> Result<Arc<Away>, Refused> {
     if ticket.session != 0 {
         let known = node.door.lock().get(&ticket.session).cloned();
         let same =
             |away: &Arc<Away>| away.tenant == tenant.name.as_str() && away.session.ticket() == Some(ticket);
-        return known.filter(same).ok_or_else(|| "this session is over".to_owned());
+        return known.filter(same).ok_or_else(|| Refused::new(Reason::Forgotten, "this session is over"));
     }
+    let refused = |reason, why: &str| Refused::new(reason, format_args!("tenant `{}` {why}", tenant.name));
     let own = LoanTenant::new(tenant.name.as_str())
-        .ok_or_else(|| format!("tenant `{}` cannot borrow: its name is too long for a loan", tenant.name))?;
+        .ok_or_else(|| refused(Reason::Tenant, "cannot borrow: its name is too long for a loan"))?;
     let Some(borrow) = tenant.borrow else {
-        return Err(format!(
-            "tenant `{}` borrows nothing; give it `borrow`, or name this node's own district as the lender",
-            tenant.name
-        ));
+        let why = "borrows nothing; give it `borrow`, or name this node's own district as the lender";
+        return Err(refused(Reason::Tenant, why));
     };
     let uses = node.setup.floor.uses();
     if uses.wanting(&own) >= SESSIONS_PER_TENANT_MAX || node.door.lock().len() >= SESSIONS_MAX {
-        return Err(format!("tenant `{}` has as many sessions as it may have", tenant.name));
+        return Err(refused(Reason::Full, "has as many sessions as it may have"));
     }
     let wanting = uses.want(own.clone());
     let (allowance, using) = loan(node, &own, wish).await?;
     let district = allowance.place.district.as_str();
     let leaves = district != node.district();
     if leaves && !DataClass::may_leave_its_district(borrow.data) {
-        return Err(format!("raw data of tenant `{}` stays in its district", tenant.name));
+        let why = format!("raw data of tenant `{}` stays in its district", tenant.name);
+        return Err(Refused::new(Reason::RawData, why));
     }
-    let grants = grants(tenant, district, leaves)?;
+    let grants = grants(tenant, district, leaves).map_err(Refused::of(Reason::Budget))?;
+    let flow = node.tally.flow(Role::Borrower, district);
     let about = About {
         loan: allowance.loan.to_string(),
         guest: format!("{}/{}", node.district(), tenant.name),
@@ -224,7 +243,7 @@ async fn find(
     Ok(Arc::new(Away {
         tenant: tenant.name.to_string(),
         allowance,
-        session: Session::new(Role::Borrower, about),
+        session: Session::new(Role::Borrower, about, flow),
         grants,
         node: Arc::downgrade(node),
         connections: Mutex::new(0),
@@ -234,7 +253,7 @@ async fn find(
 }
 
 /// A loan for a tenant; waits for one to be granted.
-async fn loan(node: &Node, tenant: &LoanTenant, wish: &Wish) -> Result<(Allowance, Using), String> {
+async fn loan(node: &Node, tenant: &LoanTenant, wish: &Wish) -> Result<(Allowance, Using), Refused> {
     let uses = node.setup.floor.uses();
     let mut changes = uses.changes();
     let until = Instant::now() + SESSION_LOAN_WAIT;
@@ -249,10 +268,11 @@ async fn loan(node: &Node, tenant: &LoanTenant, wish: &Wish) -> Result<(Allowanc
             }
         }
         if !matches!(timeout_at(until, changes.changed()).await, Ok(Ok(()))) {
-            return Err(format!(
-                "no loan for tenant `{tenant}` came within {} s; `headgate loans why {tenant}` says why",
-                SESSION_LOAN_WAIT.as_secs()
-            ));
+            let within = SESSION_LOAN_WAIT.as_secs();
+            let why = format!(
+                "no loan for tenant `{tenant}` came within {within} s; `headgate loans why {tenant}` says why"
+            );
+            return Err(Refused::new(Reason::Loan, why));
         }
     }
 }
@@ -279,6 +299,7 @@ fn grants(tenant: &Tenant, district: &str, leaves: bool) -> Result<Vec<Grant>, S
 fn settle(node: &Arc<Node>, away: Arc<Away>, connection: u64, end: &End) {
     if end.may_resume() && away.session.ticket().is_some() {
         tracing::info!(tenant = away.tenant, "the connection of a remote session broke");
+        node.tally.lost(Role::Borrower);
         let node = Arc::clone(node);
         tokio::spawn(async move {
             sleep(SESSION_RESUME_WAIT).await;
@@ -296,6 +317,7 @@ fn finish(node: &Node, away: &Away, end: &End) {
     if let Some(ticket) = away.session.ticket()
         && node.door.lock().remove(&ticket.session).is_some()
     {
+        node.tally.ended(Role::Borrower, end);
         away.session.ended(&node.book, &end.why());
     }
 }
@@ -334,6 +356,7 @@ impl Owner for AwayOwner<'_> {
 
     fn welcomed(&self, ticket: Ticket) {
         if let Some(node) = self.0.node.upgrade() {
+            node.tally.begun(Role::Borrower);
             node.door.lock().insert(ticket.session, Arc::clone(self.0));
         }
     }

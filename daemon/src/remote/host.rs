@@ -17,7 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::Node;
 use super::book::About;
 use super::carry::{End, Lane, Owner, Role, Session};
+use super::confined::Confinement;
 use super::frames::{Frames, say};
+use super::tally::{Reason, Refused};
+use super::view::SessionView;
 use super::worker::Worker;
 use crate::config::model::Name;
 use crate::limits::{HELLO_WAIT, SESSION_FAREWELL_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX};
@@ -30,12 +33,26 @@ impl Table {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Hosted>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// What there is to see of them.
+    pub(super) fn views(&self) -> Vec<SessionView> {
+        let view = |hosted: &Arc<Hosted>| {
+            let mut view =
+                SessionView::of(Role::Lender, &hosted.guest, &hosted.from.to_string(), &hosted.session);
+            view.worker = hosted.worker.process();
+            view.confined = view.worker.map(Confinement::of);
+            view
+        };
+        self.lock().values().map(view).collect()
+    }
 }
 
 /// A session and its worker.
 #[derive(Debug)]
 struct Hosted {
     from: Identity,
+    /// Its tenant here.
+    guest: String,
     session: Session,
     worker: Worker,
     node: std::sync::Weak<Node>,
@@ -51,35 +68,42 @@ pub(super) async fn listen(node: Arc<Node>, mut arrivals: mpsc::Receiver<Arrival
         let node = Arc::clone(&node);
         tokio::spawn(async move {
             let from = arrival.from.clone();
-            if let Err(why) = serve(&node, arrival).await {
+            if let Err(Refused { reason, why }) = serve(&node, arrival).await {
+                node.tally.refused(Role::Lender, reason);
                 tracing::warn!(peer = %from, why, "a remote session was refused");
             }
         });
     }
 }
 
-async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), String> {
+async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
     let from = arrival.from.clone();
     super::watch_over(arrival.stream.get_ref().0);
     let (reader, mut writer) = split(arrival.stream);
     let mut far = Frames::new(reader);
     let outcome = match timeout(HELLO_WAIT, read_claim(&mut far)).await {
         Ok(Ok((claim, hello))) => find(node, &from, &claim, hello.ticket),
-        Ok(Err(why)) => Err(why),
-        Err(_) => Err(format!("nothing was claimed within {} ms", HELLO_WAIT.as_millis())),
+        Ok(Err(why)) => Err(Refused::new(Reason::Silent, why)),
+        Err(_) => {
+            let why = format!("nothing was claimed within {} ms", HELLO_WAIT.as_millis());
+            Err(Refused::new(Reason::Silent, why))
+        }
     };
     let hosted = match outcome {
         Ok(hosted) => hosted,
-        Err(why) => {
-            let refused = async {
-                say(&mut writer, Kind::Refused, why.as_bytes()).await?;
+        Err(refused) => {
+            let told = async {
+                say(&mut writer, Kind::Refused, refused.why.as_bytes()).await?;
                 writer.shutdown().await
             };
             // Whoever is refused may be gone already.
-            let _gone = timeout(SESSION_FAREWELL_WAIT, refused).await;
-            return Err(why);
+            let _gone = timeout(SESSION_FAREWELL_WAIT, told).await;
+            return Err(refused);
         }
     };
+    if hosted.session.ticket().is_some() {
+        node.tally.resumed(Role::Lender);
+    }
     carry(node, &hosted, far, writer).await;
     Ok(())
 }
@@ -112,37 +136,43 @@ async fn read_claim<R: AsyncRead + Unpin>(far: &mut Frames<R>) -> Result<(Claim,
 }
 
 /// The session that is claimed: a new one if the loan allows it, or one that goes on.
-fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Result<Arc<Hosted>, String> {
+fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Result<Arc<Hosted>, Refused> {
     if ticket.session != 0 {
         let known = node.host.lock().get(&ticket.session).cloned();
         let same = |hosted: &Arc<Hosted>| hosted.from == *from && hosted.session.ticket() == Some(ticket);
-        return known.filter(same).ok_or_else(|| "no such session is hosted here any more".to_owned());
+        let gone = || Refused::new(Reason::Forgotten, "no such session is hosted here any more");
+        return known.filter(same).ok_or_else(gone);
     }
-    let loan: LoanId = claim.loan.parse().map_err(|_| format!("`{}` is no loan", claim.loan))?;
+    let no_loan = |why: String| Refused::new(Reason::Loan, why);
+    let loan: LoanId = claim.loan.parse().map_err(|_| no_loan(format!("`{}` is no loan", claim.loan)))?;
     let guests = node.setup.floor.guests();
     let terms = guests.iter().find(|(device, terms)| {
         device.as_str() == claim.device
             && terms.loans.contains(&loan)
             && terms.guest.tenant.as_str() == claim.tenant
     });
-    let (device, terms) = terms.ok_or_else(|| format!("loan {loan} lends nothing here"))?;
+    let (device, terms) = terms.ok_or_else(|| no_loan(format!("loan {loan} lends nothing here")))?;
     // Its certificate says who speaks; a loan is its node's, and a guest its district's.
     if loan.node != *from.node() || terms.guest.district != *from.district() {
-        return Err(format!("loan {loan} is not {from}'s"));
+        return Err(no_loan(format!("loan {loan} is not {from}'s")));
     }
     if terms.limit.sm == Share::ZERO {
-        return Err(format!("loan {loan} is being taken back"));
+        return Err(no_loan(format!("loan {loan} is being taken back")));
     }
     let leaves = from.district().as_str() != node.district();
     if leaves && !DataClass::may_leave_its_district(terms.data) {
-        return Err(format!("raw data of {} stays in its district", from.district()));
+        let why = format!("raw data of {} stays in its district", from.district());
+        return Err(Refused::new(Reason::RawData, why));
     }
     if node.host.lock().len() >= SESSIONS_MAX {
-        return Err(format!("{SESSIONS_MAX} sessions are hosted here already"));
+        let why = format!("{SESSIONS_MAX} sessions are hosted here already");
+        return Err(Refused::new(Reason::Full, why));
     }
     let guest = Name::guest(terms.guest.district.as_str(), terms.guest.tenant.as_str())
-        .ok_or_else(|| format!("{} is no guest's name", terms.guest))?;
-    let worker = Worker::start(node, guest.as_str(), device.as_str()).map_err(|error| error.to_string())?;
+        .ok_or_else(|| no_loan(format!("{} is no guest's name", terms.guest)))?;
+    let worker = Worker::start(node, guest.as_str(), device.as_str());
+    let worker = worker.map_err(Refused::of(Reason::Worker))?;
+    let flow = node.tally.flow(Role::Lender, from.district().as_str());
     let about = About {
         loan: loan.to_string(),
         guest: terms.guest.to_string(),
@@ -151,7 +181,8 @@ fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Res
     };
     Ok(Arc::new(Hosted {
         from: from.clone(),
-        session: Session::new(Role::Lender, about),
+        guest: guest.to_string(),
+        session: Session::new(Role::Lender, about, flow),
         worker,
         node: Arc::downgrade(node),
         lane: AsyncMutex::new(()),
@@ -189,6 +220,7 @@ async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     drop(lane);
     if end.may_resume() || !newest {
         tracing::info!(peer = %hosted.from, "the connection of a remote session broke");
+        node.tally.lost(Role::Lender);
         forget_later(Arc::clone(hosted), mine);
         return;
     }
@@ -199,6 +231,7 @@ fn finish(hosted: &Hosted, end: &End) {
     if let (Some(node), Some(ticket)) = (hosted.node.upgrade(), hosted.session.ticket())
         && node.host.lock().remove(&ticket.session).is_some()
     {
+        node.tally.ended(Role::Lender, end);
         hosted.session.ended(&node.book, &end.why());
     }
     hosted.worker.kill();
@@ -229,6 +262,7 @@ impl Owner for HostOwner<'_> {
 
     fn welcomed(&self, ticket: Ticket) {
         if let Some(node) = self.hosted.node.upgrade() {
+            node.tally.begun(Role::Lender);
             node.host.lock().insert(ticket.session, Arc::clone(self.hosted));
         }
     }

@@ -13,16 +13,20 @@
 //! that. A program that wants this node's own device gets its worker directly; nothing leaves the node then.
 //!
 //! Read in this order: [`carry`] (one connection), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
-//! [`book`] and [`budget`].
+//! [`book`], [`budget`], [`tally`] and [`confined`].
 
 mod frames;
 mod book;
 mod budget;
 mod carry;
+mod tally;
+mod confined;
+mod view;
 mod worker;
 mod door;
 mod host;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -42,6 +46,11 @@ use crate::run::{Input, Inputs, Question, Trees};
 
 use book::Book;
 use budget::Budgets;
+use carry::Role;
+use tally::Tally;
+
+pub use confined::Confinement;
+pub use view::SessionView;
 
 /// Why sessions cannot be carried. The operator is at fault, or the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +94,7 @@ struct Node {
     setup: Setup,
     book: Book,
     budgets: Budgets,
+    tally: Tally,
     directory: PathBuf,
     door: door::Table,
     host: host::Table,
@@ -109,6 +119,7 @@ impl Node {
 #[derive(Debug)]
 pub struct Remote {
     _tasks: JoinSet<()>,
+    node: Arc<Node>,
     place: RemotePlace,
 }
 
@@ -150,6 +161,7 @@ impl Remote {
             setup,
             book,
             budgets: Budgets::default(),
+            tally: Tally::default(),
             directory,
             door: door::Table::default(),
             host: host::Table::default(),
@@ -158,7 +170,7 @@ impl Remote {
         tasks.spawn(door::listen(Arc::clone(&node), socket));
         if let Some(desk) = desk {
             if let Some(sessions) = desk.sessions() {
-                tasks.spawn(host::listen(node, sessions));
+                tasks.spawn(host::listen(Arc::clone(&node), sessions));
             }
             if let Some(mut drained) = floor.uses().drained() {
                 tasks.spawn(async move {
@@ -169,7 +181,33 @@ impl Remote {
             }
         }
         let redirect = worker::beside_binary("libheadgate_redirect.so");
-        Ok(Self { _tasks: tasks, place: RemotePlace { socket: path, libraries, redirect } })
+        Ok(Self { _tasks: tasks, node, place: RemotePlace { socket: path, libraries, redirect } })
+    }
+
+    /// Its sessions, those that begin here first.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let mut views = self.node.door.views();
+        views.extend(self.node.host.views());
+        views.sort_by(|one, other| {
+            (&one.role, &one.tenant, &one.loan).cmp(&(&other.role, &other.tenant, &other.loan))
+        });
+        views
+    }
+
+    /// What was counted of them.
+    #[must_use]
+    pub fn page(&self) -> headgate_exporter::remote::Remote {
+        let mut there = BTreeMap::new();
+        for (role, views) in
+            [(Role::Borrower, self.node.door.views()), (Role::Lender, self.node.host.views())]
+        {
+            for view in views {
+                let key = (role.word(), view.tenant.clone(), view.peer_district().to_owned());
+                *there.entry(key).or_default() += 1;
+            }
+        }
+        self.node.tally.page(there)
     }
 
     /// What programs need.

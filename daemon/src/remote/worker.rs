@@ -1,5 +1,6 @@
 //! Workers: one process for each session, in a tenant of this node like any program.
 
+use std::ffi::OsString;
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,13 +9,18 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
 
 use super::Node;
+use crate::limits::{WORKER_LINE_BYTES_MAX, WORKER_LINES_MAX};
+
+/// What of the daemon's environment a worker gets: where libraries and drivers are, and what they do.
+const PASSED_ON: [&str; 5] = ["LD_LIBRARY_PATH", "CUDA_", "NVIDIA_", "HEADGATE_", "RUST_BACKTRACE"];
 
 /// Why there is no worker.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +51,8 @@ pub(super) fn beside_binary(name: &str) -> Option<PathBuf> {
 pub(super) struct Worker {
     /// Where it listens; `None` if it was given its one connection.
     socket: Option<PathBuf>,
+    /// Its process, 0 before it has told.
+    process: Arc<AtomicU32>,
     kill: Arc<Notify>,
     ended: watch::Receiver<Option<String>>,
 }
@@ -90,15 +98,34 @@ impl Worker {
             command.arg("--hook").arg(hook);
         }
         command.arg("--").arg(program).arg("--at-standard-input");
+        let passes = |name: &OsString| {
+            name.to_str().is_some_and(|name| PASSED_ON.iter().any(|known| name.starts_with(known)))
+        };
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| passes(name)));
         if let Some(device) = device {
             command.env("CUDA_VISIBLE_DEVICES", device);
         }
-        command.stdin(Stdio::from(input)).stdout(Stdio::null()).kill_on_drop(true);
-        let child = command.spawn().map_err(kernel("starting a worker"))?;
+        command.stdin(Stdio::from(input)).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().map_err(kernel("starting a worker"))?;
+        let process = Arc::new(AtomicU32::new(0));
+        if let (Some(out), Some(said)) = (child.stdout.take(), child.stderr.take()) {
+            let (told, tenant) = (Arc::clone(&process), tenant.to_owned());
+            // `worker NUMBER`, from whoever waits for it: the worker itself has no output.
+            tokio::spawn(lines(out, move |line| {
+                let number = line.strip_prefix("worker ").and_then(|number| number.parse().ok());
+                told.store(number.unwrap_or(0), Relaxed);
+            }));
+            tokio::spawn(lines(said, move |said| tracing::warn!(tenant, said, "a worker says")));
+        }
         let kill = Arc::new(Notify::new());
         let (tell, ended) = watch::channel(None);
         tokio::spawn(wait(child, Arc::clone(&kill), tell, socket.clone()));
-        Ok(Self { socket, kill, ended })
+        Ok(Self { socket, process, kill, ended })
+    }
+
+    /// Its process id, once it is known.
+    pub(super) fn process(&self) -> Option<u32> {
+        Some(self.process.load(Relaxed)).filter(|process| *process != 0)
     }
 
     /// Connects.
@@ -125,6 +152,30 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Takes the first lines of an output, none longer than it may be, and then lets the rest go.
+async fn lines<R: AsyncRead + Unpin>(mut output: R, mut take: impl FnMut(&str)) {
+    let (mut line, mut left) = (Vec::new(), WORKER_LINES_MAX);
+    let mut buffer = [0; 1024];
+    while let Ok(count @ 1..) = output.read(&mut buffer).await {
+        for &byte in &buffer[..count] {
+            let ends = byte == b'\n';
+            if !ends && line.len() < WORKER_LINE_BYTES_MAX {
+                line.push(byte);
+            }
+            if ends && left > 0 {
+                left -= 1;
+                take(String::from_utf8_lossy(&line).trim());
+            }
+            if ends {
+                line.clear();
+            }
+        }
+    }
+    if left > 0 && !line.is_empty() {
+        take(String::from_utf8_lossy(&line).trim());
     }
 }
 
@@ -166,5 +217,24 @@ fn ending(status: ExitStatus) -> String {
 fn remove(socket: &Path) {
     if let Err(error) = std::fs::remove_file(socket) {
         tracing::debug!(socket = %socket.display(), %error, "a worker's socket was gone already");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_much_of_an_output_is_taken() {
+        let long = "x".repeat(10 * WORKER_LINE_BYTES_MAX);
+        let text = format!("first\n{long}\n{}end", "again\n".repeat(100));
+        let mut taken = Vec::new();
+        lines(text.as_bytes(), |line| taken.push(line.to_owned())).await;
+        assert_eq!(taken.len(), WORKER_LINES_MAX);
+        assert_eq!(taken[0], "first");
+        assert_eq!(taken[1].len(), WORKER_LINE_BYTES_MAX);
+        let mut taken = Vec::new();
+        lines("worker 7".as_bytes(), |line| taken.push(line.to_owned())).await;
+        assert_eq!(taken, ["worker 7"], "without its end, too");
     }
 }
