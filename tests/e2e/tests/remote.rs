@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headgate_harness::relay::{Relay, Wire};
 use headgate_harness::remote::{self, Transport, Worker};
@@ -117,6 +117,33 @@ fn a_broken_wire_is_a_stall_and_nothing_runs_twice() {
     // The program compares its launches with what the kernel counted: one lost or done twice, and it fails.
     let counted = program.finish(PATIENCE).unwrap().json().unwrap();
     assert_eq!(counted["launches"], counted["counted"], "{counted}");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a cut of ten seconds lasts ten seconds")]
+fn ten_seconds_without_a_wire_are_a_stall_and_nothing_runs_twice() {
+    let node = node(vec![tenant()]);
+    let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let relay = Relay::to(worker.address(), Wire::default()).unwrap();
+    let path = workspace::program("app-loop").unwrap();
+    let mut command = remote::command(&path, relay.address()).unwrap();
+    let program =
+        Program::start("app-loop", command.args(["--seconds", "13", "--sync-every", "50"])).unwrap();
+    eventually("it works", SOON, || (relay.carried() > 100_000).then_some(()));
+    relay.cut();
+    let since = Instant::now();
+    eventually("ten seconds have passed", PATIENCE, || {
+        (since.elapsed() > Duration::from_secs(10)).then_some(())
+    });
+    relay.mend();
+    let counted = program.finish(PATIENCE).unwrap().json().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(counted["launches"], counted["counted"], "{counted}");
+    // The device's own word, besides the kernel's.
+    let statistics = node.device().control().statistics().unwrap();
+    let processes = statistics["processes"].as_array().unwrap();
+    let ran: Vec<u64> = processes.iter().filter_map(|one| one["kernels"].as_u64()).collect();
+    // It counts the one fill of the program's counter as a kernel.
+    assert!(ran.contains(&(counted["launches"].as_u64().unwrap() + 1)), "{ran:?} of {counted}");
 }
 
 #[test]

@@ -3,168 +3,39 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use headgate_harness::relay::{Relay, Wire};
-use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually, skipped, workspace};
+use headgate_harness::{Node, Pair, PairOptions, Program, eventually, skipped, workspace};
 use serde_json::{Value, json};
 use support::SOON;
 
 /// Loans take seconds by design, and builds share the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Two districts on one host, and the wire between them.
-struct Pair {
-    lender: Node,
-    borrower: Node,
-    wire: Relay,
-    /// Names of the borrower's tenants: guests have one cgroup a name on the whole host.
-    tenants: [String; 2],
-    _certificates: tempfile::TempDir,
+/// Two districts with loans between them, if this machine can have guests.
+#[track_caller]
+fn pair(test: &str, options: &PairOptions) -> Option<Pair> {
+    if !headgate_harness::is_root() {
+        skipped(test, &"a worker is put into its guest's cgroup, which needs root");
+        return None;
+    }
+    Some(Pair::start(options).unwrap_or_else(|error| panic!("{error:#}")))
 }
 
-fn certs(arguments: &[&str], directory: &std::path::Path) {
-    let mut command = Command::new(workspace::program("headgate").unwrap());
-    let output = command.arg("certs").args(arguments).arg("--dir").arg(directory).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn borrowing(borrow: &str) -> PairOptions {
+    PairOptions { borrow: borrow.to_owned(), ..PairOptions::default() }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn options(
-    district: &str,
-    listen: u16,
-    advertise: &str,
-    other: (&str, &str),
-    files: &std::path::Path,
-    tenants: Vec<TenantSpec>,
-) -> NodeOptions {
-    let files = files.display();
-    let (other, address) = other;
-    let spec = format!(
-        "loans:\n  peers:\n    listen: 127.0.0.1:{listen}\n    advertise: \"{advertise}\"\n    \
-         certificate: {files}/{district}.node.pem\n    key: {files}/{district}.node.key\n    \
-         authorities: {{north: {files}/north-ca.pem, south: {files}/south-ca.pem}}\n    summaryEvery: 300ms\n    \
-         leads:\n      - {{district: {other}, node: node, address: \"{address}\"}}\n  \
-         terms: {{ttl: 12s, renew: 1s, margin: 500ms, minDuration: 2s, notice: 1500ms}}\n  \
-         lending: {{idleFor: 1s, rest: 2s, headroom: {{sm: 5%, memory: 64Mi}}}}\n  \
-         borrowing: {{spareFor: 1s, backoff: 300ms}}"
-    );
-    NodeOptions {
-        spec: spec.lines().map(str::to_owned).collect(),
-        identity: Some(("node".to_owned(), district.to_owned())),
-        ..NodeOptions::simulated(tenants)
-    }
-}
-
-impl Pair {
-    /// `more` is what the borrower's `borrow` says besides.
-    fn start(test: &str, more: &str) -> Option<Self> {
-        static PAIRS: AtomicU32 = AtomicU32::new(0);
-        if !headgate_harness::is_root() {
-            skipped(test, &"a worker is put into its guest's cgroup, which needs root");
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        for district in ["north", "south"] {
-            certs(&["init", "--district", district], directory.path());
-            certs(&["issue", "--district", district, "--node", "node"], directory.path());
-        }
-        let pair = format!("{}-{}", std::process::id(), PAIRS.fetch_add(1, Relaxed));
-        let tenants = ["a", "b"].map(|name| format!("{name}{pair}"));
-        let (north, south) = (free_port(), free_port());
-        let wire = Relay::to(&format!("tcp:127.0.0.1:{north}"), Wire::default()).unwrap();
-        let lent_at = wire.address().trim_start_matches("tcp:").to_owned();
-        let quota = "quota: {\"*\": {sm: 90%, memory: 16Gi, lendingLimit: {sm: 80%, memory: 8Gi}}}";
-        let owner = TenantSpec::new("cases").district("north").with("class: standard").with(quota);
-        let south_at = format!("127.0.0.1:{south}");
-        let lender = Node::start(options(
-            "north",
-            north,
-            &lent_at,
-            ("south", &south_at),
-            directory.path(),
-            vec![owner],
-        ))
-        .unwrap();
-        let borrowers = tenants.iter().map(|name| {
-            let borrow = format!("borrow: {{sm: 30%, memory: 2Gi, data: derived{more}}}");
-            TenantSpec::new(name).district("south").sm(40).memory("4Gi").with(&borrow)
-        });
-        let borrower = Node::start(options(
-            "south",
-            south,
-            &south_at,
-            ("north", &lent_at),
-            directory.path(),
-            borrowers.collect(),
-        ))
-        .unwrap();
-        Some(Self { lender, borrower, wire, tenants, _certificates: directory })
-    }
-
-    /// `headgate run --tenant T --remote`, as a user types it.
-    fn command(&self, tenant: &str, app: &str, lender: Option<&str>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(workspace::program("headgate").unwrap());
-        command.args(["run", "--tenant", tenant, "--remote"]);
-        command.args(lender.iter().flat_map(|lender| ["--lender", lender]));
-        command.arg("--admin-socket").arg(self.borrower.path("admin.sock"));
-        command.arg("--").arg(workspace::program(app).unwrap()).args(arguments);
-        command.env("HEADGATE_REMOTE_LOG", "1").env_remove("HEADGATE_SIMGPU_SOCKET");
-        command
-    }
-
-    /// The same on a node with a driver of its own.
-    fn beside(&self, tenant: &str, app: &str, way: &[&str]) -> Command {
-        let mut command = Command::new(workspace::program("headgate").unwrap());
-        command.args(["run", "--tenant", tenant, "--remote"]).args(way);
-        command.arg("--admin-socket").arg(self.borrower.path("admin.sock"));
-        command.arg("--").arg(workspace::program(app).unwrap());
-        self.borrower.device().add_to(&mut command);
-        command.env("HEADGATE_REMOTE_LOG", "1");
-        command
-    }
-
-    fn run(&self, tenant: &str, app: &str, arguments: &[&str]) -> Program {
-        Program::start(app, &mut self.command(tenant, app, None, arguments)).unwrap()
-    }
-
-    /// The lines of a node's audit log of sessions that have a word, without their chain.
-    fn lines(node: &Node, word: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(node.path("state/remote/audit.log")).unwrap_or_default();
-        let found = text.lines().filter_map(|line| line.split_once(&format!(" {word} session=")));
-        found.map(|(_, rest)| rest.to_owned()).collect()
-    }
-
-    fn workers(&self, tenant: &str) -> u64 {
-        let status = self.lender.status().unwrap();
-        let name = format!("south.{tenant}");
-        let tenants = status["tenants"].as_array().unwrap();
-        let found = tenants.iter().find(|known| known["name"] == name.as_str());
-        found.map_or(0, |guest| guest["processes"].as_array().map_or(0, |all| all.len() as u64))
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        if let Some(root) = headgate_harness::node::cgroup_root() {
-            for tenant in &self.tenants {
-                // Where no loan was granted there is none.
-                let _absent = std::fs::remove_dir(root.join(format!("headgate/guests/south.{tenant}")));
-            }
-        }
-    }
+/// The worker of one of the borrower's tenants.
+fn worker(pair: &Pair, tenant: usize) -> Option<i32> {
+    pair.workers(&pair.tenants[tenant]).unwrap().first().copied()
 }
 
 /// A field of an audit line.
+#[track_caller]
 fn field(line: &str, name: &str) -> u64 {
-    let found = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
+    headgate_harness::pair::field(line, name).unwrap()
 }
 
 /// What a program like a runtime library prints, without what its device can do and what its calls cost.
@@ -184,12 +55,12 @@ fn verified(node: &Node) {
 
 #[test]
 fn a_program_gives_what_it_gives_at_home_and_both_daemons_count_every_byte() {
-    let Some(pair) = Pair::start("a_program_gives_what_it_gives_at_home", "") else { return };
+    let Some(pair) = pair("a_program_gives_what_it_gives_at_home", &PairOptions::default()) else { return };
     for app in ["app-saxpy", "app-matmul", "app-reduction"] {
         let native = pair.borrower.native_command(&workspace::program(app).unwrap());
         let mut native = native;
         let native = Program::start(app, &mut native).unwrap().finish(PATIENCE).unwrap().json().unwrap();
-        let remote = pair.run(&pair.tenants[0], app, &[]).finish(PATIENCE).unwrap();
+        let remote = pair.run(&pair.tenants[0], app, &[]).unwrap().finish(PATIENCE).unwrap();
         assert_eq!(remote.json().unwrap_or_else(|error| panic!("{app}: {error:#}")), native, "{app}");
     }
     for node in [&pair.borrower, &pair.lender] {
@@ -210,14 +81,14 @@ fn a_program_gives_what_it_gives_at_home_and_both_daemons_count_every_byte() {
 
 #[test]
 fn beside_a_driver_a_program_has_its_seat_here_and_its_device_there() {
-    let Some(pair) = Pair::start("beside_a_driver", "") else { return };
+    let Some(pair) = pair("beside_a_driver", &PairOptions::default()) else { return };
     let app = "app-runtime";
     let mut native = pair.borrower.native_command(&workspace::program(app).unwrap());
     let native = Program::start(app, &mut native).unwrap().finish(PATIENCE).unwrap().json().unwrap();
     let control = pair.borrower.device().control();
     control.mark().unwrap();
     for way in [&[][..], &["--way", "redirect"]] {
-        let mut command = pair.beside(&pair.tenants[0], app, way);
+        let mut command = pair.beside(&pair.tenants[0], app, way).unwrap();
         let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
         let remote = outcome.json().unwrap_or_else(|error| panic!("{error:#}"));
         assert_eq!(identity(remote), identity(native.clone()), "who it is, and what it computes");
@@ -230,15 +101,15 @@ fn beside_a_driver_a_program_has_its_seat_here_and_its_device_there() {
     let told = Pair::lines(&pair.borrower, "told");
     assert!(told.iter().all(|line| field(line, "arguments") > 0), "{told:?}");
     // In the place of a driver there are no private tables, and such a program does not start.
-    let mut command = pair.beside(&pair.tenants[0], app, &["--way", "stand-in"]);
+    let mut command = pair.beside(&pair.tenants[0], app, &["--way", "stand-in"]).unwrap();
     let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
     assert!(outcome.stderr.contains("no CUDART_INTERFACE"), "{}", outcome.stderr);
 }
 
 #[test]
 fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
-    let Some(pair) = Pair::start("a_cut_wire_is_a_stall", "") else { return };
-    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "6", "--sync-every", "50"]);
+    let Some(pair) = pair("a_cut_wire_is_a_stall", &PairOptions::default()) else { return };
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "6", "--sync-every", "50"]).unwrap();
     for cut in 0..3 {
         let before = pair.wire.carried();
         eventually(&format!("it works before cut {cut}"), PATIENCE, || {
@@ -261,21 +132,14 @@ fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
 
 #[test]
 fn a_killed_worker_hurts_its_own_session_and_no_other() {
-    let Some(pair) = Pair::start("a_killed_worker_hurts_its_own", "") else { return };
+    let Some(pair) = pair("a_killed_worker_hurts_its_own", &PairOptions::default()) else { return };
     let [first, second] = &pair.tenants;
     let forever = ["--seconds", "0", "--sync-every", "5"];
-    let doomed = pair.run(first, "app-loop", &forever);
-    let other = pair.run(second, "app-loop", &["--seconds", "8", "--sync-every", "5"]);
+    let doomed = pair.run(first, "app-loop", &forever).unwrap();
+    let other = pair.run(second, "app-loop", &["--seconds", "8", "--sync-every", "5"]).unwrap();
     let worker = eventually("both work on the lender's device", PATIENCE, || {
-        let status = pair.lender.status().ok()?;
-        let pid = |tenant: &str| {
-            let name = format!("south.{tenant}");
-            let tenants = status["tenants"].as_array()?;
-            let guest = tenants.iter().find(|known| known["name"] == name.as_str())?;
-            pid_of(guest)
-        };
-        pid(second)?;
-        pid(first)
+        let [worker, other] = [first, second].map(|tenant| pair.workers(tenant).ok()?.first().copied());
+        other.and(worker)
     });
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL).unwrap();
     let outcome = doomed.finish(PATIENCE).unwrap();
@@ -286,15 +150,11 @@ fn a_killed_worker_hurts_its_own_session_and_no_other() {
     assert_eq!(counted["launches"], counted["counted"], "{counted}");
 }
 
-fn pid_of(guest: &Value) -> Option<i32> {
-    guest["processes"].as_array()?.first()?["pid"].as_i64()?.try_into().ok()
-}
-
 #[test]
 fn an_owner_that_comes_back_has_its_device_drained_and_the_guest_told() {
-    let Some(pair) = Pair::start("an_owner_that_comes_back", "") else { return };
-    let guest = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "5"]);
-    eventually("the guest works", PATIENCE, || (pair.workers(&pair.tenants[0]) > 0).then_some(()));
+    let Some(pair) = pair("an_owner_that_comes_back", &PairOptions::default()) else { return };
+    let guest = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "5"]).unwrap();
+    eventually("the guest works", PATIENCE, || worker(&pair, 0));
     let before = pair.wire.carried();
     eventually("and goes on", PATIENCE, || (pair.wire.carried() > before + 50_000).then_some(()));
     let _owner = pair.lender.run("cases", "app-loop", &["--seconds", "0", "--kernel", "spin"]).unwrap();
@@ -302,34 +162,38 @@ fn an_owner_that_comes_back_has_its_device_drained_and_the_guest_told() {
     assert!(!outcome.status.success());
     assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("takes its device back"), "{}", outcome.stderr);
-    eventually("nothing of it is left", PATIENCE, || (pair.workers(&pair.tenants[0]) == 0).then_some(()));
+    eventually("nothing of it is left", PATIENCE, || {
+        pair.workers(&pair.tenants[0]).unwrap().is_empty().then_some(())
+    });
     let why = eventually("the books say why", SOON, || Pair::lines(&pair.borrower, "ended").pop());
     assert!(why.contains("takes its device back"), "{why}");
 }
 
 #[test]
 fn a_budget_that_is_used_up_ends_the_session() {
-    let Some(pair) = Pair::start("a_budget_that_is_used_up", ", budget: {bytes: 64Ki, every: 1h}") else {
-        return;
-    };
-    let outcome = pair
-        .run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "5"])
-        .finish(PATIENCE)
-        .unwrap();
+    let borrow = "sm: 30%, memory: 2Gi, data: derived, budget: {bytes: 64Ki, every: 1h}";
+    let Some(pair) = pair("a_budget_that_is_used_up", &borrowing(borrow)) else { return };
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "5"]).unwrap();
+    let outcome = program.finish(PATIENCE).unwrap();
     assert!(!outcome.status.success());
     assert!(outcome.stderr.contains("has used its budget of 65536 bytes"), "{}", outcome.stderr);
-    let ended = eventually("the books say why", SOON, || Pair::lines(&pair.borrower, "ended").pop());
-    assert!(ended.contains("budget"), "{ended}");
+    for node in [&pair.borrower, &pair.lender] {
+        let ended = eventually("both books say why", SOON, || Pair::lines(node, "ended").pop());
+        assert!(ended.contains("has used its budget"), "{ended}");
+    }
+    eventually("and its worker is gone", PATIENCE, || {
+        pair.workers(&pair.tenants[0]).unwrap().is_empty().then_some(())
+    });
 }
 
 #[test]
 fn a_node_s_own_device_needs_no_wire_and_who_may_not_borrow_hears_it() {
-    let Some(pair) = Pair::start("a_node_s_own_device", "") else { return };
+    let Some(pair) = pair("a_node_s_own_device", &PairOptions::default()) else { return };
     let before = pair.borrower.ask(&json!({"op": "loans"})).unwrap()["borrowed"].clone();
     let app = "app-matmul";
     let mut native = pair.borrower.native_command(&workspace::program(app).unwrap());
     let native = Program::start(app, &mut native).unwrap().finish(PATIENCE).unwrap().json().unwrap();
-    let mut command = pair.command(&pair.tenants[0], app, Some("south"), &[]);
+    let mut command = pair.command(&pair.tenants[0], app, Some("south")).unwrap();
     let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
     assert_eq!(outcome.json().unwrap_or_else(|error| panic!("{error:#}")), native);
     assert_eq!(
@@ -345,4 +209,144 @@ fn a_node_s_own_device_needs_no_wire_and_who_may_not_borrow_hears_it() {
     stray.env("HEADGATE_REMOTE_LOG", "1");
     let outcome = Program::start(app, &mut stray).unwrap().finish(PATIENCE).unwrap();
     assert!(outcome.stderr.contains("belongs to no tenant"), "{}", outcome.stderr);
+}
+
+/// The sum of a metric of remote sessions over the samples that have these labels.
+fn metric(node: &Node, name: &str, labels: &[&str]) -> f64 {
+    node.metrics().unwrap().sum(&format!("headgate_remote_{name}"), labels)
+}
+
+/// Kernels that the device ran for each of its processes, living or not.
+fn kernels(node: &Node) -> Vec<u64> {
+    let statistics = node.device().control().statistics().unwrap();
+    let processes = statistics["processes"].as_array().unwrap();
+    processes
+        .iter()
+        .filter_map(|process| process["kernels"].as_u64())
+        .filter(|kernels| *kernels > 0)
+        .collect()
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a cut of ten seconds lasts ten seconds")]
+fn ten_seconds_without_a_wire_are_a_stall_and_nothing_runs_twice() {
+    // Loans are renewed over the same wire.
+    let options = PairOptions { ttl_s: 60, ..PairOptions::default() };
+    let Some(pair) = pair("ten_seconds_without_a_wire", &options) else { return };
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "14", "--sync-every", "50"]).unwrap();
+    eventually("it works", PATIENCE, || (!kernels(&pair.lender).is_empty()).then_some(()));
+    pair.wire.cut();
+    let since = Instant::now();
+    eventually("ten seconds have passed", PATIENCE, || {
+        (since.elapsed() > Duration::from_secs(10)).then_some(())
+    });
+    pair.wire.mend();
+    let counted = program.finish(PATIENCE).unwrap().json().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(counted["launches"], counted["counted"], "{counted}");
+    // The device counts the one fill of the program's counter as a kernel.
+    let launches = counted["launches"].as_u64().unwrap();
+    assert_eq!(kernels(&pair.lender), [launches + 1], "what the device itself ran");
+    for node in [&pair.borrower, &pair.lender] {
+        eventually("the session has ended", SOON, || (Pair::lines(node, "ended").len() == 1).then_some(()));
+        assert_eq!(Pair::lines(node, "differs"), [""; 0]);
+        verified(node);
+    }
+    let told = Pair::lines(&pair.borrower, "told").pop().unwrap();
+    assert_eq!(Pair::lines(&pair.lender, "agreed").pop().unwrap(), told);
+    for (node, role) in [(&pair.borrower, "borrower"), (&pair.lender, "lender")] {
+        let role = format!("role=\"{role}\"");
+        assert!(metric(node, "link_losses_total", &[&role]) >= 1.0, "{role}");
+        assert!(metric(node, "resumes_total", &[&role]) >= 1.0, "{role}");
+        assert_eq!(metric(node, "ended_total", &[&role, "reason=\"differs\""]), 0.0);
+        let kind = ["direction=\"up\"", "kind=\"arguments\""];
+        let bytes = metric(node, "bytes_total", &[&role, kind[0], kind[1]]);
+        assert_eq!(bytes, f64::from(u32::try_from(field(&told, "arguments")).unwrap()), "{role}");
+    }
+}
+
+#[test]
+fn two_borrowers_share_a_lender_and_neither_sees_the_other() {
+    let Some(pair) = pair("two_borrowers_share_a_lender", &PairOptions::default()) else { return };
+    let app = "app-matmul";
+    let mut native = pair.borrower.native_command(&workspace::program(app).unwrap());
+    let native = Program::start(app, &mut native).unwrap().finish(PATIENCE).unwrap().json().unwrap();
+    let loops = [0, 1].map(|tenant| {
+        let arguments = ["--seconds", "8", "--sync-every", "5"];
+        pair.run(&pair.tenants[tenant], "app-loop", &arguments).unwrap()
+    });
+    let both = eventually("both work on the lender's device", PATIENCE, || {
+        Some([worker(&pair, 0)?, worker(&pair, 1)?])
+    });
+    assert_ne!(both[0], both[1], "each session has a process of its own");
+    let sessions = eventually("the lender's status shows both, and that they are confined", SOON, || {
+        let status = pair.lender.status().ok()?;
+        let sessions = status["sessions"].as_array()?.clone();
+        let confined = |session: &&Value| session["confined"]["missing"] == json!([]);
+        (sessions.iter().filter(confined).count() == 2).then_some(sessions)
+    });
+    for (session, tenant) in sessions.iter().zip(&pair.tenants) {
+        assert_eq!(session["role"], "lender");
+        assert_eq!(session["tenant"], format!("south.{tenant}"));
+        assert_eq!(session["peer"], "south.node");
+        assert!(both.iter().any(|pid| session["worker"] == *pid), "{session} of {both:?}");
+    }
+    assert_eq!(metric(&pair.lender, "sessions", &[]), 2.0);
+    assert_eq!(metric(&pair.borrower, "sessions", &["role=\"borrower\""]), 2.0);
+    let found = pair.run(&pair.tenants[0], app, &[]).unwrap().finish(PATIENCE).unwrap();
+    assert_eq!(found.json().unwrap_or_else(|error| panic!("{error:#}")), native, "beside two others");
+    let mut launches = loops.map(|program| {
+        let counted = program.finish(PATIENCE).unwrap().json().unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(counted["launches"], counted["counted"], "{counted}");
+        counted["launches"].as_u64().unwrap()
+    });
+    launches.sort_unstable();
+    let ran = kernels(&pair.lender);
+    // A fill each, besides.
+    assert!(launches.iter().all(|launches| ran.contains(&(launches + 1))), "{launches:?} of {ran:?}");
+    eventually("the books of three sessions are closed", SOON, || {
+        (Pair::lines(&pair.lender, "ended").len() == 3).then_some(())
+    });
+    for (teller, other) in [(&pair.borrower, &pair.lender), (&pair.lender, &pair.borrower)] {
+        let sorted = |mut lines: Vec<String>| {
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(Pair::lines(teller, "told")), sorted(Pair::lines(other, "agreed")));
+    }
+}
+
+#[test]
+fn raw_data_stays_home_whatever_the_loan() {
+    let borrow = "sm: 30%, memory: 2Gi, data: raw";
+    let Some(pair) = pair("raw_data_stays_home", &borrowing(borrow)) else { return };
+    let outcome = pair.run(&pair.tenants[0], "app-matmul", &[]).unwrap().finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    let hears = ["stays in its district", "no loan for tenant"];
+    assert!(hears.iter().any(|why| outcome.stderr.contains(why)), "{}", outcome.stderr);
+    for node in [&pair.borrower, &pair.lender] {
+        assert!(Pair::lines(node, "begun").is_empty(), "no session has begun");
+    }
+    assert!(pair.workers(&pair.tenants[0]).unwrap().is_empty(), "no worker for it");
+    assert!(metric(&pair.borrower, "refused_total", &["role=\"borrower\""]) >= 1.0);
+    // At home it may be what it likes.
+    let mut command = pair.command(&pair.tenants[0], "app-matmul", Some("south")).unwrap();
+    Program::start("app-matmul", &mut command).unwrap().finish(PATIENCE).unwrap().json().unwrap();
+}
+
+#[test]
+fn a_device_taken_back_in_the_middle_of_a_kernel_finishes_that_kernel() {
+    // Kernels of 300 ms: whenever the owner comes, one is running. The loan's notice is 1.5 s.
+    let device = json!({ "kernels": { "spin": { "base_ns": 300_000_000_u64 } } });
+    let options = PairOptions { device, ..PairOptions::default() };
+    let Some(pair) = pair("a_device_taken_back_in_the_middle", &options) else { return };
+    let guest = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "1"]).unwrap();
+    eventually("the guest's kernels run", PATIENCE, || kernels(&pair.lender).first().copied());
+    let _owner = pair.lender.run("cases", "app-loop", &["--seconds", "0", "--sync-every", "1"]).unwrap();
+    let outcome = guest.finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("takes its device back"), "{}", outcome.stderr);
+    eventually("nothing of it is left", PATIENCE, || {
+        pair.workers(&pair.tenants[0]).unwrap().is_empty().then_some(())
+    });
 }

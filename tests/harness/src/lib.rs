@@ -7,7 +7,7 @@
 //! It never sleeps in the hope that something has happened: [`eventually`] waits for a condition with a
 //! deadline and says what it last saw.
 //!
-//! Read in this order: [`workspace`] (where built things are), [`device`], [`node`], [`demo`].
+//! Read in this order: [`workspace`] (where built things are), [`device`], [`node`], [`pair`], [`demo`].
 
 pub mod workspace;
 pub mod device;
@@ -17,6 +17,7 @@ pub mod process;
 pub mod prometheus;
 pub mod remote;
 pub mod relay;
+pub mod pair;
 pub mod demo;
 
 use std::fmt::Debug;
@@ -25,6 +26,7 @@ use std::time::Duration;
 pub use device::Device;
 pub use nats::Nats;
 pub use node::{Node, NodeOptions, TenantSpec};
+pub use pair::{Pair, PairOptions};
 pub use process::Program;
 
 /// Waits until `look` gives `Some`, looking every few milliseconds.

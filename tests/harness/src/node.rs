@@ -476,7 +476,11 @@ pub fn cgroup_root() -> Option<PathBuf> {
     })
 }
 
-fn free_port() -> Result<u16> {
+/// A TCP port nobody listened at a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 

@@ -77,6 +77,17 @@ impl Page {
         }
     }
 
+    /// The sum over all samples of a series that have these labels; 0 without any.
+    #[must_use]
+    pub fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let of_name = |series: &str| series.split('{').next() == Some(name);
+        let found = self
+            .samples
+            .iter()
+            .filter(|(series, _)| of_name(series) && labels.iter().all(|label| series.contains(label)));
+        found.map(|(_, value)| value).sum()
+    }
+
     /// Names of all families.
     #[must_use]
     pub fn families(&self) -> &BTreeSet<String> {
