@@ -1,5 +1,6 @@
 //! A stream of kernels like an inference step: some launches, then the program waits for the device, over and over. Says
-//! what a launch cost the calling thread and how long steps took; `--copy BYTES` measures copies instead.
+//! what a launch cost the calling thread and how long steps took; `--shapes N` has each launch take the next of N sizes;
+//! `--copy BYTES` measures copies instead.
 #![expect(unsafe_code, reason = "calls the driver API itself, so that nothing but the driver is timed")]
 #![expect(clippy::disallowed_methods, reason = "an ordinary program that reads the clock")]
 
@@ -11,6 +12,9 @@ use anyhow::{Result, ensure};
 use cudarc::driver::sys;
 use headgate_apps::{Arguments, print, ptx};
 
+/// After what time a kernel that does next to nothing is done, wherever it runs.
+const IDLE_AFTER: Duration = Duration::from_micros(500);
+
 macro_rules! cu {
     ($name:ident ( $($argument:expr),* $(,)? )) => {{
         // SAFETY: arguments as the driver API's documentation says; outputs are valid for writing.
@@ -20,7 +24,7 @@ macro_rules! cu {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::read(&["steps", "launches", "grid", "idle-syncs", "copy"])?;
+    let arguments = Arguments::read(&["steps", "launches", "grid", "shapes", "idle-syncs", "copy"])?;
     let started = Instant::now();
     let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
     cu!(cuInit(0));
@@ -46,9 +50,12 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
     cu!(cuMemAlloc_v2(&raw mut counter, 8));
     cu!(cuMemsetD8_v2(counter, 0, 8));
     let mut params: [*mut c_void; 1] = [(&raw mut counter).cast()];
+    let shapes = u32::try_from(arguments.number("shapes", 1)?)?;
+    let mut shape = 0;
     let mut launch = || -> Result<()> {
         let params = params.as_mut_ptr();
-        cu!(cuLaunchKernel(kernel, grid, 1, 1, 32, 1, 1, 0, stream, params, null_mut()));
+        shape = (shape + 1) % shapes;
+        cu!(cuLaunchKernel(kernel, grid + shape, 1, 1, 32, 1, 1, 0, stream, params, null_mut()));
         Ok(())
     };
     launch()?;
@@ -68,9 +75,12 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
     }
     let mut syncs = Vec::new();
     for _ in 0..arguments.number("idle-syncs", 0)? {
-        // A launch first, so that there is something that the program cannot know to be done.
+        // A launch, and time for it to be done without the driver being asked: the program cannot know it yet.
         launch()?;
-        wait_until_done(stream)?;
+        let done = Instant::now() + IDLE_AFTER;
+        while Instant::now() < done {
+            std::hint::spin_loop();
+        }
         let begin = Instant::now();
         cu!(cuStreamSynchronize(stream));
         syncs.push(begin.elapsed());
@@ -90,17 +100,6 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
     }));
     ensure!(counted == expected || counted == 0, "{counted} of {expected} launches reached the device");
     Ok(())
-}
-
-fn wait_until_done(stream: sys::CUstream) -> Result<()> {
-    loop {
-        // SAFETY: a stream of this program.
-        match unsafe { sys::cuStreamQuery(stream) } as u32 {
-            0 => return Ok(()),
-            600 => std::thread::yield_now(),
-            other => anyhow::bail!("cuStreamQuery: {other}"),
-        }
-    }
 }
 
 fn read(from: u64) -> Result<u64> {

@@ -2,23 +2,25 @@
 //! simulated device, whose kernels take the time they are told to.
 //!
 //! The network is a relay in user space that holds bytes back, each way. The figures are of the simulated device: what a
-//! real driver's own calls cost is not in them.
+//! real driver's own calls cost is not in them. The part `audit` runs both daemons of a development build.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod stage;
+
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use headgate_harness::pair::field;
 use headgate_harness::relay::{Relay, Wire};
-use headgate_harness::wait_for;
+use headgate_harness::{Pair, PairOptions, wait_for};
 use serde_json::{Value, json};
 
 use super::{Figure, Settings, Subject};
 use crate::workspace::{self, Artifacts, Profile};
+use stage::{Stage, Way};
 
 const PACKAGES: [&str; 5] = [
     "headgate-simgpu",
@@ -27,147 +29,174 @@ const PACKAGES: [&str; 5] = [
     "headgate-remote-libcuda",
     "headgate-apps",
 ];
-/// A step: so many launches of so long a kernel, then the program waits. About as long as a vision model's.
-const LAUNCHES: u64 = 64;
+/// A step: so many launches of so long a kernel, then the program waits. 6.4 ms, about as long as a vision model's.
+const LAUNCHES: &str = "64";
 const KERNEL_NS: u64 = 100_000;
 /// Bytes of a bulk copy.
 const COPY_BYTES: u64 = 64 << 20;
-/// Longest wait for a device or a worker to be ready.
-const READY_WAIT: Duration = Duration::from_secs(20);
+/// How long a wire is cut, and how long the program that notices it runs.
+const CUT: Duration = Duration::from_secs(10);
+const CUT_PROGRAM_S: &str = "13";
+/// Longest wait for anything that has to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs the bench.
+struct Bench {
+    subject: Subject,
+    built: Artifacts,
+    quick: bool,
+}
+
+type Part = fn(&Bench) -> Result<Vec<Figure>>;
+
+const PARTS: &[(&str, Part)] = &[
+    ("calls", calls),
+    ("near", |bench| steps(bench, &[(Way::Unix, 3.0), (Way::Tcp, 3.0)])),
+    ("far", |bench| steps(bench, &[(Way::Far(300), 8.0), (Way::Far(1_000), 30.0)])),
+    ("start", start),
+    ("copies", copies),
+    ("cut", cut),
+    ("audit", audit),
+];
+
+/// Runs the bench, or the part asked for.
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
-    let built = workspace::build(Profile::Release, &PACKAGES)?;
-    let subject =
-        Subject { bench: "remote", device: "simulated".to_owned(), commit: settings.commit.clone() };
-    let rounds = if settings.quick { 2 } else { 10 };
-    let mut figures = calls(&subject, &built, rounds)?;
-    figures.extend(steps(&subject, &built, if settings.quick { 2 } else { 5 })?);
-    figures.extend(copies(&subject, &built, if settings.quick { 1 } else { 5 })?);
+    let wanted = |name: &str| settings.part.as_ref().is_none_or(|part| part == name);
+    let names = || PARTS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let mut parts = PARTS.iter().filter(|(name, _)| wanted(name)).peekable();
+    parts.peek().with_context(|| format!("there is no such part; there are: {}", names()))?;
+    let bench = Bench {
+        subject: Subject { bench: "remote", device: "simulated".to_owned(), commit: settings.commit.clone() },
+        built: workspace::build(Profile::Release, &PACKAGES)?,
+        quick: settings.quick,
+    };
+    let mut figures = Vec::new();
+    for (_, part) in parts {
+        figures.extend(part(&bench)?);
+    }
     Ok(figures)
 }
 
-/// How a program reaches its device.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
-    Native,
-    Unix,
-    Tcp,
-    /// TCP over a wire that holds bytes back so many microseconds, each way.
-    Far(u64),
-}
+impl Bench {
+    /// So many rounds, or two.
+    fn rounds(&self, full: usize) -> usize {
+        if self.quick { 2 } else { full }
+    }
 
-impl Way {
-    fn name(self) -> String {
-        match self {
-            Self::Native => "native".to_owned(),
-            Self::Unix => "same host, Unix socket".to_owned(),
-            Self::Tcp => "loopback TCP".to_owned(),
-            Self::Far(micros) => {
-                format!("TCP, round trip {} ms", f64::from(u32::try_from(2 * micros).unwrap_or(0)) / 1e3)
-            }
-        }
+    fn stage(&self, kernel_ns: u64) -> Result<Stage> {
+        let rule = json!({ "kernels": { "spin": { "base_ns": kernel_ns, "execute": false } } });
+        Stage::start(&self.built, &rule)
+    }
+
+    fn step(&self) -> Result<&Path> {
+        self.built.path("app-step")
     }
 }
 
 /// Client time of a launch and of waiting for an idle stream. Kernels take no time worth mentioning.
-fn calls(subject: &Subject, built: &Artifacts, rounds: usize) -> Result<Vec<Figure>> {
-    let stage =
-        Stage::start(built, &json!({ "kernels": { "spin": { "base_ns": 1_000, "execute": false } } }))?;
-    let mut figures = Vec::new();
-    for (way, sync_goal) in [(Way::Native, None), (Way::Unix, Some(6.0)), (Way::Tcp, Some(20.0))] {
-        let (mut call, mut cpu, mut sync) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let found = stage.run(way, &["--steps", "50", "--launches", "64", "--idle-syncs", "100"])?;
-            call.push(number(&found, "launch_p50_us")?);
-            cpu.push(number(&found, "launch_cpu_us")?);
-            sync.push(number(&found, "idle_sync_p50_us")?);
+fn calls(bench: &Bench) -> Result<Vec<Figure>> {
+    let stage = bench.stage(1_000)?;
+    let ways = [(Way::Native, None), (Way::Unix, Some(6.0)), (Way::Tcp, Some(20.0))];
+    let mut samples: Vec<[Vec<f64>; 4]> = ways.iter().map(|_| Default::default()).collect();
+    for _ in 0..bench.rounds(10) {
+        for ((way, _), [call, cpu, new, sync]) in ways.iter().zip(&mut samples) {
+            let arguments = ["--steps", "50", "--launches", LAUNCHES];
+            let same =
+                stage.run(*way, bench.step()?, &[&arguments[..], &["--idle-syncs", "100"]].concat())?;
+            call.push(same.number("launch_p50_us")?);
+            cpu.push(same.number("launch_cpu_us")?);
+            sync.push(same.number("idle_sync_p50_us")?);
+            let varied = stage.run(*way, bench.step()?, &[&arguments[..], &["--shapes", "500"]].concat())?;
+            new.push(varied.number("launch_cpu_us")?);
         }
-        let goal = sync_goal.map(|_| 0.5);
-        figures.push(subject.lower("launch, remembered: call", way.name(), "us", goal, &call)?);
-        figures.push(subject.lower(
-            "launch: CPU of its thread",
-            way.name(),
-            "us",
-            sync_goal.map(|_| 1.5),
-            &cpu,
-        )?);
-        figures.push(subject.lower("sync of an idle stream", way.name(), "us", sync_goal, &sync)?);
+    }
+    let mut figures = Vec::new();
+    let subject = &bench.subject;
+    for ((way, sync_goal), [call, cpu, new, sync]) in ways.iter().zip(&samples) {
+        let goal = |goal: f64| sync_goal.map(|_| goal);
+        let name = || way.name();
+        figures.push(subject.lower("launch, remembered: p50 of the call", name(), "us", goal(0.5), call)?);
+        figures.push(subject.lower("launch, remembered: CPU of its thread", name(), "us", goal(0.5), cpu)?);
+        figures.push(subject.lower("launch, new shape: CPU of its thread", name(), "us", goal(1.5), new)?);
+        figures.push(subject.lower("sync of an idle stream: p50", name(), "us", *sync_goal, sync)?);
     }
     Ok(figures)
 }
 
-/// How much longer steps take.
-fn steps(subject: &Subject, built: &Artifacts, rounds: usize) -> Result<Vec<Figure>> {
-    let stage =
-        Stage::start(built, &json!({ "kernels": { "spin": { "base_ns": KERNEL_NS, "execute": false } } }))?;
-    let launches = LAUNCHES.to_string();
-    let arguments = ["--steps", "40", "--launches", launches.as_str()];
+/// How much longer steps take, and how often they wait.
+fn steps(bench: &Bench, ways: &[(Way, f64)]) -> Result<Vec<Figure>> {
+    let stage = bench.stage(KERNEL_NS)?;
+    let arguments = |steps| ["--steps", steps, "--launches", LAUNCHES];
     let mut figures = Vec::new();
-    let mut cold_nearby = Vec::new();
-    let ways = [(Way::Unix, 3.0), (Way::Tcp, 3.0), (Way::Far(300), 8.0), (Way::Far(1_000), 30.0)];
-    for (way, goal) in ways {
-        let (mut slower, mut beyond, mut cold) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let native = stage.run(Way::Native, &arguments)?;
-            let remote = stage.run(way, &arguments)?;
-            let (alone, away) = (number(&native, "step_p50_us")?, number(&remote, "step_p50_us")?);
+    for &(way, goal) in ways {
+        let (mut slower, mut beyond, mut waits) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..bench.rounds(5) {
+            let native = stage.run(Way::Native, bench.step()?, &arguments("40"))?;
+            let long = stage.run(way, bench.step()?, &arguments("40"))?;
+            let (alone, away) = (native.number("step_p50_us")?, long.number("step_p50_us")?);
             slower.push((away / alone - 1.0) * 100.0);
             // One round trip a step is the program's own: it waits for the device.
-            if let Way::Far(micros) = way {
-                let floor = alone + f64::from(u32::try_from(2 * micros)?);
-                beyond.push((away / floor - 1.0) * 100.0);
-            }
-            cold.push(number(&remote, "first_result_us")?);
+            beyond.push((away / (alone + way.round_trip_us()) - 1.0) * 100.0);
+            let short = stage.run(way, bench.step()?, &arguments("20"))?;
+            waits.push((long.waits()? - short.waits()?) / 20.0);
         }
+        let subject = &bench.subject;
         figures.push(subject.lower("slowdown of a step", way.name(), "%", Some(goal), &slower)?);
-        match way {
-            Way::Far(micros) => {
-                figures.push(subject.lower("beyond the round trip", way.name(), "%", Some(2.0), &beyond)?);
-                let near = super::figure::Spread::of(&cold_nearby)
-                    .context("no nearby start to compare with")?
-                    .median;
-                let trip = f64::from(u32::try_from(2 * micros)?);
-                let trips: Vec<f64> = cold.iter().map(|cold| (cold - near) / trip).collect();
-                figures.push(subject.lower("first result: round trips", way.name(), "RTT", None, &trips)?);
-            }
-            _ => cold_nearby = cold,
+        if way.round_trip_us() > 0.0 {
+            let goal = Some(2.0);
+            figures.push(subject.lower("slowdown beyond the round trip", way.name(), "%", goal, &beyond)?);
         }
+        let name = "round trips a step waits for";
+        figures.push(subject.lower(name, way.name(), "a step", Some(1.0), &waits)?);
     }
     Ok(figures)
+}
+
+/// From the program's start to its first result, beyond what it takes nearby.
+fn start(bench: &Bench) -> Result<Vec<Figure>> {
+    let stage = bench.stage(1_000)?;
+    let arguments = ["--steps", "1", "--launches", "1"];
+    let far = Way::Far(5_000);
+    let (mut native, mut near, mut trips) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(10) {
+        let mut first = |way| stage.run(way, bench.step()?, &arguments)?.number("first_result_us");
+        native.push(first(Way::Native)? / 1e3);
+        let (here, there) = (first(Way::Tcp)?, first(far)?);
+        near.push(here / 1e3);
+        trips.push((there - here) / far.round_trip_us());
+    }
+    let subject = &bench.subject;
+    Ok(vec![
+        subject.lower("first result", "native", "ms", None, &native)?,
+        subject.lower("first result", Way::Tcp.name(), "ms", None, &near)?,
+        subject.lower("first result: round trips", far.name(), "trips", Some(3.0), &trips)?,
+    ])
 }
 
 /// Bulk copies, beside what TCP itself carries here.
-fn copies(subject: &Subject, built: &Artifacts, rounds: usize) -> Result<Vec<Figure>> {
-    let stage = Stage::start(built, &json!({}))?;
+fn copies(bench: &Bench) -> Result<Vec<Figure>> {
+    let stage = Stage::start(&bench.built, &json!({}))?;
     let bytes = COPY_BYTES.to_string();
     let rate = |micros: f64| COPY_BYTES as f64 / micros / 1e3;
-    let mut figures = Vec::new();
-    let raw: Vec<f64> = (0..rounds).map(|_| raw_tcp()).collect::<Result<_>>()?;
-    figures.push(subject.higher("bulk copy", "raw TCP, one stream", "GB/s", None, &raw)?);
-    let ninety = super::figure::Spread::of(&raw).map(|spread| (spread.median * 0.9).min(6.0));
-    for way in [Way::Native, Way::Unix, Way::Tcp] {
-        let (mut down, mut up) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let found = stage.run(way, &["--copy", &bytes])?;
-            down.push(rate(number(&found, "to_device_us")?));
-            up.push(rate(number(&found, "to_host_us")?));
+    let ways = [Way::Native, Way::Unix, Way::Tcp];
+    let mut samples: Vec<[Vec<f64>; 2]> = ways.iter().map(|_| Default::default()).collect();
+    let mut raw = Vec::new();
+    for _ in 0..bench.rounds(5) {
+        raw.push(raw_tcp()?);
+        for (way, [down, up]) in ways.iter().zip(&mut samples) {
+            let found = stage.run(*way, bench.step()?, &["--copy", &bytes])?;
+            down.push(rate(found.number("to_device_us")?));
+            up.push(rate(found.number("to_host_us")?));
         }
-        let goal = ninety.filter(|_| way != Way::Native);
-        figures.push(subject.higher(
-            "bulk copy",
-            format!("to the device, {}", way.name()),
-            "GB/s",
-            goal,
-            &down,
-        )?);
-        figures.push(subject.higher(
-            "bulk copy",
-            format!("to the host, {}", way.name()),
-            "GB/s",
-            goal,
-            &up,
-        )?);
+    }
+    let subject = &bench.subject;
+    let mut figures = vec![subject.higher("bulk copy", "raw TCP, one stream", "GB/s", None, &raw)?];
+    let ninety = super::figure::Spread::of(&raw).map(|spread| (spread.median * 0.9).min(6.0));
+    for (way, [down, up]) in ways.iter().zip(&samples) {
+        let goal = ninety.filter(|_| *way != Way::Native);
+        for (direction, samples) in [("to the device", down), ("to the host", up)] {
+            let case = format!("{direction}, {}", way.name());
+            figures.push(subject.higher("bulk copy", case, "GB/s", goal, samples)?);
+        }
     }
     Ok(figures)
 }
@@ -201,95 +230,86 @@ fn raw_tcp() -> Result<f64> {
     Ok(COPY_BYTES as f64 / begin.elapsed().as_secs_f64() / 1e9)
 }
 
-fn number(found: &Value, field: &str) -> Result<f64> {
-    found[field].as_f64().with_context(|| format!("the program printed no {field}: {found}"))
+/// A wire that is cut for ten seconds in the middle of a program.
+#[expect(clippy::disallowed_methods, reason = "a cut of ten seconds lasts ten seconds")]
+fn cut(bench: &Bench) -> Result<Vec<Figure>> {
+    let stage = Stage::start(&bench.built, &json!({}))?;
+    let (mut wrong, mut back) = (Vec::new(), Vec::new());
+    for _ in 0..bench.rounds(3) {
+        let (_worker, address) = stage.worker(Way::Tcp)?;
+        let relay = Relay::to(&address, Wire::default())?;
+        let mut command = stage.away(bench.built.path("app-loop")?, relay.address());
+        command.args(["--seconds", CUT_PROGRAM_S, "--sync-every", "50"]);
+        let program = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        wait_for(PATIENCE, || (relay.carried() > 100_000).then_some(()))
+            .context("the program does nothing")?;
+        relay.cut();
+        std::thread::sleep(CUT);
+        let before = relay.carried();
+        let mended = Instant::now();
+        relay.mend();
+        wait_for(PATIENCE, || (relay.carried() > before + 10_000).then_some(()))
+            .context("nothing comes after the cut")?;
+        back.push(mended.elapsed().as_secs_f64() * 1e3);
+        let output = program.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "the program heard of it: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let printed: Value = serde_json::from_slice(&output.stdout)?;
+        let number = |field: &str| printed[field].as_u64().with_context(|| format!("no {field}: {printed}"));
+        wrong.push(f64::from(u32::try_from(number("launches")?.abs_diff(number("counted")?))?));
+    }
+    let case = "ten seconds, TCP";
+    Ok(vec![
+        bench.subject.lower("cut: launches lost or done twice", case, "launches", Some(0.0), &wrong)?,
+        bench.subject.lower("cut: until work goes on", case, "ms", None, &back)?,
+    ])
 }
 
-/// A simulated device, and the directories in which programs find one driver or the other.
-#[derive(Debug)]
-struct Stage {
-    _device: Ended,
-    socket: PathBuf,
-    worker: PathBuf,
-    program: PathBuf,
-    directory: tempfile::TempDir,
-}
-
-/// A process that ends with this value.
-#[derive(Debug)]
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ended_or_killed = self.0.kill();
-        let _reaped = self.0.wait();
+/// What two daemons counted of the same sessions.
+fn audit(bench: &Bench) -> Result<Vec<Figure>> {
+    ensure!(headgate_harness::is_root(), "a worker is put into its guest's cgroup, which needs root");
+    let pair = Pair::start(&PairOptions::default())?;
+    let programs: [(&str, &[&str]); 3] = [
+        ("app-matmul", &[]),
+        ("app-step", &["--copy", "16777216"]),
+        ("app-loop", &["--seconds", "3", "--sync-every", "5"]),
+    ];
+    for (app, arguments) in programs {
+        let outcome = pair.run(&pair.tenants[0], app, arguments)?.finish(PATIENCE)?;
+        ensure!(outcome.status.success(), "{app}: {}", outcome.stderr);
     }
-}
-
-impl Stage {
-    fn start(built: &Artifacts, config: &Value) -> Result<Self> {
-        let directory = tempfile::tempdir().context("making a directory for the bench")?;
-        let path = |name: &str| directory.path().join(name);
-        fs::write(path("device.json"), config.to_string())?;
-        for (name, library) in [("native", "headgate_simcuda"), ("remote", "headgate_remote")] {
-            fs::create_dir(path(name))?;
-            symlink(built.path(library)?, path(name).join("libcuda.so.1"))?;
-            symlink("libcuda.so.1", path(name).join("libcuda.so"))?;
-        }
-        let socket = path("device.sock");
-        let mut device = Command::new(built.path("headgate-simgpu")?);
-        device.arg("--socket").arg(&socket).arg("--config").arg(path("device.json")).stdout(Stdio::null());
-        let device = Ended(device.spawn().context("starting the simulated device")?);
-        wait_for(READY_WAIT, || socket.exists().then_some(()))
-            .context("the simulated device did not come up")?;
-        let (worker, program) =
-            (built.path("headgate-worker")?.to_owned(), built.path("app-step")?.to_owned());
-        Ok(Self { _device: device, socket, worker, program, directory })
-    }
-
-    fn on_device(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env("LD_LIBRARY_PATH", self.directory.path().join("native"));
-        command.env("HEADGATE_SIMGPU_SOCKET", &self.socket);
-        command
-    }
-
-    /// Runs the program once and gives what it printed.
-    fn run(&self, way: Way, arguments: &[&str]) -> Result<Value> {
-        if way == Way::Native {
-            return finish(self.on_device(&self.program).args(arguments));
-        }
-        let socket = self.directory.path().join("worker.sock");
-        let listen = match way {
-            Way::Unix => format!("unix:{}", socket.display()),
-            _ => "tcp:127.0.0.1:0".to_owned(),
-        };
-        let mut worker =
-            self.on_device(&self.worker).args(["--listen", &listen]).stdout(Stdio::piped()).spawn()?;
-        let output = worker.stdout.take().context("the worker's output")?;
-        let _worker = Ended(worker);
-        let mut address = String::new();
-        BufReader::new(output).read_line(&mut address)?;
-        let address = address.trim();
-        let relay = match way {
-            Way::Far(micros) => {
-                Some(Relay::to(address, Wire { delay: Duration::from_micros(micros), ..Wire::default() })?)
+    let nodes = [&pair.borrower, &pair.lender];
+    wait_for(PATIENCE, || {
+        nodes.iter().all(|node| Pair::lines(node, "ended").len() == programs.len()).then_some(())
+    })
+    .context("the books are not closed")?;
+    let (mut differing, mut bytes) = (Vec::new(), 0);
+    for (teller, other) in [(nodes[0], nodes[1]), (nodes[1], nodes[0])] {
+        let (told, agreed) = (Pair::lines(teller, "told"), Pair::lines(other, "agreed"));
+        ensure!(!told.is_empty() && told.len() == agreed.len(), "{told:?} was told, {agreed:?} agreed to");
+        for (told, agreed) in told.iter().zip(&agreed) {
+            let mut difference = 0;
+            for kind in ["to_device", "from_device", "arguments", "images", "control", "link"] {
+                bytes += field(told, kind)?;
+                difference += field(told, kind)?.abs_diff(field(agreed, kind)?);
             }
-            _ => None,
-        };
-        let mut command = Command::new(&self.program);
-        command.env("LD_LIBRARY_PATH", self.directory.path().join("remote")).env("HEADGATE_REMOTE_LOG", "1");
-        command.env("HEADGATE_REMOTE", relay.as_ref().map_or(address, Relay::address));
-        let found = finish(command.args(arguments));
-        if way == Way::Unix {
-            fs::remove_file(&socket).context("removing the worker's socket")?;
+            differing.push(f64::from(u32::try_from(difference)?));
         }
-        found
+        ensure!(Pair::lines(other, "differs").is_empty(), "the daemons say that they do not agree");
     }
-}
-
-fn finish(command: &mut Command) -> Result<Value> {
-    let output = command.stderr(Stdio::inherit()).output().context("starting the program")?;
-    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
-    serde_json::from_slice(&output.stdout).context("reading what the program printed")
+    let worst = differing.iter().copied().fold(0.0, f64::max);
+    let megabytes = bytes as f64 / 1e6;
+    Ok(vec![
+        bench.subject.lower(
+            "audit: bytes counted differently",
+            "both daemons",
+            "bytes",
+            Some(0.0),
+            &[worst],
+        )?,
+        bench.subject.higher("audit: bytes compared", "both daemons", "MB", None, &[megabytes])?,
+    ])
 }
