@@ -186,7 +186,7 @@ pub fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> Ans
     let before = Reached::now(&stream);
     if capture::wait_for(client, &stream, &event)? && !before.is_done() {
         // What was put into it before is waited for by others as ever.
-        fence(client, &context, &stream)?;
+        fence(client, &context, &stream, Next::GoesOn)?;
     }
     let mut arguments = Arguments::new();
     arguments.push(Argument::Handle(Kind::Stream, stream.id));

@@ -158,7 +158,7 @@ fn start(bench: &Bench) -> Result<Vec<Figure>> {
     let far = Way::Far(5_000);
     let (mut native, mut near, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds(10) {
-        let mut first = |way| stage.run(way, bench.step()?, &arguments)?.number("first_result_us");
+        let first = |way| stage.run(way, bench.step()?, &arguments)?.number("first_result_us");
         native.push(first(Way::Native)? / 1e3);
         let (here, there) = (first(Way::Tcp)?, first(far)?);
         near.push(here / 1e3);
