@@ -220,7 +220,7 @@ impl Remote {
 /// Lays the client out under the names that programs load a driver by.
 fn lay_out(library: &Path, directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    for name in ["libcuda.so.1", "libcuda.so"] {
+    for name in ["libcuda.so.1", "libcuda.so", "libnvidia-ml.so.1"] {
         let link = directory.join(name);
         if std::fs::read_link(&link).is_ok_and(|target| target == library) {
             continue;

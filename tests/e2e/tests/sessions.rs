@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use headgate_harness::{Node, Pair, PairOptions, Program, eventually, skipped, workspace};
 use serde_json::{Value, json};
-use support::SOON;
+use support::{MIB, Puppet, SOON, puppet};
 
 /// Loans take seconds by design, and builds share the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -77,6 +77,25 @@ fn a_program_gives_what_it_gives_at_home_and_both_daemons_count_every_byte() {
     assert!(up.contains("data=derived up"), "{up}");
     assert!(field(up, "to_device") > 0 && field(up, "images") > 0 && field(up, "arguments") > 0, "{up}");
     assert!(field(down, "from_device") > 0 && field(up, "from_device") == 0, "{down}");
+}
+
+#[test]
+fn cuda_and_nvml_say_the_same_of_a_borrowed_device() {
+    let Some(pair) = pair("cuda_and_nvml_say_the_same", &PairOptions::default()) else { return };
+    let program = puppet().to_str().unwrap();
+    let mut puppet = Puppet::start(&mut pair.command(&pair.tenants[0], program, None).unwrap());
+    puppet.must("init");
+    puppet.must(&format!("alloc {}", 8 * MIB));
+    // Free and total.
+    let (cuda, nvml) = (puppet.must("info"), puppet.must("nvml"));
+    assert_eq!(nvml[..2], cuda[..2], "{nvml:?} and {cuda:?}");
+    assert_eq!(nvml[1] - nvml[0], nvml[2]);
+    assert!(8 * MIB <= nvml[2], "{nvml:?}");
+    drop(puppet);
+    eventually("the session has ended", SOON, || {
+        (!Pair::lines(&pair.lender, "ended").is_empty()).then_some(())
+    });
+    assert_eq!(Pair::lines(&pair.lender, "ended").len(), 1, "one session serves both libraries");
 }
 
 #[test]
