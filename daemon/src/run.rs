@@ -40,7 +40,7 @@ use crate::node::identify::identify;
 use crate::node::{self, DeviceFacts, Event, Peer, Process, RequestId, Resident, State};
 use crate::page::{self, Keys};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
-use crate::remote::{self, Remote, RemoteError};
+use crate::remote::{self, Remote, RemoteError, RemotePlace};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
 use crate::space;
@@ -440,7 +440,7 @@ impl Daemon {
                 let (placed, outcome) = oneshot::channel();
                 let request = self.hands.ask(placed);
                 let (socket, hook) = (self.started_with.sockets.control.clone(), self.hook.clone());
-                let remote = self.remote.as_ref().map(Remote::place);
+                let remote = self.remote_place(&tenant);
                 self.tasks.spawn(async move {
                     let outcome =
                         outcome.await.unwrap_or_else(|_| Err("the daemon is shutting down".to_owned()));
@@ -460,6 +460,12 @@ impl Daemon {
         }
         // Finished answers are forgotten here, so that they do not pile up.
         while self.tasks.try_join_next().is_some() {}
+    }
+
+    fn remote_place(&self, tenant: &str) -> Option<RemotePlace> {
+        let mut live = self.state.tenants().filter(|(_, known)| !known.retired);
+        let known = live.find(|(_, known)| known.policy.name.as_str() == tenant);
+        self.remote.as_ref().map(|remote| remote.place(known.map(|(_, known)| known.policy.as_ref())))
     }
 
     fn space_of(&self, tenant: &str, gpu: Option<&str>) -> SpacePlace {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use headgate_daemon::config::{self, loans::Store};
+use headgate_daemon::config::{
+    self,
+    loans::{BorrowedPrograms, Store},
+};
 use headgate_quota::Micros;
 use headgate_quota::loan::{Borrowing, DataClass, Lending, Terms};
 
@@ -215,12 +218,13 @@ fn a_tenants_borrow_is_checked_with_the_rest() {
         ["f:7:7: tenant `a` of district south cannot borrow here: a node of north borrows for north only"]
     );
     assert_eq!(
-        with("  loans: {}\n", "borrow: {memory: 2Gi, memoryTotal: 1Gi, data: secret, for: b}"),
+        with("  loans: {}\n", "borrow: {memory: 2Gi, memoryTotal: 1Gi, data: secret, programs: all, for: b}"),
         [
             "f:7:37: borrow lacks `sm`; add it",
             "f:7:37: `memoryTotal` is below `memory`, so that no loan would fit; raise it to 2Gi",
             "f:7:75: `data` is `secret`; write one of: raw, derived, weights, synthetic",
-            "f:7:83: unknown key `for` in borrow; known here: sm, memory, memoryTotal, data, budget",
+            "f:7:93: `programs` is `all`; write one of: asked, next",
+            "f:7:98: unknown key `for` in borrow; known here: sm, memory, memoryTotal, data, budget, programs",
         ]
     );
 }
@@ -253,4 +257,5 @@ fn what_is_left_out_has_its_default_and_what_is_written_counts() {
     let config = config::parse("f", &format!("{text}  loans: {{}}\n")).unwrap_or_else(|p| panic!("{p}"));
     let borrow = config.tenants[0].borrow.unwrap();
     assert_eq!((borrow.data, borrow.limit.memory.0, borrow.memory.0), (DataClass::Raw, 1 << 30, 1 << 30));
+    assert_eq!(borrow.programs, BorrowedPrograms::Asked);
 }

@@ -43,7 +43,15 @@ fn prepare(args: &RunArgs) -> Result<Command, String> {
             .map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
     command.args(arguments);
-    if args.remote {
+    let next = place.remote.as_ref().and_then(|remote| remote.next.as_deref());
+    let next = next.filter(|_| !args.remote && !args.local && args.gpu.is_none());
+    if let Some(district) = next {
+        let tenant = &place.tenant;
+        complain(format_args!(
+            "tenant `{tenant}` borrows in {district}, and this starts there; --local starts it here"
+        ));
+    }
+    if args.remote || next.is_some() {
         far(&mut command, &place, args, own.or_else(|| place.hook.clone()))?;
     } else {
         side_by_side(&mut command, &place)?;

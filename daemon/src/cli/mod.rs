@@ -88,6 +88,9 @@ struct RunArgs {
     /// Use a borrowed device of another node instead of this node's own.
     #[arg(long)]
     remote: bool,
+    /// Use this node's own device, even where the tenant's `borrow.programs` is `next` and it holds a loan.
+    #[arg(long, conflicts_with = "remote")]
+    local: bool,
     /// The district that shall lend it; this node's own for its own device, without the network.
     #[arg(long, value_name = "DISTRICT", requires = "remote")]
     lender: Option<String>,

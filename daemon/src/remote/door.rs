@@ -30,6 +30,7 @@ use super::tally::{Reason, Refused};
 use super::view::SessionView;
 use super::worker::Worker;
 use crate::clock;
+use crate::config::loans::BorrowedPrograms;
 use crate::config::model::Tenant;
 use crate::control::listener::Socket;
 use crate::identity::peer;
@@ -250,6 +251,23 @@ async fn find(
         _wanting: wanting,
         _using: using,
     }))
+}
+
+/// The district where a tenant's next program starts, if its policy says so and a loan is there to be used.
+pub(super) fn next(node: &Node, tenant: &Tenant) -> Option<String> {
+    let borrow = tenant.borrow.filter(|borrow| borrow.programs == BorrowedPrograms::Next)?;
+    let own = LoanTenant::new(tenant.name.as_str())?;
+    let uses = node.setup.floor.uses();
+    if uses.wanting(&own) >= SESSIONS_PER_TENANT_MAX {
+        return None;
+    }
+    let usable = |held: &Allowance| {
+        let district = held.place.district.as_str();
+        held.tenant == own
+            && !uses.is_draining(&held.loan)
+            && (district == node.district() || DataClass::may_leave_its_district(borrow.data))
+    };
+    node.setup.floor.allowed().into_iter().find(usable).map(|held| held.place.district.as_str().to_owned())
 }
 
 /// A loan for a tenant; waits for one to be granted.

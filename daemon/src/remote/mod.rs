@@ -133,6 +133,9 @@ pub struct RemotePlace {
     /// The client as it is preloaded beside a driver of the node's own; `None` where it is not installed.
     #[serde(default)]
     pub redirect: Option<PathBuf>,
+    /// Where the tenant's next program starts by its `borrow.programs`: the district that lends to it now. `None` for here.
+    #[serde(default)]
+    pub next: Option<String>,
 }
 
 impl Remote {
@@ -181,7 +184,7 @@ impl Remote {
             }
         }
         let redirect = worker::beside_binary("libheadgate_redirect.so");
-        Ok(Self { _tasks: tasks, node, place: RemotePlace { socket: path, libraries, redirect } })
+        Ok(Self { _tasks: tasks, node, place: RemotePlace { socket: path, libraries, redirect, next: None } })
     }
 
     /// Its sessions, those that begin here first.
@@ -210,10 +213,11 @@ impl Remote {
         self.node.tally.page(there)
     }
 
-    /// What programs need.
+    /// What a tenant's programs need.
     #[must_use]
-    pub fn place(&self) -> RemotePlace {
-        self.place.clone()
+    pub fn place(&self, tenant: Option<&Tenant>) -> RemotePlace {
+        let next = tenant.and_then(|tenant| door::next(&self.node, tenant));
+        RemotePlace { next, ..self.place.clone() }
     }
 }
 

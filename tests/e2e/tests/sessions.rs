@@ -126,6 +126,39 @@ fn beside_a_driver_a_program_has_its_seat_here_and_its_device_there() {
 }
 
 #[test]
+fn by_policy_the_next_program_starts_where_the_loan_is() {
+    let options = borrowing("sm: 30%, memory: 2Gi, data: derived, programs: next");
+    let Some(pair) = pair("by_policy_the_next_program", &options) else { return };
+    let [borrower, other] = &pair.tenants;
+    let app = "app-matmul";
+    let start = |tenant: &str, options: &[&str]| {
+        let mut command = Command::new(workspace::program("headgate").unwrap());
+        command.args(["run", "--tenant", tenant]).args(options);
+        command.arg("--admin-socket").arg(pair.borrower.path("admin.sock"));
+        command.arg("--").arg(workspace::program(app).unwrap());
+        pair.borrower.device().add_to(&mut command);
+        let outcome = Program::start(app, &mut command).unwrap().finish(PATIENCE).unwrap();
+        (outcome.json().unwrap_or_else(|error| panic!("{error:#}")), outcome.stderr)
+    };
+    let begun = || Pair::lines(&pair.lender, "begun").len();
+    let (native, _) = start(borrower, &[]);
+    assert_eq!(begun(), 0, "without a loan it starts here");
+    let cause = pair.run(borrower, "app-loop", &["--seconds", "0", "--sync-every", "5"]).unwrap();
+    eventually("there is a loan", PATIENCE, || worker(&pair, 0));
+    let (remote, stderr) = start(borrower, &[]);
+    assert_eq!(remote, native);
+    assert!(stderr.contains("borrows in north, and this starts there"), "{stderr}");
+    assert_eq!(begun(), 2, "under the loan it starts there");
+    for (tenant, options) in [(borrower, &["--local"][..]), (other, &[])] {
+        let (here, stderr) = start(tenant, options);
+        assert_eq!(here, native);
+        assert!(!stderr.contains("this starts there"), "{stderr}");
+    }
+    assert_eq!(begun(), 2, "told to, or without a loan of its own, it starts here");
+    drop(cause);
+}
+
+#[test]
 fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
     let Some(pair) = pair("a_cut_wire_is_a_stall", &PairOptions::default()) else { return };
     let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "6", "--sync-every", "50"]).unwrap();

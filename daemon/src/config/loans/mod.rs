@@ -94,6 +94,18 @@ pub struct Borrow {
     pub data: DataClass,
     /// How much its sessions may send to another district; `None` for as much as they like.
     pub budget: Option<ByteBudget>,
+    /// Which of its programs start there.
+    pub programs: BorrowedPrograms,
+}
+
+/// Which programs of a tenant that borrows start on the borrowed device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BorrowedPrograms {
+    /// Those that are started with `headgate run --remote`.
+    #[default]
+    Asked,
+    /// While there is a loan, every one that `headgate run` starts, unless it is told `--local`.
+    Next,
 }
 
 /// Bytes that are granted anew in each period. What is left of one lapses.

@@ -10,7 +10,7 @@ use headgate_loans::identity::Identity;
 use headgate_quota::loan::{Amount, Borrowing, DataClass, Lending, Terms};
 use headgate_quota::units::{Bytes, Micros, Share};
 
-use super::{Borrow, ByteBudget, Loans, NatsStore, PeerNode, Peers, Store};
+use super::{Borrow, BorrowedPrograms, ByteBudget, Loans, NatsStore, PeerNode, Peers, Store};
 use crate::config::enforcement::read::span;
 use crate::config::fields::{Fields, shown};
 use crate::config::model::{Name, Tenant, memory_text};
@@ -319,6 +319,8 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
     let words = DataClass::ALL.map(|class| (class.word(), class));
     let data = fields.optional("data").and_then(|node| one_of(node, "data", &words, report));
     let budget = fields.optional("budget").and_then(|node| byte_budget(node, report));
+    let words = [("asked", BorrowedPrograms::Asked), ("next", BorrowedPrograms::Next)];
+    let programs = fields.optional("programs").and_then(|node| one_of(node, "programs", &words, report));
     fields.finish(report);
     let memory = memory.unwrap_or(Bytes::ZERO);
     if total.is_some_and(|total| total < memory) {
@@ -329,7 +331,13 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
         problem(node, text, report);
     }
     let limit = Amount { sm: sm?.into(), memory: total.unwrap_or(memory) };
-    Some(Borrow { limit, memory, data: data.unwrap_or_default(), budget })
+    Some(Borrow {
+        limit,
+        memory,
+        data: data.unwrap_or_default(),
+        budget,
+        programs: programs.unwrap_or_default(),
+    })
 }
 
 fn byte_budget(node: &Node, report: &mut Report) -> Option<ByteBudget> {
