@@ -21,6 +21,14 @@ pub const ACK_OPERATIONS: u64 = 512;
 pub const ACK_BYTES: usize = 512 << 10;
 /// Received frames after which an acknowledgement is sent on its own.
 pub const ACK_FRAMES: u32 = 32;
+/// How long a client's thread that waits looks for the answer before it sleeps: an answer from nearby comes sooner than
+/// a sleeper wakes.
+pub const CLIENT_LOOKS_FOR: Duration = Duration::from_micros(60);
+/// The same for a worker that has nothing to do.
+pub const WORKER_LOOKS_FOR: Duration = Duration::from_micros(20);
+/// How long nothing has come when a worker begins to tell, unasked, what streams have reached. A program that goes on
+/// launching meanwhile would only be told of something that is no longer the last.
+pub const UNASKED_AFTER: Duration = Duration::from_micros(20);
 /// How long a session outlives its connection.
 pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
 /// How long a program that ends waits to say so.

@@ -145,6 +145,7 @@ proptest! {
             Notice::Reply { operation: long, status: id, results: &bytes },
             Notice::Fault { operation: long, context: id, status: other },
             Notice::Done { token, status: id },
+            Notice::Reached { context: id, stream: other, operation: long },
             Notice::Data { token, offset: long, bytes: &bytes },
         ] {
             let mut encoded = Vec::new();

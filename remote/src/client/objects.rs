@@ -130,6 +130,14 @@ impl Context {
         std::iter::once(&self.legacy).chain(blocking).map(Reached::now).collect()
     }
 
+    /// A stream of it, by its number.
+    pub(super) fn stream(&self, id: u32) -> Option<Arc<Stream>> {
+        match id {
+            0 => Some(Arc::clone(&self.legacy)),
+            _ => lock(&self.streams).iter().find(|stream| stream.id == id).cloned(),
+        }
+    }
+
     /// Every stream, with how far each is.
     pub(super) fn everything(&self) -> Vec<Reached> {
         let streams = lock(&self.streams);
@@ -174,6 +182,10 @@ pub(super) struct Stream {
     pub(super) completed: AtomicU64,
     /// How far a fence has been asked for.
     pub(super) fenced: AtomicU64,
+    /// No operation of those counted in `submitted` has a higher number, save the `unplaced` ones.
+    last: AtomicU64,
+    /// Operations counted in `submitted` before they have a number.
+    unplaced: AtomicU64,
     /// Whether it takes part in a capture, and in which.
     pub(super) captured: AtomicBool,
     pub(super) capture: Mutex<Option<Arc<Capture>>>,
@@ -191,15 +203,44 @@ impl Stream {
             submitted: zero(),
             completed: zero(),
             fenced: zero(),
+            last: zero(),
+            unplaced: zero(),
             captured: AtomicBool::new(false),
             capture: Mutex::default(),
         }
     }
 
-    /// Something has been put into it. What is recorded is not done, and so never completes.
-    pub(super) fn touch(&self) {
+    /// Something has been put into it, with a number that is not above `placed`. What is recorded is not done, and so
+    /// never completes.
+    pub(super) fn touch(&self, placed: u64) {
+        if !self.captured.load(Ordering::Acquire) {
+            self.last.fetch_max(placed, Ordering::AcqRel);
+            self.submitted.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Something is about to be put into it; [`Stream::placed`] follows.
+    pub(super) fn touch_before(&self) {
+        self.unplaced.fetch_add(1, Ordering::AcqRel);
         if !self.captured.load(Ordering::Acquire) {
             self.submitted.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// It has been put there, with a number that is not above `placed`.
+    pub(super) fn placed(&self, placed: u64) {
+        self.last.fetch_max(placed, Ordering::AcqRel);
+        self.unplaced.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whatever was put into it up to an operation is done. What is counted here may be numbered higher; then nothing
+    /// is known of it.
+    pub(super) fn reached(&self, operation: u64) {
+        // In this order: whatever is counted in `submitted` was in `unplaced` before, and is there or in `last` now.
+        let submitted = self.submitted.load(Ordering::Acquire);
+        let unplaced = self.unplaced.load(Ordering::Acquire);
+        if unplaced == 0 && self.last.load(Ordering::Acquire) <= operation {
+            self.completed.fetch_max(submitted, Ordering::AcqRel);
         }
     }
 }

@@ -10,8 +10,8 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
-use crate::limits::{HELLO_WITHIN, RECONNECT_PAUSE, RESUME_WITHIN};
-use crate::link::{Address, Batch, Inlet, Outbox, ReadError, Stream};
+use crate::limits::{CLIENT_LOOKS_FOR, HELLO_WITHIN, RECONNECT_PAUSE, RESUME_WITHIN};
+use crate::link::{Address, Batch, Bell, Inlet, Outbox, Patience, ReadError, Stream};
 use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
 use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Malformed, Reader};
@@ -70,6 +70,8 @@ struct Inbox {
     filling: usize,
     /// Status of expected things that came with one, by token, where somebody waits for it.
     failed: HashMap<u64, u32>,
+    /// Threads that wait while another one reads.
+    waiting: usize,
 }
 
 impl Inbox {
@@ -88,9 +90,15 @@ impl Inbox {
 pub(super) struct Session {
     pub(super) welcome: Welcome,
     address: Address,
+    contexts: Arc<Registry<Context>>,
     out: Outbox<InOrder>,
+    /// What comes, for whoever reads: a thread of its own when the bell rings, or one that waits for an answer.
+    reader: Mutex<Inlet>,
+    bell: Bell,
     inbox: Mutex<Inbox>,
     arrival: Condvar,
+    /// Number of the last operation.
+    placed: AtomicU64,
     lost: AtomicBool,
     ended: AtomicBool,
     tokens: AtomicU64,
@@ -121,9 +129,23 @@ pub(super) enum NoSession {
     /// It does not want this client.
     #[error("refused: {0}")]
     Refused(String),
-    /// The system starts no thread.
+    /// The system starts no thread, or has no descriptor left.
     #[error("no thread: {0}")]
     NoThread(std::io::Error),
+}
+
+/// Why nothing is read any more.
+enum Stop {
+    /// The session is over, and why.
+    Over(String),
+    /// The connection has ended, or what came is nothing of ours.
+    Read(ReadError),
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
 }
 
 /// Says hello over a new connection and reads the answer: welcome, and what the worker has received.
@@ -160,10 +182,14 @@ impl Session {
         let (stream, inlet, welcome, _) = greet(&address, Ticket::default(), 0)?;
         let session = Arc::new(Self {
             welcome,
+            contexts: Arc::clone(contexts),
             out: Outbox::new(Arc::clone(&stream), address.may_break(), InOrder::new()),
             address,
+            bell: Bell::on(&stream).map_err(NoSession::NoThread)?,
+            reader: Mutex::new(inlet),
             inbox: Mutex::default(),
             arrival: Condvar::new(),
+            placed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
@@ -171,7 +197,6 @@ impl Session {
             descriptor: AtomicI32::new(stream.descriptor()),
         });
         let (sender, receiver) = (Arc::clone(&session), Arc::clone(&session));
-        let contexts = Arc::clone(contexts);
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = thread::Builder::new().name(name.to_owned());
             thread.spawn(move || {
@@ -180,14 +205,23 @@ impl Session {
             })
         };
         start("headgate-send", Box::new(move || sender.out.run())).map_err(NoSession::NoThread)?;
-        let receive = move || receiver.receive(inlet, &contexts);
-        start("headgate-receive", Box::new(receive)).map_err(NoSession::NoThread)?;
+        start("headgate-receive", Box::new(move || receiver.receive())).map_err(NoSession::NoThread)?;
         Ok(session)
     }
 
     /// The connection's descriptor, for a forked child to close.
     pub(super) fn descriptor(&self) -> i32 {
         self.descriptor.load(Ordering::Acquire)
+    }
+
+    /// The bell's descriptor, likewise.
+    pub(super) fn bell_descriptor(&self) -> i32 {
+        self.bell.descriptor()
+    }
+
+    /// Number of the last operation; those of calls that have returned are not above it.
+    pub(super) fn placed(&self) -> u64 {
+        self.placed.load(Ordering::Acquire)
     }
 
     fn gone(&self) -> CUresult {
@@ -202,23 +236,25 @@ impl Session {
         if self.lost.load(Ordering::Acquire) { Err(self.gone()) } else { Ok(()) }
     }
 
-    fn place(batch: &mut Batch<InOrder>, context: u32, operation: &Operation<'_>) -> u64 {
+    fn place(&self, batch: &mut Batch<InOrder>, context: u32, operation: &Operation<'_>) -> u64 {
         if batch.state.context != context {
             batch.state.context = context;
             batch.push(|bytes| Operation::Context(context).encode(bytes));
         }
-        batch.push(|bytes| operation.encode(bytes))
+        let number = batch.push(|bytes| operation.encode(bytes));
+        self.placed.store(number, Ordering::Release);
+        number
     }
 
     /// Adds an operation that nobody waits for.
     pub(super) fn tell(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
-        let told = self.out.add(|batch| Self::place(batch, context, operation));
+        let told = self.out.add(|batch| self.place(batch, context, operation));
         told.map(|_| ()).map_err(|_| self.gone())
     }
 
     /// The same, sent at once: the caller is going to wait for what comes of it.
     pub(super) fn tell_and_flush(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
-        let told = self.out.add_and_flush(|batch| Self::place(batch, context, operation));
+        let told = self.out.add_and_flush(|batch| self.place(batch, context, operation));
         told.map(|_| ()).map_err(|_| self.gone())
     }
 
@@ -256,14 +292,14 @@ impl Session {
                 }
             }
             let again = Operation::Again { slot, stream, changed, words: &words[..used] };
-            Self::place(batch, context, &again)
+            self.place(batch, context, &again)
         });
         added.map(|_| ()).map_err(|_| self.gone())
     }
 
     /// Adds an operation and waits for its answer.
     pub(super) fn ask(&self, context: u32, operation: &Operation<'_>) -> Result<Reply, CUresult> {
-        let asked = self.out.add_and_flush(|batch| Self::place(batch, context, operation));
+        let asked = self.out.add_and_flush(|batch| self.place(batch, context, operation));
         let number = asked.map_err(|_| self.gone())?;
         self.wait(|inbox| inbox.replies.remove(&number))
     }
@@ -293,18 +329,61 @@ impl Session {
     }
 
     fn wait<T>(&self, mut look: impl FnMut(&mut Inbox) -> Option<T>) -> Result<T, CUresult> {
-        let mut inbox = lock(&self.inbox);
-        if let Some(found) = look(&mut inbox) {
+        if let Some(found) = look(&mut lock(&self.inbox)) {
             return Ok(found);
         }
         self.waits.fetch_add(1, Ordering::Relaxed);
+        if let Ok(mut inlet) = self.reader.try_lock()
+            && let Some(found) = self.read_until(&mut inlet, &mut look)
+        {
+            return Ok(found);
+        }
+        let mut inbox = lock(&self.inbox);
         loop {
             if let Some(found) = look(&mut inbox) {
                 return Ok(found);
             }
             self.check()?;
+            inbox.waiting += 1;
             inbox = self.arrival.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            inbox.waiting -= 1;
         }
+    }
+
+    /// Reads in the place of the receiving thread, until something is found. `None` when that thread has to go on:
+    /// the connection has ended.
+    fn read_until<T>(&self, inlet: &mut Inlet, look: &mut impl FnMut(&mut Inbox) -> Option<T>) -> Option<T> {
+        self.bell.mute(inlet.stream());
+        let mut patience = Patience::Looks(CLIENT_LOOKS_FOR);
+        let outcome = loop {
+            if let Some(found) = look(&mut lock(&self.inbox)) {
+                break Ok(Some(found));
+            }
+            if self.lost.load(Ordering::Acquire) {
+                break Ok(None);
+            }
+            match self.read(inlet, patience) {
+                Ok(true) => {}
+                Ok(false) => patience = Patience::Endless,
+                Err(stop) => break Err(stop),
+            }
+        };
+        // What has come along is nobody else's to see: the bell rings only for what is still in the connection.
+        let outcome = outcome.and_then(|found| {
+            while self.read(inlet, Patience::None)? {}
+            Ok(found)
+        });
+        let found = match outcome {
+            Ok(found) => found,
+            // The receiving thread comes to see this again.
+            Err(Stop::Read(ReadError::Gone(_))) => None,
+            Err(stop) => {
+                self.stop(&stop);
+                None
+            }
+        };
+        self.bell.unmute(inlet.stream());
+        found
     }
 
     /// Whether host memory is still to be filled by an earlier copy.
@@ -338,37 +417,60 @@ impl Session {
     }
 
     /// The receiving thread.
-    fn receive(&self, mut inlet: Inlet, contexts: &Registry<Context>) {
+    fn receive(&self) {
         loop {
-            let outcome = match inlet.frame() {
-                Ok(frame) if frame.header.kind == Kind::Operations => {
-                    let taken = self.take(frame.header.operations, frame.payload, contexts);
-                    self.out.received(&frame.header);
-                    taken.map_err(ReadError::Malformed)
+            self.bell.wait();
+            let mut inlet = lock(&self.reader);
+            if self.lost.load(Ordering::Acquire) {
+                return;
+            }
+            let stop = loop {
+                match self.read(&mut inlet, Patience::Looks(Duration::ZERO)) {
+                    Ok(true) => {}
+                    Ok(false) => break None,
+                    Err(stop) => break Some(stop),
                 }
-                Ok(frame) if frame.header.kind == Kind::Over => {
-                    if !self.ended.load(Ordering::Acquire) {
-                        let why = String::from_utf8_lossy(frame.payload);
-                        super::state::hint(&format_args!("the session is over: {why}"));
-                    }
-                    return self.lose();
-                }
-                Ok(frame) => {
-                    self.out.received(&frame.header);
-                    Ok(())
-                }
-                Err(error) => Err(error),
             };
-            match outcome {
-                Ok(()) => {}
-                Err(ReadError::Gone(_)) if self.address.may_break() => match self.reconnect(inlet.received())
-                {
-                    Some(next) => inlet = next,
-                    None => return self.lose(),
-                },
-                Err(_) => return self.lose(),
+            match stop {
+                None => {}
+                Some(Stop::Read(ReadError::Gone(_))) if self.address.may_break() => {
+                    let next = self.reconnect(inlet.received());
+                    let Some(next) = next.filter(|next| self.bell.follow(next.stream()).is_ok()) else {
+                        return self.lose();
+                    };
+                    *inlet = next;
+                }
+                Some(stop) => return self.stop(&stop),
             }
         }
+    }
+
+    /// Takes a frame, if one comes. Whether one came.
+    fn read(&self, inlet: &mut Inlet, patience: Patience) -> Result<bool, Stop> {
+        if !inlet.ready(patience)? {
+            return Ok(false);
+        }
+        let frame = inlet.frame()?;
+        match frame.header.kind {
+            Kind::Operations => {
+                let taken = self.take(frame.header.operations, frame.payload);
+                self.out.received(&frame.header);
+                taken.map_err(ReadError::Malformed)?;
+            }
+            Kind::Over => return Err(Stop::Over(String::from_utf8_lossy(frame.payload).into_owned())),
+            _ => self.out.received(&frame.header),
+        }
+        Ok(true)
+    }
+
+    /// Ends the session because of what was read.
+    fn stop(&self, stop: &Stop) {
+        if let Stop::Over(why) = stop
+            && !self.ended.load(Ordering::Acquire)
+        {
+            super::state::hint(&format_args!("the session is over: {why}"));
+        }
+        self.lose();
     }
 
     /// Comes back over a new connection within the time that the worker waits.
@@ -396,7 +498,7 @@ impl Session {
     }
 
     /// Takes the notices of a frame.
-    fn take(&self, notices: u32, payload: &[u8], contexts: &Registry<Context>) -> Result<(), Malformed> {
+    fn take(&self, notices: u32, payload: &[u8]) -> Result<(), Malformed> {
         let mut reader = Reader::new(payload);
         for _ in 0..notices {
             match Notice::decode(&mut reader)? {
@@ -409,11 +511,17 @@ impl Session {
                     }
                 }
                 Notice::Fault { context, status, .. } => {
-                    if let Some(context) = contexts.get(context) {
+                    if let Some(context) = self.contexts.get(context) {
                         context.note(status);
                     }
                 }
                 Notice::Done { token, status } => self.done(token, status),
+                Notice::Reached { context, stream, operation } => {
+                    let stream = self.contexts.get(context).and_then(|context| context.stream(stream));
+                    if let Some(stream) = stream {
+                        stream.reached(operation);
+                    }
+                }
                 Notice::Data { token, offset, bytes } => self.land(token, offset, bytes)?,
             }
         }
@@ -421,7 +529,9 @@ impl Session {
             return Err(Malformed::Misplaced("bytes behind the last notice"));
         }
         let inbox = lock(&self.inbox);
-        self.arrival.notify_all();
+        if inbox.waiting > 0 {
+            self.arrival.notify_all();
+        }
         drop(inbox);
         Ok(())
     }

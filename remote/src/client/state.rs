@@ -30,6 +30,8 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 static FORKED: AtomicBool = AtomicBool::new(false);
 /// The connection's descriptor, for the child to close.
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
+/// The bell's, likewise.
+static BELL: AtomicI32 = AtomicI32::new(-1);
 
 /// A device's primary context.
 #[derive(Debug)]
@@ -77,6 +79,7 @@ extern "C" fn in_forked_child() {
     if descriptor >= 0 {
         FORKED.store(true, Ordering::Release);
         raw::close(descriptor);
+        raw::close(BELL.swap(-1, Ordering::AcqRel));
     }
 }
 
@@ -107,6 +110,7 @@ fn connect() -> Result<Client, CUresult> {
     let mut arena = Arena::reserve().ok_or_else(|| no_device(&"no addresses left for handles"))?;
     let contexts = Arc::new(Registry::new());
     let session = Session::open(address, &contexts).map_err(|error| no_device(&error))?;
+    BELL.store(session.bell_descriptor(), Ordering::Release);
     DESCRIPTOR.store(session.descriptor(), Ordering::Release);
     raw::at_fork(in_forked_child);
     raw::at_exit(at_exit);

@@ -80,7 +80,7 @@ pub(super) fn by_rule(
         client.session.tell(number, &operation)?;
     }
     if let Some(stream) = touched {
-        stream.touch();
+        stream.touch(client.session.placed());
     }
     for &(kind, id, place) in &made {
         raw::store_if(Word::<usize>::pointer(place).cast_mut(), client.arena.handle(kind, id));

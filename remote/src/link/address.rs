@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::send::send;
+use super::send::{receive, send};
 use crate::wire::Wish;
 use crate::wire::frame::Kind;
 
@@ -251,6 +251,20 @@ impl Stream {
         match self {
             Self::Unix(stream) => (&*stream).read(to),
             Self::Tcp(stream) => (&*stream).read(to),
+        }
+    }
+
+    /// Reads what is there, without waiting for more; `None` where nothing is.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn read_now(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
+        match receive(self.as_fd(), to) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -6,13 +6,16 @@
 //! [`RESUME_WITHIN`](crate::limits::RESUME_WITHIN).
 //!
 //! Reading threads never write: two ends that both wait for the other to read would wait for ever. What a reader has to
-//! say it leaves in the [`Outbox`], whose own thread sends it.
+//! say it leaves in the [`Outbox`], whose own thread sends it. A client's thread that waits for an answer has written
+//! what it had to and reads itself until it has it; a [`Bell`] says whose turn it is.
 
 mod address;
 mod send;
+mod bell;
 mod inlet;
 mod outbox;
 
 pub use address::{Address, Listener, Stream};
-pub use inlet::{Frame, Inlet, ReadError};
+pub(crate) use bell::Bell;
+pub use inlet::{Frame, Inlet, Patience, ReadError};
 pub use outbox::{Batch, Closed, Outbox};

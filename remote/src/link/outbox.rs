@@ -64,6 +64,8 @@ struct Pending<S> {
     spare: Vec<Vec<u8>>,
     acknowledge: bool,
     sender_sleeps: bool,
+    /// Threads that wait for room.
+    crowd: u32,
     closed: bool,
 }
 
@@ -126,6 +128,7 @@ impl<S> Outbox<S> {
             spare: Vec::new(),
             acknowledge: false,
             sender_sleeps: false,
+            crowd: 0,
             closed: false,
         };
         Self {
@@ -149,8 +152,7 @@ impl<S> Outbox<S> {
     pub fn add<R>(&self, encode: impl FnOnce(&mut Batch<S>) -> R) -> Result<R, Closed> {
         let mut pending = lock(&self.pending);
         while pending.crowded() && !pending.closed {
-            self.wake(&mut pending);
-            pending = self.room.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = self.wait_in_crowd(pending);
         }
         self.add_locked(pending, encode)
     }
@@ -212,8 +214,11 @@ impl<S> Outbox<S> {
             }
             pending.acknowledge = false;
             let frame = self.take(&mut pending);
+            let crowd = pending.crowd;
             drop(pending);
-            self.room.notify_all();
+            if crowd > 0 {
+                self.room.notify_all();
+            }
             let Some(stream) = wire.as_ref() else { continue };
             let (header, payload) = match &frame {
                 Some(frame) => (self.header(frame), frame.payload.as_slice()),
@@ -295,7 +300,7 @@ impl<S> Outbox<S> {
         let much = bytes >= ACK_BYTES as u64 || frames >= ACK_FRAMES || operations >= ACK_OPERATIONS;
         let due = header.kind == Kind::Operations && much;
         let mut pending = lock(&self.pending);
-        if drop_acknowledged(&mut pending, header.acknowledged) {
+        if drop_acknowledged(&mut pending, header.acknowledged) && pending.crowd > 0 {
             self.room.notify_all();
         }
         if due {
@@ -376,9 +381,16 @@ impl<S> Outbox<S> {
     pub fn wait_for_room(&self) {
         let mut pending = lock(&self.pending);
         while (pending.batch.bytes.len() >= PENDING_BYTES_MAX / 2 || pending.full()) && !pending.closed {
-            self.wake(&mut pending);
-            pending = self.room.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = self.wait_in_crowd(pending);
         }
+    }
+
+    fn wait_in_crowd<'a>(&self, mut pending: MutexGuard<'a, Pending<S>>) -> MutexGuard<'a, Pending<S>> {
+        self.wake(&mut pending);
+        pending.crowd += 1;
+        let mut pending = self.room.wait(pending).unwrap_or_else(PoisonError::into_inner);
+        pending.crowd -= 1;
+        pending
     }
 }
 

@@ -1,5 +1,6 @@
-//! Sending without a signal: a program whose worker dies must not die of `SIGPIPE`, which vectored writes raise.
-#![expect(unsafe_code, reason = "the standard library's vectored write takes no flags")]
+//! Sending without a signal: a program whose worker dies must not die of `SIGPIPE`, which vectored writes raise. And
+//! receiving without waiting.
+#![expect(unsafe_code, reason = "the standard library's writes and reads take no flags")]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -15,4 +16,12 @@ pub(super) fn send(socket: BorrowedFd<'_>, first: &[u8], second: &[u8]) -> io::R
     // SAFETY: the message names two runs of readable bytes, which outlive the call.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Receives what is there, without waiting for more.
+pub(super) fn receive(socket: BorrowedFd<'_>, to: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the kernel writes no more than the length of a buffer that is borrowed for the call.
+    let received =
+        unsafe { libc::recv(socket.as_raw_fd(), to.as_mut_ptr().cast(), to.len(), libc::MSG_DONTWAIT) };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }

@@ -678,6 +678,15 @@ pub enum Notice<'a> {
         /// `CUresult`: what stuck to the context meanwhile.
         status: u32,
     },
+    /// A stream has come past an operation, told unasked.
+    Reached {
+        /// The stream's context.
+        context: u32,
+        /// The stream.
+        stream: u32,
+        /// Number of the operation: whatever was put into the stream up to there is done.
+        operation: u64,
+    },
     /// Bytes of a read.
     Data {
         /// Of which.
@@ -710,6 +719,12 @@ impl<'a> Notice<'a> {
                 to.varint(*token);
                 to.varint((*status).into());
             }
+            Self::Reached { context, stream, operation } => {
+                to.push(5);
+                to.varint((*context).into());
+                to.varint((*stream).into());
+                to.varint(*operation);
+            }
             Self::Data { token, offset, bytes } => {
                 to.push(4);
                 to.varint(*token);
@@ -738,6 +753,11 @@ impl<'a> Notice<'a> {
                 token: from.varint()?,
                 offset: from.varint()?,
                 bytes: from.run(PIECE_BYTES_MAX)?,
+            },
+            5 => Self::Reached {
+                context: from.varint32()?,
+                stream: from.varint32()?,
+                operation: from.varint()?,
             },
             other => return Err(Malformed::Unknown { what: "a notice", value: other.into() }),
         })

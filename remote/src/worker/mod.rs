@@ -17,6 +17,7 @@ mod handles;
 mod staging;
 mod images;
 mod watch;
+mod timer;
 mod call;
 mod launch;
 pub(crate) mod compiler;
@@ -43,8 +44,8 @@ use watch::Watch;
 
 pub(crate) use launch::travels as launch_attribute_travels;
 
-use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN};
-use crate::link::{Inlet, Listener, Outbox, ReadError, Stream};
+use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN, UNASKED_AFTER, WORKER_LOOKS_FOR};
+use crate::link::{Inlet, Listener, Outbox, Patience, ReadError, Stream};
 use crate::wire::frame::{ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, Welcome};
 
 /// Why a worker ended otherwise than by its client's goodbye.
@@ -158,6 +159,17 @@ enum Stop {
 }
 
 fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Result<(), Stop> {
+    // What comes soon is seen sooner by a thread that looks than by one that sleeps.
+    let mut ready = false;
+    if session.owes_word() {
+        ready = inlet.ready(Patience::Looks(UNASKED_AFTER)).map_err(Stop::Read)?;
+        if !ready {
+            session.tell_unasked();
+        }
+    }
+    if !ready {
+        let _soon = inlet.ready(Patience::Looks(WORKER_LOOKS_FOR)).map_err(Stop::Read)?;
+    }
     let frame = inlet.frame().map_err(Stop::Read)?;
     match frame.header.kind {
         Kind::Operations => {

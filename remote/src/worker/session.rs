@@ -18,7 +18,7 @@ use super::staging::Staging;
 use super::watch::{Mark, Then, Watch};
 use crate::limits::STAGING_PIECE_BYTES;
 use crate::link::{Closed, Outbox};
-use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
+use crate::wire::operation::{Argument, Arguments, Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Gauges, Malformed, Reader};
 
 /// Copies to the device up to this size go straight from the frame: the driver stages them itself before it returns.
@@ -77,7 +77,16 @@ pub(super) struct Session {
     /// Number of the operation that is being executed.
     operation: u64,
     must_flush: bool,
+    /// Streams, with their contexts, that were given work which the client has not asked about.
+    untold: Vec<(u32, u32)>,
+    /// Streams in which captures were begun, likewise.
+    capturing: Vec<(u32, u32)>,
 }
+
+/// Streams that are told of unasked. The client asks about others.
+const UNTOLD_MAX: usize = 32;
+/// `CU_STREAM_CAPTURE_STATUS_NONE`.
+const NOT_CAPTURING: u32 = 0;
 
 impl Session {
     pub(super) fn new(
@@ -101,6 +110,8 @@ impl Session {
             out,
             operation: 0,
             must_flush: false,
+            untold: Vec::new(),
+            capturing: Vec::new(),
         }
     }
 
@@ -126,6 +137,7 @@ impl Session {
             Operation::Call(symbol, ref arguments) => {
                 let Some(line) = symbol.line() else { return Ok(()) };
                 let (status, results) = self.call(symbol, line, arguments);
+                self.note_streams(symbol, status, arguments);
                 match line.class {
                     Class::Reply | Class::Sync => self.reply(status, &results),
                     _ => self.settle(symbol, status),
@@ -136,6 +148,7 @@ impl Session {
                 self.fault(status)
             }
             Operation::Launch { ref shape, stream, attributes, parameters } => {
+                self.note(stream);
                 let status = self.launch(shape, stream, attributes, parameters);
                 self.fault(status)
             }
@@ -144,10 +157,12 @@ impl Session {
                 Ok(())
             }
             Operation::Again { slot, stream, changed, words } => {
+                self.note(stream);
                 let status = self.again(slot, stream, changed, words)?;
                 self.fault(status)
             }
             Operation::Write { stream, to, bytes } => {
+                self.note(stream);
                 let status = self.write(stream, to, bytes);
                 self.fault(status)
             }
@@ -235,6 +250,8 @@ impl Session {
     pub(super) fn enter(&mut self, id: u32) -> CUresult {
         match self.handles.real(Kind::Context, id) {
             Ok(real) => {
+                // What streams of another context have reached, the client asks.
+                self.untold.retain(|(context, _)| *context == id);
                 self.current = id;
                 self.driver.call(Symbol::cuCtxSetCurrent, &[real])
             }
@@ -393,14 +410,8 @@ impl Session {
 
     /// Tells when a stream has come here: at once if it has nothing to do, and nothing of it is still to be told.
     fn fence(&mut self, stream: u32, token: u64) -> Result<(), End> {
-        // What the legacy stream has to wait for, an event behind it knows and a query of it may not.
-        let idle = stream != 0
-            && self.watch.is_quiet(self.current)
-            && self
-                .handles
-                .real(Kind::Stream, stream)
-                .is_ok_and(|real| self.driver.call(Symbol::cuStreamQuery, &[real]).is_success());
-        if !idle {
+        self.untold.retain(|lane| *lane != (self.current, stream));
+        if !self.is_idle(stream) {
             self.mark(stream, Then::Tell(token));
             return Ok(());
         }
@@ -408,6 +419,77 @@ impl Session {
         self.must_flush = true;
         self.out.add_unsent(|batch| batch.push(|bytes| notice.encode(bytes)))?;
         Ok(())
+    }
+
+    /// Whether a stream has nothing to do, and nothing of its context is still to be told.
+    fn is_idle(&self, stream: u32) -> bool {
+        // What the legacy stream has to wait for, an event behind it knows and a query of it may not.
+        stream != 0
+            && self.watch.is_quiet(self.current)
+            && self
+                .handles
+                .real(Kind::Stream, stream)
+                .is_ok_and(|real| self.driver.call(Symbol::cuStreamQuery, &[real]).is_success())
+    }
+
+    /// A stream has been given work.
+    fn note(&mut self, stream: u32) {
+        let lane = (self.current, stream);
+        if self.untold.last() != Some(&lane) && !self.untold.contains(&lane) && self.untold.len() < UNTOLD_MAX
+        {
+            self.untold.push(lane);
+        }
+    }
+
+    fn note_streams(&mut self, symbol: Symbol, status: CUresult, arguments: &Arguments<'_>) {
+        let begins = symbol == Symbol::cuStreamBeginCapture_v2 && status.is_success();
+        for argument in arguments.all() {
+            if let Argument::Handle(Kind::Stream, stream) = *argument {
+                self.note(stream);
+                if begins {
+                    self.capturing.push((self.current, stream));
+                }
+            }
+        }
+    }
+
+    /// Whether the client may hear more than it has asked for.
+    pub(super) fn owes_word(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Has the client hear how far streams have come, though it has not asked: when it does, it need not wait.
+    pub(super) fn tell_unasked(&mut self) {
+        let untold = std::mem::take(&mut self.untold);
+        if self.is_capturing() {
+            // An event in a stream that is captured would be recorded, and a question would harm the capture.
+            return;
+        }
+        let current = self.current;
+        for (context, stream) in untold.into_iter().filter(|(context, _)| *context == current) {
+            if self.is_idle(stream) {
+                let notice = Notice::Reached { context, stream, operation: self.operation };
+                // A session that is over has nobody to tell.
+                let _closed = self.out.add_unsent(|batch| batch.push(|bytes| notice.encode(bytes)));
+            } else if self.handles.real(Kind::Stream, stream).is_ok() {
+                self.mark(stream, Then::Reached(self.operation));
+            }
+        }
+        self.out.flush();
+    }
+
+    /// Whether a stream is captured.
+    fn is_capturing(&mut self) -> bool {
+        let (driver, handles) = (&self.driver, &self.handles);
+        self.capturing.retain(|&(_, stream)| {
+            let mut found = NOT_CAPTURING;
+            let place = (&raw mut found).expose_provenance() as u64;
+            handles.real(Kind::Stream, stream).is_ok_and(|real| {
+                let told = driver.call(Symbol::cuStreamIsCapturing, &[real, place]);
+                !told.is_success() || found != NOT_CAPTURING
+            })
+        });
+        !self.capturing.is_empty()
     }
 
     /// Has something done when a stream has come here.

@@ -3,7 +3,8 @@
 //! The dispatcher puts an event of its own behind whatever the client wants to hear of and hands it over here. Within a
 //! stream things are told in order, so a read's bytes are on their way before the fence behind it. While nothing is
 //! under way the thread sleeps; while something is, it looks again after a sixteenth of the time it has waited so far,
-//! within bounds, so that what it adds to a wait is a few percent of it.
+//! and more often around the time that the wait before took, within bounds: what it adds to a wait is a few percent of
+//! it, and less in a program that goes round in a loop.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +19,7 @@ use crate::link::Outbox;
 use crate::wire::operation::Notice;
 
 /// Looks in a row before the thread begins to pause.
-const LOOKS_AT_ONCE: u32 = 64;
+const LOOKS_AT_ONCE: u32 = 16;
 /// Shortest and longest pause between two looks.
 const PAUSE_MIN: Duration = Duration::from_micros(2);
 const PAUSE_MAX: Duration = Duration::from_micros(100);
@@ -43,6 +44,9 @@ pub(super) enum Then {
     },
     /// A copy has been read.
     Release(Piece),
+    /// The client hears that the stream has come past an operation, though it did not ask. Of failures it hears when
+    /// it does.
+    Reached(u64),
 }
 
 /// What a stream is to reach.
@@ -137,9 +141,12 @@ impl Watch {
     #[expect(clippy::disallowed_methods, reason = "how long it has waited decides when it looks again")]
     pub(super) fn run(&self) {
         self.driver.relax_captures();
+        super::timer::be_exact();
         let mut lanes: HashMap<(u32, u32), VecDeque<Mark>> = HashMap::new();
         let mut current = 0;
         let (mut looks, mut since) = (0u32, Instant::now());
+        // How long it waited the last time. Programs that go round in a loop wait as long again.
+        let mut before = Duration::ZERO;
         loop {
             let mut state = self.lock();
             while lanes.is_empty() && state.arrived.is_empty() && !state.closed {
@@ -147,7 +154,8 @@ impl Watch {
                 (looks, since) = (0, Instant::now());
             }
             if lanes.values().len() > 0 && state.arrived.is_empty() && looks > LOOKS_AT_ONCE {
-                let pause = (since.elapsed() / 16).clamp(PAUSE_MIN, PAUSE_MAX);
+                let waited = since.elapsed();
+                let pause = (waited / 16).min(waited.abs_diff(before) / 4).clamp(PAUSE_MIN, PAUSE_MAX);
                 (state, _) = self.arrival.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
             }
             if state.closed {
@@ -168,10 +176,12 @@ impl Watch {
             lanes.retain(|_, lane| !lane.is_empty());
             if any {
                 self.out.flush();
+                before = since.elapsed();
                 (looks, since) = (0, Instant::now());
             } else {
                 looks = looks.saturating_add(1);
-                std::hint::spin_loop();
+                // On a small node the program itself may wait for this core.
+                std::thread::yield_now();
             }
         }
     }
@@ -210,6 +220,11 @@ impl Watch {
                 self.staging.give(piece);
             }
             Then::Release(piece) => self.staging.give(piece),
+            Then::Reached(operation) if status.is_success() => {
+                let (context, stream) = mark.lane;
+                say(Notice::Reached { context, stream, operation });
+            }
+            Then::Reached(_) => {}
         }
         let mut state = self.lock();
         if let Ok(event) = mark.event {

@@ -64,7 +64,7 @@ pub(super) fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, byte
         let to = to + (index * PIECE_BYTES_MAX) as u64;
         client.session.tell(context.id, &Operation::Write { stream: stream.id, to, bytes: piece })?;
     }
-    stream.touch();
+    stream.touch(client.session.placed());
     context.report()
 }
 
@@ -104,13 +104,14 @@ pub(super) fn read_rows(
         must_be_device(client, from, rows.bytes)?;
         let to = to.wrapping_byte_add(row * rows.to_step);
         waits |= client.pinned(to.addr(), rows.bytes).is_none();
-        stream.touch();
+        stream.touch_before();
         let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
         let memory = Some((to.expose_provenance(), rows.bytes as u64));
         let expected = Expected { reached, event: None, memory, context: Arc::clone(&context) };
         token = client.session.expect(expected);
         let operation = Operation::Read { stream: stream.id, from, bytes: rows.bytes as u64, token };
         client.session.tell(context.id, &operation)?;
+        stream.placed(client.session.placed());
     }
     if !waits || token == 0 {
         return context.report();

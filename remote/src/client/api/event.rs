@@ -71,14 +71,16 @@ pub fn cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint) -
         return client.session.tell(context.id, &record);
     }
     *lock(&event.captured) = None;
-    stream.touch();
+    stream.touch_before();
     let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
     let number = event.recorded.fetch_add(1, Ordering::AcqRel) + 1;
-    let (id, stream) = (event.id, stream.id);
+    let id = event.id;
     let expected =
         Expected { reached, event: Some((event, number)), memory: None, context: Arc::clone(&context) };
     let token = client.session.expect(expected);
-    client.session.tell(context.id, &Operation::Record { event: id, stream, flags, token })
+    client.session.tell(context.id, &Operation::Record { event: id, stream: stream.id, flags, token })?;
+    stream.placed(client.session.placed());
+    Ok(())
 }
 
 pub fn cuEventRecord(event: CUevent, stream: CUstream) -> Answer {

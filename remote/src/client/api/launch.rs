@@ -125,7 +125,7 @@ fn launch(
             client.session.tell(context.id, &launch)
         }
     })?;
-    stream.touch();
+    stream.touch(client.session.placed());
     context.report()
 }
 

@@ -91,7 +91,7 @@ pub fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> Answer {
     arguments.push(Argument::Handle(Kind::Stream, stream.id));
     client.session.tell(context.id, &Operation::Call(Symbol::cuMemFreeAsync, arguments))?;
     client.freed_in_order.store(true, Ordering::Release);
-    stream.touch();
+    stream.touch(client.session.placed());
     Ok(())
 }
 

@@ -193,6 +193,6 @@ pub fn cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) -> Ans
     arguments.push(Argument::Handle(Kind::Event, event.id));
     arguments.push(Argument::Word(flags.into()));
     client.session.tell(context.id, &Operation::Call(Symbol::cuStreamWaitEvent, arguments))?;
-    stream.touch();
+    stream.touch(client.session.placed());
     Ok(())
 }
