@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Most bytes of a frame's payload. A reader allocates no more than this for one.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Encoded operations that wait for the sender before whoever adds more has to wait.
-pub const PENDING_BYTES_MAX: usize = 1 << 20;
+pub const PENDING_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of one piece of a copy or an image. Two fit into what may be pending.
 pub const PIECE_BYTES_MAX: usize = 256 << 10;
 /// Sent and not yet acknowledged. It is what a resumed session sends again, and what a sender may be ahead.
@@ -24,6 +24,8 @@ pub const ACK_FRAMES: u32 = 32;
 /// How long a client's thread that waits looks for the answer before it sleeps: an answer from nearby comes sooner than
 /// a sleeper wakes.
 pub const CLIENT_LOOKS_FOR: Duration = Duration::from_micros(60);
+/// How long a sender's thread that has sent something looks for more before it sleeps.
+pub const SENDER_LINGERS: Duration = Duration::from_micros(20);
 /// The same for a worker that has nothing to do.
 pub const WORKER_LOOKS_FOR: Duration = Duration::from_micros(20);
 /// How long nothing has come when a worker begins to tell, unasked, what streams have reached. A program that goes on

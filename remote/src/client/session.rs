@@ -160,10 +160,15 @@ fn greet(
     let payload = Hello { ticket }.encode();
     let header =
         Header { kind: Kind::Hello, bytes: payload.len(), operations: 0, number: 0, acknowledged: received };
-    stream.write_both(&header.encode(), &payload).map_err(unreachable)?;
+    // Who refuses may have done so, and gone, before it was greeted. What it said is still there to be read.
+    let greeted = stream.write_both(&header.encode(), &payload);
     stream.set_patience(Some(HELLO_WITHIN + RESUME_WITHIN)).map_err(unreachable)?;
     let mut inlet = Inlet::new(Arc::clone(&stream), received);
-    let frame = inlet.frame().map_err(stranger)?;
+    let frame = match (inlet.frame(), greeted) {
+        (Ok(frame), _) => frame,
+        (Err(_), Err(error)) => return Err(unreachable(error)),
+        (Err(error), Ok(())) => return Err(stranger(error)),
+    };
     let acknowledged = frame.header.acknowledged;
     let welcome = match frame.header.kind {
         Kind::Welcome => Welcome::decode(frame.payload).map_err(|malformed| stranger(malformed.into()))?,
@@ -383,6 +388,8 @@ impl Session {
             }
         };
         self.bell.unmute(inlet.stream());
+        // A program that has waited for its device goes on with the next step.
+        self.out.rouse();
         found
     }
 
@@ -416,10 +423,9 @@ impl Session {
         drop(inbox);
     }
 
-    /// The receiving thread.
+    /// The receiving thread. It reads before it waits: what came along with a greeting rings no bell.
     fn receive(&self) {
         loop {
-            self.bell.wait();
             let mut inlet = lock(&self.reader);
             if self.lost.load(Ordering::Acquire) {
                 return;
@@ -432,7 +438,10 @@ impl Session {
                 }
             };
             match stop {
-                None => {}
+                None => {
+                    drop(inlet);
+                    self.bell.wait();
+                }
                 Some(Stop::Read(ReadError::Gone(_))) if self.address.may_break() => {
                     let next = self.reconnect(inlet.received());
                     let Some(next) = next.filter(|next| self.bell.follow(next.stream()).is_ok()) else {
@@ -580,4 +589,31 @@ fn slot(shape: &Shape) -> u8 {
         sides.fold(shape.function, |mixed, side| mixed.rotate_left(5).wrapping_mul(0x9e37_79b1) ^ side);
     let mixed = mixed.wrapping_mul(0x85eb_ca6b) >> 26;
     u8::try_from(mixed).unwrap_or(0) % u8::try_from(TEMPLATES).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_is_refused_before_the_greeting_hears_why() {
+        const ROUNDS: usize = 100;
+        let path = std::env::temp_dir().join(format!("headgate-refusal-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let refuser = thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                let (stream, _) = listener.accept().unwrap();
+                Stream::Unix(stream).write_both(&Kind::Refused.alone(b"not you"), &[]).unwrap();
+            }
+        });
+        let address = Address::Unix(path.clone());
+        for _ in 0..ROUNDS {
+            let answer = greet(&address, Ticket::default(), 0).map(|_| ());
+            assert!(matches!(&answer, Err(NoSession::Refused(why)) if why == "not you"), "{answer:?}");
+        }
+        refuser.join().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
 }

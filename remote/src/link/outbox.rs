@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::Stream;
 use crate::limits::{
     ACK_BYTES, ACK_FRAMES, ACK_OPERATIONS, AHEAD_OPERATIONS_MAX, GOODBYE_WITHIN, JOURNAL_BYTES_MAX,
-    PENDING_BYTES_MAX, PENDING_OPERATIONS_MAX,
+    PENDING_BYTES_MAX, PENDING_OPERATIONS_MAX, SENDER_LINGERS,
 };
 use crate::wire::frame::{Header, Kind};
 
@@ -64,6 +64,8 @@ struct Pending<S> {
     spare: Vec<Vec<u8>>,
     acknowledge: bool,
     sender_sleeps: bool,
+    /// Something is going to be sent soon.
+    roused: bool,
     /// Threads that wait for room.
     crowd: u32,
     closed: bool,
@@ -86,7 +88,7 @@ impl<S> Pending<S> {
 }
 
 /// Buffers given back by acknowledged frames that are kept for the next.
-const SPARE: usize = 4;
+const SPARE: usize = 16;
 /// Larger buffers than this are not kept.
 const SPARE_BYTES: usize = 2 * PENDING_BYTES_MAX;
 
@@ -128,6 +130,7 @@ impl<S> Outbox<S> {
             spare: Vec::new(),
             acknowledge: false,
             sender_sleeps: false,
+            roused: false,
             crowd: 0,
             closed: false,
         };
@@ -274,15 +277,42 @@ impl<S> Outbox<S> {
         loop {
             let mut pending = lock(&self.pending);
             while (pending.idle() || pending.full()) && !pending.closed {
+                if std::mem::take(&mut pending.roused) {
+                    drop(pending);
+                    self.linger();
+                    pending = lock(&self.pending);
+                    continue;
+                }
                 pending.sender_sleeps = true;
                 pending = self.work.wait(pending).unwrap_or_else(PoisonError::into_inner);
+                pending.sender_sleeps = false;
             }
-            pending.sender_sleeps = false;
             if pending.closed {
                 return;
             }
+            pending.roused = true;
             drop(pending);
             self.flush();
+        }
+    }
+
+    /// Has the sender's thread wake for what is going to be sent soon.
+    pub fn rouse(&self) {
+        let mut pending = lock(&self.pending);
+        pending.roused = true;
+        self.wake(&mut pending);
+    }
+
+    /// Stays awake for a moment: while the sender's thread looks, whoever adds something need not wake it.
+    #[expect(clippy::disallowed_methods, reason = "how long to look is a matter of time")]
+    fn linger(&self) {
+        let since = Instant::now();
+        while since.elapsed() < SENDER_LINGERS {
+            std::thread::yield_now();
+            let pending = lock(&self.pending);
+            if !pending.idle() || pending.closed {
+                return;
+            }
         }
     }
 

@@ -75,7 +75,7 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
     }
     let mut syncs = Vec::new();
     for _ in 0..arguments.number("idle-syncs", 0)? {
-        // A launch, and time for it to be done without the driver being asked: the program cannot know it yet.
+        // A launch, and time for it to be done without the driver being asked.
         launch()?;
         let done = Instant::now() + IDLE_AFTER;
         while Instant::now() < done {
@@ -85,8 +85,16 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
         cu!(cuStreamSynchronize(stream));
         syncs.push(begin.elapsed());
     }
+    let mut trips = Vec::new();
+    for _ in 0..syncs.len() {
+        // The same at once: the driver can know nothing before the device has said so.
+        let begin = Instant::now();
+        launch()?;
+        cu!(cuStreamSynchronize(stream));
+        trips.push(begin.elapsed());
+    }
     let counted = read(counter)?;
-    let expected = 1 + steps * launches + syncs.len() as u64;
+    let expected = 1 + steps * launches + (syncs.len() + trips.len()) as u64;
     print(&serde_json::json!({
         "app": "step",
         "first_result_us": micros(first_result),
@@ -95,6 +103,7 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
         "step_p50_us": micros(median(&mut spans)),
         "steps_total_us": micros(spans.iter().sum()),
         "idle_sync_p50_us": micros(median(&mut syncs)),
+        "launch_and_sync_p50_us": micros(median(&mut trips)),
         "launches": expected,
         "counted": counted,
     }));

@@ -92,32 +92,35 @@ impl Bench {
     }
 }
 
-/// Client time of a launch and of waiting for an idle stream. Kernels take no time worth mentioning.
+/// Client time of a launch, of waiting for an idle stream, and of waiting for a launch that was just made. Kernels take a
+/// microsecond.
 fn calls(bench: &Bench) -> Result<Vec<Figure>> {
     let stage = bench.stage(1_000)?;
     let ways = [(Way::Native, None), (Way::Unix, Some(6.0)), (Way::Tcp, Some(20.0))];
-    let mut samples: Vec<[Vec<f64>; 4]> = ways.iter().map(|_| Default::default()).collect();
+    let mut samples: Vec<[Vec<f64>; 5]> = ways.iter().map(|_| Default::default()).collect();
     for _ in 0..bench.rounds(10) {
-        for ((way, _), [call, cpu, new, sync]) in ways.iter().zip(&mut samples) {
+        for ((way, _), [call, cpu, new, sync, trip]) in ways.iter().zip(&mut samples) {
             let arguments = ["--steps", "50", "--launches", LAUNCHES];
             let same =
                 stage.run(*way, bench.step()?, &[&arguments[..], &["--idle-syncs", "100"]].concat())?;
             call.push(same.number("launch_p50_us")?);
             cpu.push(same.number("launch_cpu_us")?);
             sync.push(same.number("idle_sync_p50_us")?);
+            trip.push(same.number("launch_and_sync_p50_us")?);
             let varied = stage.run(*way, bench.step()?, &[&arguments[..], &["--shapes", "500"]].concat())?;
             new.push(varied.number("launch_cpu_us")?);
         }
     }
     let mut figures = Vec::new();
     let subject = &bench.subject;
-    for ((way, sync_goal), [call, cpu, new, sync]) in ways.iter().zip(&samples) {
+    for ((way, sync_goal), [call, cpu, new, sync, trip]) in ways.iter().zip(&samples) {
         let goal = |goal: f64| sync_goal.map(|_| goal);
         let name = || way.name();
         figures.push(subject.lower("launch, remembered: p50 of the call", name(), "us", goal(0.5), call)?);
         figures.push(subject.lower("launch, remembered: CPU of its thread", name(), "us", goal(0.5), cpu)?);
         figures.push(subject.lower("launch, new shape: CPU of its thread", name(), "us", goal(1.5), new)?);
         figures.push(subject.lower("sync of an idle stream: p50", name(), "us", *sync_goal, sync)?);
+        figures.push(subject.lower("launch and sync of it: p50", name(), "us", None, trip)?);
     }
     Ok(figures)
 }
