@@ -7,7 +7,7 @@
 //! It never talks to a device, a socket or a file, and it knows nothing of shared memory: the daemon observes,
 //! calls [`window::WindowScheduler::tick`] or [`loan::Lender::handle`], and carries the decisions out.
 //!
-//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`space`], [`status`], [`loan`].
+//! Read in this order: [`units`], [`tenant`], [`memory`], [`bucket`], [`window`], [`space`], [`groups`], [`status`], [`loan`].
 
 #![forbid(unsafe_code)]
 #![deny(clippy::float_arithmetic)]
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod bucket;
 pub mod window;
 pub mod space;
+pub mod groups;
 pub mod status;
 pub mod loan;
 #[cfg(feature = "simulation")]
