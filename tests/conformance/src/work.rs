@@ -173,6 +173,11 @@ fn cooperative(_: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     Ok(())
 }
 
+fn sms(resource: &sys::CUdevResource) -> u32 {
+    // SAFETY: the resource is one of SMs.
+    unsafe { resource.__bindgen_anon_1.sm.smCount }
+}
+
 fn green(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     let mut whole: sys::CUdevResource = zeroed();
     let kind = sys::CUdevResourceType::CU_DEV_RESOURCE_TYPE_SM;
@@ -192,6 +197,25 @@ fn green(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     cu!(cuGreenCtxCreate(&raw mut green, desc, gpu.device, 1))?;
     cu!(cuCtxFromGreenCtx(&raw mut context, green))?;
     cu!(cuCtxSetCurrent(context))?;
+    let (mut current, mut of_stream, mut own) = (null_mut(), null_mut(), null_mut());
+    cu!(cuCtxGetCurrent(&raw mut current))?;
+    lines.note("it is current", current == context);
+    let stream = gpu.stream()?;
+    cu!(cuStreamGetCtx(stream, &raw mut of_stream))?;
+    lines.note("a stream made there is of it", of_stream == context);
+    cu!(cuStreamGetGreenCtx(stream, &raw mut own))?;
+    lines.note("by its own handle", own == green);
+    lines.note(
+        "as is the null stream",
+        cu!(cuStreamGetGreenCtx(null_mut(), &raw mut own)).map(|()| own == green),
+    );
+    let mut held: sys::CUdevResource = zeroed();
+    cu!(cuCtxGetDevResource(context, &raw mut held, kind))?;
+    lines.note("it has what it was made of", sms(&held) == sms(&group));
+    cu!(cuCtxPushCurrent_v2(context))?;
+    cu!(cuCtxPopCurrent_v2(&raw mut current))?;
+    lines.note("and comes off again", current == context);
+    gpu.end_stream(stream)?;
     let before = gpu.memory()?.0;
     let memory = gpu.allocate(UNIT)?;
     lines.note("takes", before - gpu.memory()?.0);

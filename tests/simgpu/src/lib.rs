@@ -23,7 +23,7 @@
 //!               "switches": 0, "copy_ns": 0, "memory_total_bytes": 0, "memory_used_bytes": 0, "memory_peak_bytes": 0}],
 //!  "processes": [{"pid": 0, "name": "", "alive": true, "device": 0, "busy_ns": 0, "sm_ns": 0, "kernels": 0, "overlapped": 0,
 //!                 "memory_bytes": 0, "memory_peak_bytes": 0, "allocations_refused": 0, "contexts": 1, "mps_sms": null,
-//!                 "mps_chunks": null, "calls": {}}]}
+//!                 "mps_chunks": null, "green": [{"first": 0, "sms": 0}], "calls": {}}]}
 //! ```
 //!
 //! `nvidia-cuda-mps-control` is a stand-in for NVIDIA's program of that name: it takes the commands of its documentation

@@ -20,6 +20,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) handle: usize,
+    /// The context that memory, code and events made here are of: itself, or the primary one for a green context.
+    pub(crate) home: usize,
     /// The server's number for it.
     pub(crate) number: u32,
     pub(crate) device: usize,
@@ -67,6 +69,8 @@ pub(crate) struct Stream {
     pub(crate) handle: usize,
     pub(crate) slot: u32,
     pub(crate) context: usize,
+    /// As its context's.
+    pub(crate) home: usize,
     pub(crate) context_number: u32,
     pub(crate) context_alive: Arc<AtomicBool>,
     pub(crate) kind: StreamKind,

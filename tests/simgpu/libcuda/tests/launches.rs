@@ -289,10 +289,19 @@ fn green_contexts_keep_to_their_sms() {
             cu!(cuStreamWaitEvent(stream, done, 0)).unwrap();
         });
         assert_eq!(took, 20.0);
+        // A primary context includes its green ones when it is waited for, and a green one only itself.
+        enter(two);
+        launch(second, full, beside, [param(&count)]).unwrap();
+        enter(one);
+        cu!(cuCtxSynchronize()).unwrap();
+        assert_eq!(cu!(cuStreamQuery(beside)), Err(CUresult::CUDA_ERROR_NOT_READY));
+        context();
+        cu!(cuCtxSynchronize()).unwrap();
+        assert_eq!(cu!(cuStreamQuery(beside)), Ok(()));
         for context in [one, two] {
             cu!(cuGreenCtxDestroy(context)).unwrap();
         }
         context();
-        assert_eq!(word(count), 4, "memory is the primary context's");
+        assert_eq!(word(count), 5, "memory is the primary context's");
     });
 }

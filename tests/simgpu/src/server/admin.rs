@@ -1,5 +1,7 @@
 //! Questions of NVML and of the harness: what the devices measured.
 
+use std::collections::BTreeSet;
+
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::symbols::ROWS;
 use serde::Serialize;
@@ -10,7 +12,7 @@ use super::node::{Answer, Node, Refusal, SessionId};
 use crate::clock;
 use crate::limits::ENDED_MAX;
 use crate::model::{ContextMeter, DeviceMeter, Fault, Model, Nanos};
-use crate::protocol::{Admin, ProcessInfo, ProcessSample, Reply, Role};
+use crate::protocol::{Admin, ProcessInfo, ProcessSample, Reply, Role, Share};
 
 /// What a process did on a device since the mark.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +32,8 @@ pub(crate) struct ProcessUse {
     /// Most SMs of a client of MPS, and the chunks that nobody else has.
     mps_sms: Option<u32>,
     mps_chunks: Option<Vec<u32>>,
+    /// The parts that its green contexts' streams keep to.
+    green: BTreeSet<Share>,
     /// Calls of each driver entry point, over the process's life.
     calls: Map<String, Value>,
 }
@@ -128,6 +132,7 @@ impl Node {
                 let chunks = part.and_then(|part| part.chunks.as_ref());
                 ProcessUse {
                     mps_sms: part.map(|part| part.sms),
+                    green: session.shares.values().copied().collect(),
                     mps_chunks: chunks.map(|chunks| chunks.iter().copied().collect()),
                     pid: session.pid,
                     name: session.name.clone(),

@@ -30,7 +30,7 @@ fn create(to: *mut CUarray, shape: Shape) -> Answer {
     }
     let address = memory::allocate(driver, &context, shape.bytes(), Origin::Array)?;
     let handle = driver.arrays.reserve();
-    let made = Array { shape, address, context: context.handle, is_level: false };
+    let made = Array { shape, address, context: context.home, is_level: false };
     driver.arrays.insert(handle, Arc::new(made));
     raw::store(to, CUarray::from_addr(handle))
 }
@@ -156,14 +156,14 @@ pub(crate) fn cuMipmappedArrayCreate(
         .into_iter()
         .map(|shape| {
             let handle = driver.arrays.reserve();
-            let context = context.handle;
+            let context = context.home;
             driver.arrays.insert(handle, Arc::new(Array { shape, address: at, context, is_level: true }));
             at += shape.bytes();
             handle
         })
         .collect();
     let handle = driver.mipmaps.reserve();
-    driver.mipmaps.insert(handle, Arc::new(Mipmap { levels, address, context: context.handle }));
+    driver.mipmaps.insert(handle, Arc::new(Mipmap { levels, address, context: context.home }));
     raw::store(to, CUmipmappedArray::from_addr(handle))
 }
 

@@ -56,6 +56,7 @@ fn create(
         handle: 0,
         slot,
         context: handle,
+        home: handle,
         context_number: number,
         context_alive: Arc::clone(&alive),
         kind: StreamKind::Legacy,
@@ -66,6 +67,7 @@ fn create(
     });
     let context = Arc::new(Context {
         handle,
+        home: handle,
         number,
         device: index,
         flags,
@@ -97,6 +99,7 @@ pub(crate) fn create_green(driver: &Driver, index: usize, share: Share) -> Resul
         handle: 0,
         slot,
         context: handle,
+        home: primary.handle,
         context_number: number,
         context_alive: Arc::clone(&alive),
         kind: StreamKind::NonBlocking,
@@ -107,6 +110,7 @@ pub(crate) fn create_green(driver: &Driver, index: usize, share: Share) -> Resul
     });
     let context = Arc::new(Context {
         handle,
+        home: primary.handle,
         number,
         device: index,
         flags: primary.flags,
@@ -122,31 +126,17 @@ pub(crate) fn create_green(driver: &Driver, index: usize, share: Share) -> Resul
     Ok(context)
 }
 
-/// Ends a green context: its streams and its code. Memory is the primary context's.
+/// Ends a green context and its streams. Memory, code and events are the primary context's.
 pub(crate) fn destroy_green(driver: &Driver, green: &Green) -> Answer {
     let context = &green.context;
     let outcome = synchronise(driver, context);
     driver.contexts.remove(context.handle);
     context.alive.store(false, Ordering::Release);
-    let owner = context.handle;
     for stream in lock(&context.streams).drain(..) {
         driver.streams.remove(stream.handle);
         driver.connection.tell(&Request::CloseStream { slot: stream.slot });
         driver.give_slot(stream.slot, stream.last());
     }
-    driver.events.retain(|event| event.context != owner);
-    driver.functions.retain(|function| function.module.context != owner);
-    for (handle, module) in driver.modules.all() {
-        if module.context == owner && driver.modules.remove(handle).is_some() {
-            driver.ask(&Request::UnloadModule { module: module.info.module })?;
-        }
-    }
-    let primary = driver.primaries[green.device].handle;
-    let mut allocations = driver.allocations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-    for allocation in allocations.values_mut().filter(|allocation| allocation.context == owner) {
-        allocation.context = primary;
-    }
-    drop(allocations);
     let device = CUdevice::try_from(green.device).map_err(|_| CUresult::ERROR_INVALID_DEVICE)?;
     cuDevicePrimaryCtxRelease(device)?;
     outcome
@@ -396,8 +386,12 @@ pub(crate) fn cuCtxSetLimit(limit: CUenum, value: usize) -> Answer {
     Ok(())
 }
 
-/// Waits for everything a context has been given so far.
+/// Waits for everything a context has been given so far; a primary one includes the green ones of its device.
 pub(crate) fn synchronise(driver: &Driver, context: &Context) -> Answer {
+    if context.is_primary {
+        let of_device = driver.greens.all().into_iter().filter(|(_, green)| green.device == context.device);
+        of_device.map(|(_, green)| green).try_for_each(|green| synchronise(driver, &green.context))?;
+    }
     capture::forbid_waiting_for_context(driver, context.handle)?;
     let mut streams = lock(&context.streams).clone();
     for stream in &streams {

@@ -37,7 +37,7 @@ pub(crate) fn cuEventCreate(event: *mut CUevent, flags: c_uint) -> Answer {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
     let shared = if interprocess { Some(share::make_event(driver)?) } else { None };
-    let handle = enter(driver, timing, context.handle, shared);
+    let handle = enter(driver, timing, context.home, shared);
     raw::store(event, CUevent::from_addr(handle))
 }
 
@@ -68,7 +68,7 @@ fn record_with_flags(mode: ThreadMode, event: CUevent, stream: CUstream, flags: 
     if flags > EXTERNAL {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
-    if event.context != stream.context {
+    if event.context != stream.home {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
     if let Some(capture) = capture::of(&stream) {

@@ -225,8 +225,13 @@ pub(crate) fn cuStreamGetGreenCtx(of: CUstream, to: *mut CUgreenCtx) -> Answer {
     let current = current::context(driver)?;
     let mode = headgate_abi::cuda::symbols::ThreadMode::Base;
     let of = current::stream(driver, &current, of, mode)?;
-    let green = driver.greens.all().into_iter().find(|(_, green)| green.context.handle == of.context);
-    raw::store(to, CUgreenCtx::from_addr(green.map_or(0, |(handle, _)| handle)))
+    raw::store(to, handle_of(driver, of.context))
+}
+
+/// The green context that a context stands for; null if it stands for none.
+pub(crate) fn handle_of(driver: &Driver, context: usize) -> CUgreenCtx {
+    let green = driver.greens.all().into_iter().find(|(_, green)| green.context.handle == context);
+    CUgreenCtx::from_addr(green.map_or(0, |(handle, _)| handle))
 }
 
 /// The event stands for what all streams of the green context have been given.

@@ -181,7 +181,7 @@ pub(crate) fn launch_with(
     let context = current::context(driver)?;
     let (handle, function) = find_function(driver, handle.addr())?;
     let stream = current::stream(driver, &context, stream, mode)?;
-    if function.module.context != stream.context {
+    if function.module.context != stream.home {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
     let sms = driver.connection.node().devices[context.device].sms;

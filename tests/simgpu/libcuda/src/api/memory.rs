@@ -60,7 +60,7 @@ pub(crate) fn allocate(
             enter(
                 driver,
                 address,
-                Allocation { bytes, context: context.handle, device: context.device, origin },
+                Allocation { bytes, context: context.home, device: context.device, origin },
             );
             Ok(address)
         }
@@ -225,7 +225,7 @@ pub(crate) fn cuMemAllocManaged(dptr: *mut CUdeviceptr, bytes: usize, flags: c_u
     }
     let allocation = Allocation {
         bytes: length as u64,
-        context: context.handle,
+        context: context.home,
         device: context.device,
         origin: Origin::Managed,
     };

@@ -118,9 +118,9 @@ pub(crate) use launch::{
 
 pub(crate) use stream::{
     cuStreamCreate, cuStreamCreateWithPriority, cuStreamDestroy_v2, cuStreamGetCtx, cuStreamGetCtx_ptsz,
-    cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority, cuStreamGetPriority_ptsz, cuStreamQuery,
-    cuStreamQuery_ptsz, cuStreamSynchronize, cuStreamSynchronize_ptsz, cuStreamWaitEvent,
-    cuStreamWaitEvent_ptsz,
+    cuStreamGetCtx_v2, cuStreamGetCtx_v2_ptsz, cuStreamGetFlags, cuStreamGetFlags_ptsz, cuStreamGetPriority,
+    cuStreamGetPriority_ptsz, cuStreamQuery, cuStreamQuery_ptsz, cuStreamSynchronize,
+    cuStreamSynchronize_ptsz, cuStreamWaitEvent, cuStreamWaitEvent_ptsz,
 };
 
 pub(crate) use memop::{

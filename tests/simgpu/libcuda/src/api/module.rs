@@ -27,7 +27,7 @@ pub(super) fn load(
         Ok(Reply::Module(info)) => {
             let handle = driver.modules.reserve();
             let functions = Mutex::new(HashMap::new());
-            let module = Arc::new(Module { handle, context: context.handle, info, functions });
+            let module = Arc::new(Module { handle, context: context.home, info, functions });
             driver.modules.insert(handle, Arc::clone(&module));
             Ok(module)
         }
@@ -233,12 +233,12 @@ pub(super) fn library_module(driver: &Driver, library: usize) -> Result<Arc<Modu
     let context = current::context(driver)?;
     let library = driver.libraries.get(library).ok_or(CUresult::ERROR_INVALID_HANDLE)?;
     let mut modules = lock(&library.modules);
-    let known = modules.get(&context.handle).and_then(|&handle| driver.modules.get(handle));
+    let known = modules.get(&context.home).and_then(|&handle| driver.modules.get(handle));
     if let Some(module) = known {
         return Ok(module);
     }
     let module = load(driver, &context, &library.text).map_err(|(status, _)| status)?;
-    modules.insert(context.handle, module.handle);
+    modules.insert(context.home, module.handle);
     Ok(module)
 }
 

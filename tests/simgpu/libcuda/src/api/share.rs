@@ -142,7 +142,7 @@ pub(crate) fn cuIpcOpenEventHandle(to: *mut CUevent, handle: CUipcEventHandle) -
     let (reply, file) = driver.connection.ask_for_file(&request).map_err(lost)?;
     accept(reply)?;
     let shared = Shared { event: enter_event(driver, file)?, token: None };
-    raw::store(to, CUevent::from_addr(event::enter(driver, false, context.handle, Some(shared))))
+    raw::store(to, CUevent::from_addr(event::enter(driver, false, context.home, Some(shared))))
 }
 
 /// `CU_EXTERNAL_MEMORY_HANDLE_TYPE_OPAQUE_FD`: the only interface that hands out memory here is this one, by

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use headgate_abi::cuda::symbols::ThreadMode;
-use headgate_abi::cuda::types::{CUcontext, CUdevice, CUevent, CUresult, CUstream};
+use headgate_abi::cuda::types::{CUcontext, CUdevice, CUevent, CUgreenCtx, CUresult, CUstream};
 use headgate_simgpu::protocol::{Command, Request};
 
 use super::{event, twins};
@@ -36,6 +36,7 @@ pub(crate) fn open(
         handle,
         slot,
         context: context.handle,
+        home: context.home,
         context_number: context.number,
         context_alive: Arc::clone(&context.alive),
         kind,
@@ -152,6 +153,15 @@ fn get_context(mode: ThreadMode, stream: CUstream, ctx: *mut CUcontext) -> Answe
     raw::store(ctx, CUcontext::from_addr(stream.context))
 }
 
+/// The primary context and the green one for a stream of a green one; else its context and null.
+fn get_contexts(mode: ThreadMode, stream: CUstream, ctx: *mut CUcontext, green: *mut CUgreenCtx) -> Answer {
+    let (driver, _, stream) = find(mode, stream)?;
+    let own = super::green::handle_of(driver, stream.context);
+    raw::store(ctx, CUcontext::from_addr(stream.home))?;
+    raw::store_if(green, own);
+    Ok(())
+}
+
 fn get_flags(mode: ThreadMode, stream: CUstream, flags: *mut c_uint) -> Answer {
     let (_, _, stream) = find(mode, stream)?;
     raw::store(flags, stream.flags)
@@ -182,6 +192,7 @@ twins! {
     cuStreamSynchronize, cuStreamSynchronize_ptsz (stream: CUstream) = synchronise;
     cuStreamWaitEvent, cuStreamWaitEvent_ptsz (stream: CUstream, event: CUevent, flags: c_uint) = wait_event;
     cuStreamGetCtx, cuStreamGetCtx_ptsz (stream: CUstream, ctx: *mut CUcontext) = get_context;
+    cuStreamGetCtx_v2, cuStreamGetCtx_v2_ptsz (stream: CUstream, ctx: *mut CUcontext, green: *mut CUgreenCtx) = get_contexts;
     cuStreamGetFlags, cuStreamGetFlags_ptsz (stream: CUstream, flags: *mut c_uint) = get_flags;
     cuStreamGetPriority, cuStreamGetPriority_ptsz (stream: CUstream, priority: *mut c_int) = get_priority;
 }

@@ -35,7 +35,7 @@ fn part(driver: &Driver, told: &CUDA_LAUNCH_PARAMS) -> Result<Part, CUresult> {
     driver.context_error(context.number)?;
     capture::forbid_in(&stream)?;
     let (_, function) = find_function(driver, told.function.addr())?;
-    if function.module.context != stream.context {
+    if function.module.context != stream.home {
         return Err(CUresult::ERROR_INVALID_HANDLE);
     }
     let shape = Shape {

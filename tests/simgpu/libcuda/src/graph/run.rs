@@ -78,7 +78,7 @@ pub(crate) fn launch(
         let body = lock(&exec.body);
         (lay_out(&body).ok_or(CUresult::ERROR_INVALID_VALUE)?, body.allocations())
     };
-    let elsewhere = |work: &Work| matches!(work, Work::Kernel(kernel) if kernel.context != stream.context);
+    let elsewhere = |work: &Work| matches!(work, Work::Kernel(kernel) if kernel.context != stream.home);
     if plan.steps.iter().any(|step| elsewhere(&step.work)) {
         // A graph over several contexts.
         return Err(CUresult::ERROR_NOT_SUPPORTED);
