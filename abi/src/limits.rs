@@ -13,7 +13,7 @@ pub const SEATS_MAX: usize = if MODELLED { 3 } else { 1024 };
 
 /// Lanes of one process: pairs of a thread and a stream whose progress the daemon follows. Each lane has one
 /// writer thread, so completions can never be written out of order. As many as fit a seat's page.
-pub const LANES_MAX: usize = if MODELLED { 1 } else { 112 };
+pub const LANES_MAX: usize = if MODELLED { 1 } else { 106 };
 
 /// Tenants of one node, equal to the cap on metric label sets.
 pub const TENANTS_MAX: usize = 4096;

@@ -9,7 +9,9 @@ use headgate_abi::nvml::*;
 
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
 
-use crate::resolve;
+use crate::{green, resolve};
+
+pub(crate) mod groups;
 
 macro_rules! define_cuda {
     ([] $($name:ident ($($arg:ident: $ty:ty),*) [$($meta:tt)*];)*) => {$(
@@ -181,7 +183,7 @@ pub(crate) fn driver_version() -> c_int {
     if status.is_success() { version } else { 0 }
 }
 
-/// The calling thread's context and its device, if it has one.
+/// The calling thread's context as the program means it, and its device, if it has one.
 pub(crate) fn current_context() -> Option<(CUcontext, CUdevice)> {
     let (mut context, mut device) = (CUcontext::NULL, 0);
     // SAFETY: the output is valid for writing.
@@ -189,6 +191,7 @@ pub(crate) fn current_context() -> Option<(CUcontext, CUdevice)> {
     if !status.is_success() || context.is_null() {
         return None;
     }
+    let context = green::meant_here(context);
     // SAFETY: the output is valid for writing.
     let status = unsafe { cuda::cuCtxGetDevice(&raw mut device) };
     status.is_success().then_some((context, device))

@@ -11,10 +11,12 @@
 //! gate should the daemon die ([`watch`]).
 //!
 //! The way of a call: an exported shell ([`exports`]) enters the boundary ([`boundary`]: re-entrance guard,
-//! panic guard), asks for the meaning of the call ([`intercept`]), gets a [`verdict::Verdict`], and acts on it
+//! panic guard), asks for the meaning of the call (`meaning.rs`, [`intercept`]), gets a [`verdict::Verdict`], and acts on it
 //! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`pace`],
 //! and, for drivers that cannot do everything, [`rung`] and [`reports`].
 
+#[macro_use]
+mod meaning;
 mod exports;
 mod boundary;
 mod verdict;
@@ -24,6 +26,7 @@ mod elf;
 mod driver;
 mod session;
 mod space;
+mod green;
 mod ledger;
 mod pace;
 mod awaited;

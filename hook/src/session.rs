@@ -363,6 +363,9 @@ fn ask(
     }
     SESSION.store(std::ptr::from_ref(session).cast_mut(), Release);
     crate::rung::tell(session);
+    if let Some(old) = old.filter(|_| welcome.fresh) {
+        crate::green::tell(old, session);
+    }
     invalidate();
     sys::after_fork_in_child(forked);
     log::event(format_args!("seat {} of tenant {}", welcome.seat.get(), welcome.tenant_name));
@@ -408,6 +411,7 @@ extern "C" fn forked() {
     REFUSED.store(0, Release);
     ATTACHING.store(false, Release);
     ledger::forget();
+    crate::green::forget();
     crate::lanes::forget();
     crate::watch::forget();
     invalidate();

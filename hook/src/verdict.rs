@@ -23,6 +23,8 @@ pub(crate) enum Denial {
     NoSeat,
     /// Its environment does not say what the daemon says about its part of a device.
     OtherSpace,
+    /// It would not keep to its tenant's groups of the device's SMs.
+    NoGroups,
 }
 
 /// Why a call that would be metered is not.

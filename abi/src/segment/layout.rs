@@ -17,7 +17,7 @@ use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 /// `HGLIMIT1`.
 pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
 /// `HGLEDGR1`.
@@ -83,8 +83,11 @@ pub struct DeviceLimits {
     /// Where the device is shared by space: what the environment of a program must come to, by [`crate::space::digest`],
     /// when it starts CUDA. Zero asks nothing.
     pub environment: AtomicU64,
+    /// Where the device is shared by green contexts: the tenant's place on it, as [`crate::space::place_word`] says. Zero where
+    /// it is not.
+    pub place: AtomicU64,
     /// Not used yet.
-    pub reserved: [AtomicU64; 7],
+    pub reserved: [AtomicU64; 6],
 }
 
 /// Launches pass without batches or gates: the tenant has no compute quota on the device.
@@ -142,8 +145,8 @@ pub struct DeviceTotals {
 /// ```text
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
-/// 1024  clocks of work with the device   1280  lanes, the host's half      3072  lanes, the GPU's half
-/// 3968  overhead per device
+/// 1024  clocks of work with the device   1280  lanes, the host's half      2976  lanes, the GPU's half
+/// 3824  overhead per device              3952  groups of SMs per device
 /// ```
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
@@ -190,6 +193,9 @@ pub struct Seat {
     pub marks: [LaneMarks; LANES_MAX],
     /// Bytes of `charged_bytes` that contexts and loaded code take, per device row; for display.
     pub overhead_bytes: [AtomicU64; DEVICES_MAX],
+    /// What of a device its work keeps to, per device row, as [`crate::space::Part::of_word`] reads it; zero while there is
+    /// nothing to say.
+    pub parts: [AtomicU64; DEVICES_MAX],
 }
 
 /// A thread in the upper half of a word of [`Seat::waiting`].
@@ -277,6 +283,7 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, busy) == 1024);
     assert!(core::mem::offset_of!(Seat, lanes) == 1280);
     assert!(core::mem::offset_of!(Seat, gates) == 960);
-    assert!(core::mem::offset_of!(Seat, marks) == 3072);
-    assert!(core::mem::offset_of!(Seat, overhead_bytes) == 3968);
+    assert!(core::mem::offset_of!(Seat, marks) == 2976);
+    assert!(core::mem::offset_of!(Seat, overhead_bytes) == 3824);
+    assert!(core::mem::offset_of!(Seat, parts) == 3952);
 };

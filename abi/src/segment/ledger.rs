@@ -291,6 +291,7 @@ fn clear(seat: &Seat) {
     for device in 0..DEVICES_MAX {
         seat.charged_bytes[device].store(0, Relaxed);
         seat.overhead_bytes[device].store(0, Relaxed);
+        seat.parts[device].store(0, Relaxed);
         let counters = &seat.counters[device];
         for word in [&counters.launches, &counters.batches, &counters.gate_wait_us, &counters.denied] {
             word.store(0, Relaxed);

@@ -61,6 +61,7 @@ fn seat() -> Seat {
         busy: std::array::from_fn(|_| BusyClock { total_us: word(), since_us: word() }),
         lanes: std::array::from_fn::<_, LANES_MAX, _>(lane),
         overhead_bytes: words(),
+        parts: words(),
         marks: std::array::from_fn(|_| LaneMarks { started: half(), completed: half() }),
     }
 }

@@ -3,10 +3,11 @@
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUdevice, CUstream};
 
+use super::groups;
 use crate::driver::Out;
 use crate::ledger::{overhead, users};
 use crate::verdict::{Denial, NoSettlement, Verdict};
-use crate::{driver, ended, lanes, ledger, pace, reports, session, space};
+use crate::{driver, ended, green, lanes, ledger, pace, reports, session, space};
 
 /// `cuInit`: a seat first, then the driver, so that the daemon has told the kernel of this process by the time the driver
 /// opens the device. Without a seat CUDA does not start, but a driver that has reasons of its own, such as a node without
@@ -14,10 +15,11 @@ use crate::{driver, ended, lanes, ledger, pace, reports, session, space};
 /// space, whose part a program gets is decided when the driver starts, by the environment; so that is looked at before.
 pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     let sought = session::seek();
-    if let Ok(session) = &sought
-        && !space::fits(session)
-    {
-        return Verdict::Deny(CUresult::ERROR_NOT_PERMITTED, Denial::OtherSpace);
+    if let Ok(session) = &sought {
+        if !space::fits(session) {
+            return Verdict::Deny(CUresult::ERROR_NOT_PERMITTED, Denial::OtherSpace);
+        }
+        green::decide(session);
     }
     let unseated = sought.err();
     Verdict::ForwardThen(move |status: CUresult| match unseated {
@@ -26,16 +28,36 @@ pub(crate) fn init() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     })
 }
 
-/// `cuCtxCreate`, `cuDevicePrimaryCtxRetain`: no context without a seat. What it takes is measured later.
-pub(crate) fn create() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+/// `cuCtxCreate`: no context without a seat, and none that cannot keep to its tenant's groups of SMs. What it takes is measured
+/// later.
+pub(crate) fn create(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     match session::require() {
         Err(status) => Verdict::Deny(status, Denial::NoSeat),
-        Ok(_) => Verdict::ForwardThen(|status| {
-            pace::context_switched();
-            overhead::note();
-            status
+        Ok(_) if green::is_confined(device) => Verdict::Deny(CUresult::ERROR_NOT_SUPPORTED, Denial::NoGroups),
+        Ok(_) => Verdict::ForwardThen(made),
+    }
+}
+
+/// `cuDevicePrimaryCtxRetain`: as above; where the device is shared by green contexts, one stands in its place from now on.
+pub(crate) fn retain(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    if let Err(status) = session::require() {
+        return Verdict::Deny(status, Denial::NoSeat);
+    }
+    match green::require(device) {
+        Err(status) => Verdict::Deny(status, Denial::NoGroups),
+        Ok(()) => Verdict::ForwardThen(move |status: CUresult| {
+            if status.is_success() {
+                green::retained(device);
+            }
+            made(status)
         }),
     }
+}
+
+fn made(status: CUresult) -> CUresult {
+    pace::context_switched();
+    overhead::note();
+    status
 }
 
 /// Calls that load code or set memory aside: what they take is measured later.
@@ -48,10 +70,21 @@ pub(crate) fn load() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     })
 }
 
-/// `cuCtxSetCurrent`, `cuCtxPushCurrent`, `cuCtxPopCurrent`.
-pub(crate) fn switch() -> Verdict<NoSettlement> {
+/// `cuCtxSetCurrent`, and `cuCtxPushCurrent` if `pushed`.
+pub(crate) fn enter(pushed: bool) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::context_switched();
-    Verdict::Forward
+    Verdict::ForwardThen(move |status: CUresult| {
+        if !status.is_success() {
+            return status;
+        }
+        green::entered(pushed).err().unwrap_or(status)
+    })
+}
+
+/// `cuCtxPopCurrent`.
+pub(crate) fn leave(popped: Out<CUcontext>) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::context_switched();
+    groups::meant(popped)
 }
 
 /// `cuCtxDestroy`: everything inside is gone with it.
@@ -71,8 +104,9 @@ pub(crate) fn attach(context: Out<CUcontext>) -> Verdict<impl FnOnce(CUresult) -
     match session::require() {
         Err(status) => Verdict::Deny(status, Denial::NoSeat),
         Ok(_) => Verdict::ForwardThen(move |status: CUresult| {
-            if let Some(context) = context.get().filter(|_| status.is_success()) {
-                users::attach(context);
+            if let Some(current) = context.get().filter(|_| status.is_success()) {
+                context.set(green::meant(current));
+                users::attach(green::meant(current));
             }
             status
         }),
@@ -90,17 +124,33 @@ pub(crate) fn detach(context: CUcontext) -> Verdict<impl FnOnce(CUresult) -> CUr
     })
 }
 
-/// `cuDevicePrimaryCtxRelease`, `cuDevicePrimaryCtxReset`: the context is gone if the driver then says it is
-/// not active.
-pub(crate) fn end_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+/// `cuDevicePrimaryCtxRelease`.
+pub(crate) fn release_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
+    green::releasing(device);
+    end_primary(device, green::released)
+}
+
+/// `cuDevicePrimaryCtxReset`.
+pub(crate) fn reset_primary(device: CUdevice) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    pace::flush();
+    green::resetting(device);
+    end_primary(device, |_| ())
+}
+
+/// The context is gone if the driver then says it is not active.
+fn end_primary(device: CUdevice, done: fn(CUdevice)) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     let context = primary(device);
     context.into_iter().for_each(about_to_end);
     Verdict::ForwardThen(move |status: CUresult| {
+        if status.is_success() {
+            done(device);
+        }
         if status.is_success()
             && driver::primary_context_active(device) == Some(false)
             && let Some(context) = context
         {
+            green::ended(device);
             end(context);
         }
         status

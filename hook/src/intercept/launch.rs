@@ -60,9 +60,16 @@ pub(crate) fn launch_on_many(parts: Vec<CUDA_LAUNCH_PARAMS>) -> Verdict<impl FnO
 /// Calls that wait for the device. Pools may have shrunk once it has.
 #[inline]
 pub(crate) fn synchronise() -> Verdict<impl FnOnce(CUresult) -> CUresult> {
+    synchronise_and(|status| status)
+}
+
+/// As above, for a call after which there is still something to wait for.
+#[inline]
+pub(super) fn synchronise_and(also: fn(CUresult) -> CUresult) -> Verdict<impl FnOnce(CUresult) -> CUresult> {
     pace::flush();
     let awaited = awaited::begin();
-    Verdict::ForwardThen(|status| {
+    Verdict::ForwardThen(move |status| {
+        let status = also(status);
         drop(awaited);
         pace::looked(true);
         pools::look_again();

@@ -3,6 +3,7 @@
 
 mod place;
 pub(crate) mod context;
+pub(crate) mod groups;
 pub(crate) mod memory;
 pub(crate) mod pool;
 pub(crate) mod physical;

@@ -61,10 +61,10 @@ macro_rules! cuda_rows_launch {
             cuStreamGetFlags_ptsz (stream: CUstream, flags: *mut c_uint) ["cuStreamGetFlags", 7000, PerThread, Query, passed];
             cuStreamGetId (stream: CUstream, stream_id: *mut u64) ["cuStreamGetId", 12000, Base, Query, passed];
             cuStreamGetId_ptsz (stream: CUstream, stream_id: *mut u64) ["cuStreamGetId", 12000, PerThread, Query, passed];
-            cuStreamGetCtx (stream: CUstream, ctx: *mut CUcontext) ["cuStreamGetCtx", 9020, Base, Query, passed];
-            cuStreamGetCtx_ptsz (stream: CUstream, ctx: *mut CUcontext) ["cuStreamGetCtx", 9020, PerThread, Query, passed];
-            cuStreamGetCtx_v2 (stream: CUstream, ctx: *mut CUcontext, p_green_ctx: *mut CUgreenCtx) ["cuStreamGetCtx", 12050, Base, Query, passed];
-            cuStreamGetCtx_v2_ptsz (stream: CUstream, ctx: *mut CUcontext, p_green_ctx: *mut CUgreenCtx) ["cuStreamGetCtx", 12050, PerThread, Query, passed];
+            cuStreamGetCtx (stream: CUstream, ctx: *mut CUcontext) ["cuStreamGetCtx", 9020, Base, Query, hooked];
+            cuStreamGetCtx_ptsz (stream: CUstream, ctx: *mut CUcontext) ["cuStreamGetCtx", 9020, PerThread, Query, hooked];
+            cuStreamGetCtx_v2 (stream: CUstream, ctx: *mut CUcontext, p_green_ctx: *mut CUgreenCtx) ["cuStreamGetCtx", 12050, Base, Query, hooked];
+            cuStreamGetCtx_v2_ptsz (stream: CUstream, ctx: *mut CUcontext, p_green_ctx: *mut CUgreenCtx) ["cuStreamGetCtx", 12050, PerThread, Query, hooked];
             cuStreamIsCapturing (stream: CUstream, status: *mut CUenum) ["cuStreamIsCapturing", 10000, Base, Query, passed];
             cuStreamIsCapturing_ptsz (stream: CUstream, status: *mut CUenum) ["cuStreamIsCapturing", 10000, PerThread, Query, passed];
             cuStreamGetCaptureInfo (stream: CUstream, capture_status_out: *mut CUenum, id_out: *mut u64) ["cuStreamGetCaptureInfo", 10010, Base, Query, passed];
@@ -82,7 +82,7 @@ macro_rules! cuda_rows_launch {
             cuOccupancyAvailableDynamicSMemPerBlock (dynamic_smem_size: *mut usize, func: CUfunction, num_blocks: c_int, block_size: c_int) ["cuOccupancyAvailableDynamicSMemPerBlock", 10020, Base, Query, passed];
             cuOccupancyMaxPotentialClusterSize (cluster_size: *mut c_int, func: CUfunction, config: *const CUlaunchConfig) ["cuOccupancyMaxPotentialClusterSize", 11070, Base, Query, passed];
             cuOccupancyMaxActiveClusters (num_clusters: *mut c_int, func: CUfunction, config: *const CUlaunchConfig) ["cuOccupancyMaxActiveClusters", 11070, Base, Query, passed];
-            cuStreamGetGreenCtx (stream: CUstream, ph_ctx: *mut CUgreenCtx) ["cuStreamGetGreenCtx", 12040, Base, Query, passed];
+            cuStreamGetGreenCtx (stream: CUstream, ph_ctx: *mut CUgreenCtx) ["cuStreamGetGreenCtx", 12040, Base, Query, hooked];
             cuStreamGetDevResource (stream: CUstream, resource: *mut c_void, kind: CUenum) ["cuStreamGetDevResource", 13010, Base, Query, passed];
             cuStreamGetDevResource_ptsz (stream: CUstream, resource: *mut c_void, kind: CUenum) ["cuStreamGetDevResource", 13010, PerThread, Query, passed];
 

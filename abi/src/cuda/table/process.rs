@@ -32,7 +32,7 @@ macro_rules! cuda_rows_process {
             cuDevicePrimaryCtxSetFlags (dev: CUdevice, flags: c_uint) ["cuDevicePrimaryCtxSetFlags", 7000, Base, Query, passed];
             cuDevicePrimaryCtxSetFlags_v2 (dev: CUdevice, flags: c_uint) ["cuDevicePrimaryCtxSetFlags", 11000, Base, Query, passed];
             cuDevicePrimaryCtxGetState (dev: CUdevice, flags: *mut c_uint, active: *mut c_int) ["cuDevicePrimaryCtxGetState", 7000, Base, Query, passed];
-            cuCtxGetCurrent (ctx: *mut CUcontext) ["cuCtxGetCurrent", 4000, Base, Query, passed];
+            cuCtxGetCurrent (ctx: *mut CUcontext) ["cuCtxGetCurrent", 4000, Base, Query, hooked];
             cuCtxGetDevice (dev: *mut CUdevice) ["cuCtxGetDevice", 2000, Base, Query, passed];
             cuCtxGetDevice_v2 (dev: *mut CUdevice, ctx: CUcontext) ["cuCtxGetDevice", 13000, Base, Query, passed];
             cuCtxGetFlags (flags: *mut c_uint) ["cuCtxGetFlags", 7000, Base, Query, passed];
@@ -90,8 +90,8 @@ macro_rules! cuda_rows_process {
             cuCoredumpRegisterCompleteCallback (callback: *mut c_void, user_data: *mut c_void, callback_out: *mut *mut c_void) ["cuCoredumpRegisterCompleteCallback", 13020, Base, Query, passed];
             cuCoredumpDeregisterStartCallback (callback: *mut c_void) ["cuCoredumpDeregisterStartCallback", 13020, Base, Query, passed];
             cuCoredumpDeregisterCompleteCallback (callback: *mut c_void) ["cuCoredumpDeregisterCompleteCallback", 13020, Base, Query, passed];
-            cuDeviceGetDevResource (device: CUdevice, resource: *mut c_void, kind: CUenum) ["cuDeviceGetDevResource", 12040, Base, Query, passed];
-            cuCtxGetDevResource (ctx: CUcontext, resource: *mut c_void, kind: CUenum) ["cuCtxGetDevResource", 12040, Base, Query, passed];
+            cuDeviceGetDevResource (device: CUdevice, resource: *mut c_void, kind: CUenum) ["cuDeviceGetDevResource", 12040, Base, Query, hooked];
+            cuCtxGetDevResource (ctx: CUcontext, resource: *mut c_void, kind: CUenum) ["cuCtxGetDevResource", 12040, Base, Query, hooked];
             cuGreenCtxGetDevResource (ctx: CUgreenCtx, resource: *mut c_void, kind: CUenum) ["cuGreenCtxGetDevResource", 12040, Base, Query, passed];
             cuDevSmResourceSplitByCount (result: *mut c_void, nb_groups: *mut c_uint, input: *const c_void, remainder: *mut c_void, flags: c_uint, min_count: c_uint) ["cuDevSmResourceSplitByCount", 12040, Base, Query, passed];
             cuDevSmResourceSplit (result: *mut c_void, nb_groups: c_uint, input: *const c_void, remainder: *mut c_void, flags: c_uint, group_params: *mut c_void) ["cuDevSmResourceSplit", 13010, Base, Query, passed];
@@ -131,7 +131,7 @@ macro_rules! cuda_rows_process {
             cuCtxSetLimit (limit: CUenum, value: usize) ["cuCtxSetLimit", 3010, Base, ContextLimit, hooked];
 
             // Green contexts: a share of the SMs.
-            cuGreenCtxCreate (ph_ctx: *mut CUgreenCtx, desc: CUdevResourceDesc, dev: CUdevice, flags: c_uint) ["cuGreenCtxCreate", 12040, Base, GreenContext, passed];
+            cuGreenCtxCreate (ph_ctx: *mut CUgreenCtx, desc: CUdevResourceDesc, dev: CUdevice, flags: c_uint) ["cuGreenCtxCreate", 12040, Base, GreenContext, hooked];
             cuGreenCtxDestroy (ctx: CUgreenCtx) ["cuGreenCtxDestroy", 12040, Base, GreenContext, passed];
             cuCtxFromGreenCtx (p_context: *mut CUcontext, ctx: CUgreenCtx) ["cuCtxFromGreenCtx", 12040, Base, GreenContext, passed];
 
