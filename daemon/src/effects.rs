@@ -166,6 +166,7 @@ impl Hands {
     /// Every ledger of an earlier run has been taken over or dropped; from now on changes are recorded.
     pub fn adoption_done(&mut self, state: &State) -> Result<(), RecordError> {
         self.adopting = false;
+        self.want_space(state);
         self.remember(state)
     }
 
@@ -388,7 +389,7 @@ impl Hands {
             });
             let rooms = std::array::from_fn(|row| {
                 let grant = state.space.grant(rows[row].as_ref()?.uuid, tenant.policy.name.as_str())?;
-                Some(GateRoom { room: grant.room, per_process: grant.per_process })
+                Some(GateRoom { room: grant.room, per_process: grant.per_process, groups: grant.groups })
             });
             Some(GateTenant { serial: tenant.serial, segments, seats: seats.collect(), quota, rooms })
         });
@@ -410,6 +411,10 @@ impl Hands {
     }
 
     fn want_space(&self, state: &State) {
+        // Whose programs are at work is only known once their ledgers have been found again.
+        if self.adopting {
+            return;
+        }
         let wanted = Wanted::of(state);
         self.wanted_space.send_if_modified(|known| {
             let changed = *known != wanted;

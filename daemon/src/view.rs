@@ -29,6 +29,7 @@ use crate::probes::Figures;
 use crate::segments::TenantSegments;
 use crate::segments::counts::Counts;
 use crate::segments::gate;
+use crate::space::holding::{Holding, LACKING, OUTSIDE};
 
 /// Share above nominal from which a tenant counts as borrowing: more than what windows overshoot by.
 const BORROWING_ABOVE_PPM: u64 = 20_000;
@@ -110,9 +111,12 @@ pub struct DeviceView {
     pub memory_bytes: u64,
     /// Whether it is there now.
     pub present: bool,
-    /// How tenants are to share it: `temporal`, `mpsPartition` or `mpsPercentage`.
+    /// How tenants are to share it: `temporal`, `mpsPartition`, `mpsPercentage` or `greenContexts`.
     #[serde(default)]
     pub sharing: String,
+    /// Whether it is shared by green contexts without MPS, so that their shares multiply with the device's own turns.
+    #[serde(default)]
+    pub multiplied: bool,
     /// Why it is shared by time although it is to be shared by space, and what to do.
     #[serde(default)]
     pub sharing_down: Option<String>,
@@ -409,13 +413,40 @@ impl View<'_> {
     /// A tenant's part of a device that is shared by space.
     fn space(&self, device: &Row, tenant: &str) -> Option<SpaceView> {
         let grant = self.state.space.grant(device.uuid, tenant)?;
+        if self.sharing_down(device.uuid).is_some() {
+            return None;
+        }
+        let (room, sms, outside) = match self.holding(device.uuid, tenant) {
+            Some(holding) => (
+                holding.room(grant.room.given, grant.groups?),
+                holding.sms,
+                holding.outside.then_some(OUTSIDE),
+            ),
+            None => (grant.room, grant.sms, None),
+        };
         Some(SpaceView {
-            sms: grant.sms,
-            given_ppm: grant.room.given.get(),
-            held_ppm: grant.room.held.get(),
+            sms,
+            given_ppm: room.given.get(),
+            held_ppm: room.held.get(),
             exclusive: !grant.per_process,
-            pending: grant.pending.clone(),
+            pending: grant.pending.clone().or_else(|| outside.map(str::to_owned)),
         })
+    }
+
+    /// What a tenant's processes say they hold of a device that green contexts share.
+    fn holding(&self, gpu: DeviceUuid, tenant: &str) -> Option<Holding> {
+        self.state.space.grant(gpu, tenant)?.groups?;
+        let slot = self.state.slot_of(tenant)?;
+        let row = self.rows().find(|(_, row)| row.uuid == gpu)?.0;
+        Some(Holding::of(self.hands.segments.get(&slot)?, seats_of(self.state.tenant(slot)?), row))
+    }
+
+    /// Why a device is shared by time although it is to be shared by space.
+    fn sharing_down(&self, gpu: DeviceUuid) -> Option<String> {
+        let standing = self.state.space.0.get(&gpu)?;
+        let lacking = |tenant: &String| self.holding(gpu, tenant).is_some_and(|holding| holding.lacking);
+        let lacks = || standing.grants.keys().any(lacking).then(|| LACKING.to_owned());
+        standing.down.clone().or_else(lacks)
     }
 
     /// A tenant's processes on a device, by the driver's word.
@@ -478,12 +509,8 @@ impl View<'_> {
                     memory_bytes: row.memory.0,
                     present: row.present,
                     sharing: self.sharing(row.uuid).word().to_owned(),
-                    sharing_down: self
-                        .state
-                        .space
-                        .0
-                        .get(&row.uuid)
-                        .and_then(|standing| standing.down.clone()),
+                    multiplied: self.sharing(row.uuid) == Sharing::GreenContexts { multiply: true },
+                    sharing_down: self.sharing_down(row.uuid),
                 })
                 .collect(),
             tenants: self.state.tenants().map(|(slot, _)| self.tenant(slot)).collect(),
@@ -609,7 +636,8 @@ impl View<'_> {
                 .map(|(_, row)| snapshot::Device {
                     sharing: self.sharing(row.uuid).word(),
                     shared_as_wanted: !self.sharing(row.uuid).is_spatial()
-                        || self.state.space.0.get(&row.uuid).is_some_and(|standing| standing.down.is_none()),
+                        || self.state.space.0.contains_key(&row.uuid)
+                            && self.sharing_down(row.uuid).is_none(),
                     gpu: row.uuid.to_string(),
                     name: row.name.clone(),
                     memory: row.memory,
@@ -657,10 +685,8 @@ impl View<'_> {
                     memory_peak: Bytes(peak(segments, row)),
                     denied: denied(segments, row),
                     space: self
-                        .state
-                        .space
-                        .grant(device.uuid, tenant.policy.name.as_str())
-                        .map(|g| g.room.held),
+                        .space(device, tenant.policy.name.as_str())
+                        .and_then(|space| Ppm::new(space.held_ppm)),
                     sm_quota: of_row.sm.min(Ppm::WHOLE),
                     charged: segments.map_or(Micros::ZERO, |s| s.accounts[row].charged()),
                     tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),

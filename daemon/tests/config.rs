@@ -101,7 +101,7 @@ const BAD: &[(&str, &[&str])] = &[
         "  district: n\n  overcommit: {sm: true}\n  gpus:\n    \"*\": {sharing: mpsPartition}\n  tenants:\n    \
          - {name: a, cgroup: /a, enforcement: off, quota: {\"*\": {memory: 1Gi}}}\n",
         &[
-            "f:8:10: mpsPartition on device \"*\", but spec.overcommit.sm is true: SMs of a partition cannot be promised \
+            "f:8:10: mpsPartition on device \"*\", but spec.overcommit.sm is true: SMs of a tenant's own cannot be promised \
              twice; use mpsPercentage, whose ceilings may add up to more than the device, or set it to false",
             "f:10:7: tenant `a` has no sm share on device \"*\", which is shared by mpsPartition: its programs could not \
              start there; add `sm` to its quota",
@@ -110,14 +110,28 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "  district: n\n  gpus: {\"*\": {sharing: greenContexts}, GPU-1: {sharing: temporal}}\n  mps: {controll: /x}\n  \
+        "  district: n\n  gpus: {\"*\": {sharing: smGroups}, GPU-1: {sharing: temporal}}\n  mps: {controll: /x}\n  \
          tenants: []\n",
         &[
-            "f:6:25: sharing by green contexts is not built yet: without MPS it would multiply with the device's own time \
-             slices (half the SMs for half the time); use mpsPartition, or temporal",
-            "f:6:41: `GPU-1` is not a device UUID; write one as `nvidia-smi -L` prints it (GPU-...), or \"*\" for every \
+            "f:6:25: `sharing` is `smGroups`; write one of: temporal, mpsPartition, mpsPercentage, greenContexts",
+            "f:6:36: `GPU-1` is not a device UUID; write one as `nvidia-smi -L` prints it (GPU-...), or \"*\" for every \
              device",
             "f:7:9: unknown key `controll` in spec.mps; did you mean `control`?",
+        ],
+    ),
+    (
+        "  district: n\n  overcommit: {sm: true}\n  gpus: {\"*\": {sharing: greenContexts, allowMultiplied: true}}\n  \
+         tenants: []\n",
+        &[
+            "f:7:15: greenContexts on device \"*\", but spec.overcommit.sm is true: SMs of a tenant's own cannot be promised \
+           twice; use mpsPercentage, whose ceilings may add up to more than the device, or set it to false",
+        ],
+    ),
+    (
+        "  district: n\n  gpus: {\"*\": {sharing: mpsPercentage, allowMultiplied: true}}\n  tenants: []\n",
+        &[
+            "f:6:57: `allowMultiplied` is about greenContexts without MPS, but the device is shared by mpsPercentage; \
+           remove it",
         ],
     ),
     ("  tenants: []\n", &["f:5:3: spec lacks `district`; add it"]),

@@ -232,7 +232,7 @@ pub const FAMILIES: &[Family] = &[
         kind: Kind::Info,
         unit: None,
         labels: &["gpu", "sharing"],
-        help: "How tenants are to share a device: temporal, mpsPartition or mpsPercentage.",
+        help: "How tenants are to share a device: temporal, mpsPartition, mpsPercentage or greenContexts.",
         samples: |s, sink| {
             s.devices.iter().for_each(|device| sink(&[&device.gpu, device.sharing], Value::Info));
         },

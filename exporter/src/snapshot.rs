@@ -59,7 +59,7 @@ pub struct Device {
     pub name: String,
     /// Bytes of memory.
     pub memory: Bytes,
-    /// How tenants are to share it: `temporal`, `mpsPartition` or `mpsPercentage`.
+    /// How tenants are to share it: `temporal`, `mpsPartition`, `mpsPercentage` or `greenContexts`.
     pub sharing: &'static str,
     /// Whether they do. If not, they share it by time.
     pub shared_as_wanted: bool,

@@ -170,6 +170,20 @@ fn head(text: &mut String, status: &StatusDocument) {
                     ),
                 );
             }
+            None if device.sharing == "greenContexts" => {
+                let turns = if device.multiplied {
+                    ", multiplied with the device's own turns between processes"
+                } else {
+                    ""
+                };
+                line(
+                    text,
+                    format_args!(
+                        "  shared by {}{turns}: SMs of their own, memory bandwidth and L2 in common",
+                        device.sharing
+                    ),
+                );
+            }
             None if device.sharing == "mpsPercentage" => {
                 line(
                     text,

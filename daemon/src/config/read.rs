@@ -483,7 +483,7 @@ pub(super) fn path(node: &Node, key: &'static str, report: &mut Report) -> Optio
     None
 }
 
-fn boolean(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> {
+pub(super) fn boolean(node: &Node, key: &'static str, report: &mut Report) -> Option<bool> {
     one_of(node, key, &[("true", true), ("false", false)], report)
 }
 

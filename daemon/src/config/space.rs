@@ -8,7 +8,7 @@ use headgate_abi::limits::DEVICES_MAX;
 use super::fields::Fields;
 use super::model::{DeviceKey, DeviceUuid, Sockets, Tenant};
 use super::problem::{Place, Problem};
-use super::read::{Report, bad_uuid, one_of, path};
+use super::read::{Report, bad_uuid, boolean, one_of, path};
 use super::tree::{Node, Value};
 use crate::limits::MPS_PATH_BYTES_MAX;
 
@@ -22,11 +22,18 @@ pub enum Sharing {
     MpsPartition,
     /// Side by side, each on at most so many SMs, which others may use as well: active-thread percentages of MPS.
     MpsPercentage,
+    /// Side by side under MPS, each on SMs of its own: green contexts in their processes. Without MPS, if the shares may
+    /// `multiply`: then processes take turns on the device, each on its SMs.
+    GreenContexts {
+        /// Whether it does without MPS.
+        multiply: bool,
+    },
 }
 
 impl Sharing {
     /// All that can be chosen.
-    pub const ALL: [Self; 3] = [Self::Temporal, Self::MpsPartition, Self::MpsPercentage];
+    pub const ALL: [Self; 4] =
+        [Self::Temporal, Self::MpsPartition, Self::MpsPercentage, Self::GreenContexts { multiply: false }];
 
     /// The word for it.
     #[must_use]
@@ -35,10 +42,17 @@ impl Sharing {
             Self::Temporal => "temporal",
             Self::MpsPartition => "mpsPartition",
             Self::MpsPercentage => "mpsPercentage",
+            Self::GreenContexts { .. } => "greenContexts",
         }
     }
 
-    /// Whether tenants run side by side.
+    /// Whether SMs are a tenant's own.
+    #[must_use]
+    pub const fn is_exclusive(self) -> bool {
+        matches!(self, Self::MpsPartition | Self::GreenContexts { .. })
+    }
+
+    /// Whether tenants have parts of the device.
     #[must_use]
     pub const fn is_spatial(self) -> bool {
         !matches!(self, Self::Temporal)
@@ -117,16 +131,23 @@ pub(super) fn gpus(node: &Node, report: &mut Report) -> Option<Gpus> {
 fn gpu(node: &Node, report: &mut Report) -> Option<Sharing> {
     let mut fields = Fields::of(node, "a gpu", report)?;
     let sharing = fields.required("sharing", report).and_then(|node| {
-        if matches!(&node.value, Value::Scalar { text, .. } if text == "greenContexts") {
-            let text = "sharing by green contexts is not built yet: without MPS it would multiply with the device's own \
-                        time slices (half the SMs for half the time); use mpsPartition, or temporal";
-            report.push(Problem { place: node.place, text: text.to_owned() });
-            return None;
-        }
         one_of(node, "sharing", &Sharing::ALL.map(|sharing| (sharing.word(), sharing)), report)
     });
+    let multiply_node = fields.optional("allowMultiplied");
+    let multiply = multiply_node.and_then(|node| boolean(node, "allowMultiplied", report)).unwrap_or(false);
     fields.finish(report);
-    sharing
+    match (sharing?, multiply_node) {
+        (Sharing::GreenContexts { .. }, _) => Some(Sharing::GreenContexts { multiply }),
+        (sharing, None) => Some(sharing),
+        (sharing, Some(node)) => {
+            let text = format!(
+                "`allowMultiplied` is about greenContexts without MPS, but the device is shared by {}; remove it",
+                sharing.word()
+            );
+            report.push(Problem { place: node.place, text });
+            None
+        }
+    }
 }
 
 /// Reads `spec.mps`.
@@ -186,11 +207,11 @@ pub(super) fn check<'t>(
                 ),
             );
         }
-        if *sharing == Sharing::MpsPartition && parts.overcommit_sm {
+        if sharing.is_exclusive() && parts.overcommit_sm {
             wrong(
                 *place,
                 format!(
-                    "{word} on device {key}, but spec.overcommit.sm is true: SMs of a partition cannot be promised twice; \
+                    "{word} on device {key}, but spec.overcommit.sm is true: SMs of a tenant's own cannot be promised twice; \
                      use mpsPercentage, whose ceilings may add up to more than the device, or set it to false"
                 ),
             );

@@ -7,6 +7,8 @@ use headgate_abi::segment::SeatIndex;
 use headgate_quota::{ComputeQuota, Ppm, Room};
 
 use crate::segments::TenantSegments;
+use crate::space::Groups;
+use crate::space::holding::Holding;
 
 /// Everyone with segments.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,23 @@ pub struct GateTenant {
     pub rooms: [Option<GateRoom>; DEVICES_MAX],
 }
 
+impl GateTenant {
+    /// What its processes say they hold of a device; `None` where no green contexts share it.
+    #[must_use]
+    pub fn holding(&self, row: usize) -> Option<Holding> {
+        self.rooms[row]?.groups?;
+        Some(Holding::of(&self.segments, self.seats.iter().copied(), row))
+    }
+
+    /// Its room on a device, of which so many of its processes are at work.
+    #[must_use]
+    pub fn room(&self, row: usize, working: usize) -> Option<Room> {
+        let room = self.rooms[row]?;
+        let Some(groups) = room.groups else { return Some(room.of(working)) };
+        self.holding(row).map(|holding| holding.room(room.room.given, groups))
+    }
+}
+
 /// A tenant's part of a device.
 #[derive(Clone, Copy, Debug)]
 pub struct GateRoom {
@@ -37,6 +56,8 @@ pub struct GateRoom {
     pub room: Room,
     /// Whether they do.
     pub per_process: bool,
+    /// The tenant's place, where green contexts share the device: then its processes say what they hold.
+    pub groups: Option<Groups>,
 }
 
 impl GateRoom {

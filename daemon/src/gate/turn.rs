@@ -86,12 +86,15 @@ impl Turn {
         held.account(now, row, table);
         let by_serial = |serial| places.get(&serial).and_then(|&at| table.tenants.get(at));
         if table.tenants.iter().any(|tenant| tenant.rooms[row].is_some()) || scheduler.is_spatial() {
+            // A driver without green contexts leaves everybody all SMs; then they take turns.
+            let by_time =
+                table.tenants.iter().any(|tenant| tenant.holding(row).is_some_and(|holding| holding.lacking));
             scheduler.set_rooms(|serial| {
-                let tenant = by_serial(serial)?;
+                let tenant = by_serial(serial).filter(|_| !by_time)?;
                 let at_work = fillings.get(&serial).map_or(1, |filling| {
                     working(tenant, row, filling).iter().filter(|(_, works)| *works).count()
                 });
-                Some(tenant.rooms[row]?.of(at_work))
+                tenant.room(row, at_work)
             });
         }
         scheduler.tick(now, |serial| {
@@ -224,6 +227,7 @@ mod tests {
             gate_mode: GATE_GPU,
             sm: Ppm::from_percent(percent).unwrap(),
             environment: 0,
+            place: 0,
         });
         let limits = TenantLimits { slot, fail_policy: 0, rows };
         let segments = TenantSegments::create(1, Micros(1), &limits).unwrap();

@@ -2,12 +2,14 @@
 
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, FAIL_OPEN, GATE_GPU, GATE_UNGOVERNED, UNLIMITED};
+use headgate_abi::space::place_word;
 use headgate_abi::wire::{RefusalReason, Welcome};
 use headgate_quota::Ppm;
 
 use super::event::{ConnectionId, Process, RequestId};
 use super::state::{SeatRef, State, TenantSlot, TenantState};
 use crate::config::model::{CgroupPath, DeviceUuid, FailPolicy, Identity};
+use crate::config::space::Sharing;
 use crate::space::Grant;
 
 /// Something to be done.
@@ -152,6 +154,20 @@ pub struct RowLimits {
     pub sm: Ppm,
     /// Where the device is shared by space: digest of what a program's environment must be. Zero asks nothing.
     pub environment: u64,
+    /// Where green contexts share the device: the word for the tenant's place. Zero where they do not.
+    pub place: u64,
+}
+
+/// The word for a tenant's place. Until it is known how the device stands, there is none.
+fn place(state: &State, gpu: DeviceUuid, grant: Option<&Grant>) -> u64 {
+    let sharing = state.configured.as_ref().map(|configured| configured.config.gpus.sharing_on(gpu));
+    let unlooked =
+        || matches!(sharing, Some(Sharing::GreenContexts { .. })) && !state.space.0.contains_key(&gpu);
+    match grant.and_then(|grant| grant.groups) {
+        Some(groups) => place_word(groups.place),
+        None if unlooked() => place_word(None),
+        None => 0,
+    }
 }
 
 impl TenantLimits {
@@ -168,17 +184,20 @@ impl TenantLimits {
                 gate_mode: GATE_UNGOVERNED,
                 sm: Ppm::WHOLE,
                 environment: 0,
+                place: 0,
             };
             if !policy.enforcement {
                 return Some(unlimited);
             }
+            let grant = state.space.grant(row.uuid, policy.name.as_str());
             // A tenant that was removed keeps what it has and gets no more.
             let memory = if tenant.retired { Some(0) } else { quota.memory.map(|memory| memory.nominal.0) };
             Some(RowLimits {
                 memory_bytes_max: memory.unwrap_or(UNLIMITED),
                 gate_mode: if quota.sm.is_some() { GATE_GPU } else { GATE_UNGOVERNED },
                 sm: quota.sm.map_or(Ppm::WHOLE, |sm| sm.nominal),
-                environment: state.space.grant(row.uuid, policy.name.as_str()).map_or(0, Grant::digest),
+                environment: grant.map_or(0, Grant::digest),
+                place: place(state, row.uuid, grant),
                 ..unlimited
             })
         });

@@ -15,7 +15,6 @@ use super::{incidents, loans};
 use crate::config::Config;
 use crate::config::model::{DeviceUuid, Identity, Tenant};
 use crate::limits::ROOTS_MAX;
-use crate::space::Space;
 
 /// Takes one event in and says what is to be done.
 pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
@@ -69,7 +68,10 @@ pub fn step(state: &mut State, event: Event) -> Vec<Effect> {
             effects.push(Effect::Placed { request, outcome, note: Some(why) });
         }
         Event::Space(standings) => {
-            state.space = Space(standings.into_iter().map(|standing| (standing.gpu, standing)).collect());
+            let mut space = std::mem::take(&mut state.space);
+            let seated = state.tenants().filter(|(_, tenant)| !tenant.seats.is_empty());
+            space.take(standings, &seated.map(|(_, tenant)| tenant.policy.name.as_str()).collect());
+            state.space = space;
             publish_all(state, &mut effects);
         }
         Event::Lent(limits) => loans::lend(state, limits, &mut effects),

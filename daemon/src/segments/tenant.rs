@@ -160,6 +160,7 @@ impl TenantSegments {
             device.batch_launches_max.store(BATCH_LAUNCHES_MAX, Relaxed);
             device.sm_ppm.store(row.sm.get(), Relaxed);
             device.environment.store(row.environment, Relaxed);
+            device.place.store(row.place, Release);
             let fresh = device.uuid[0].load(Relaxed) == 0 && device.uuid[1].load(Relaxed) == 0;
             let before = device.gate_mode.swap(row.gate_mode, AcqRel);
             if fresh || row.gate_mode != before || row.gate_mode == GATE_UNGOVERNED {

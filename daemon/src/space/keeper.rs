@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use headgate_quota::space::{Held, Move, Shape, moves, percentage, place};
+use headgate_quota::groups::Place;
+use headgate_quota::space::{Held, Move, Shape, Unplaceable, moves, percentage, place};
 use headgate_quota::{Ppm, Room};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::answers::{Partition, Table};
 use super::control::{Control, ControlError};
+use super::groups::{self, agrees};
 use super::{Grant, Standing, Wanted, WantedGpu};
 use crate::config::model::DeviceUuid;
 use crate::config::space::Sharing;
@@ -30,7 +32,7 @@ pub async fn keep(mut wanted: watch::Receiver<Wanted>, inputs: Inputs) {
     loop {
         let want = wanted.borrow_and_update().clone();
         let standings = keeper.look(&want).await;
-        if last != standings {
+        if last != standings || !agrees(&want, &standings) {
             tell(&last, &standings);
             last.clone_from(&standings);
             if inputs.send(Input::Node(Event::Space(standings))).await.is_err() {
@@ -81,6 +83,8 @@ struct Kept {
     partitions: BTreeMap<String, String>,
     /// The greatest percentage that the control program allows.
     allowed: Option<u32>,
+    /// Tenants' places, where green contexts share the device.
+    places: BTreeMap<String, Place>,
 }
 
 impl Keeper {
@@ -131,6 +135,7 @@ impl Kept {
             chunk_sms: None,
             partitions: BTreeMap::new(),
             allowed: None,
+            places: BTreeMap::new(),
         }
     }
 
@@ -139,11 +144,17 @@ impl Kept {
         let looked = match self.sharing {
             Sharing::MpsPartition => self.divide(wanted).await,
             Sharing::MpsPercentage => self.cap(wanted).await,
+            Sharing::GreenContexts { multiply } => self.group(wanted, multiply).await,
             Sharing::Temporal => return Err("shared by time".to_owned()),
         };
         looked.map_err(|why| {
             self.settled = false;
-            why.to_string()
+            match (self.sharing, why) {
+                (Sharing::GreenContexts { multiply: false }, Down::Control(why)) => {
+                    format!("{why}; or do without by allowMultiplied, where part of the SMs is theirs part of the time")
+                }
+                (_, why) => why.to_string(),
+            }
         })
     }
 
@@ -154,6 +165,7 @@ impl Kept {
             Ok(_) => {
                 let record = Record::read(&self.record());
                 if record.sharing == self.sharing.word() {
+                    self.places = record.places();
                     self.partitions = record.partitions;
                     self.settled = true;
                     return Ok(());
@@ -167,13 +179,24 @@ impl Kept {
         }
         self.control.start(self.sharing == Sharing::MpsPartition).await?;
         self.partitions.clear();
+        // Programs may be at work that outlived the control program, or are none of its.
+        let record = Record::read(&self.record());
+        if record.sharing == self.sharing.word() && self.places.is_empty() {
+            self.places = record.places();
+        }
         self.allowed = None;
         self.settled = true;
         self.write_down()
     }
 
     fn write_down(&self) -> Result<(), Down> {
-        let record = Record { sharing: self.sharing.word().to_owned(), partitions: self.partitions.clone() };
+        let places =
+            self.places.iter().map(|(name, place)| (name.clone(), (place.from().get(), place.to().get())));
+        let record = Record {
+            sharing: self.sharing.word().to_owned(),
+            partitions: self.partitions.clone(),
+            places: places.collect(),
+        };
         record.write(&self.record()).map_err(Down::Record)
     }
 
@@ -183,7 +206,7 @@ impl Kept {
         let mut table = self.table().await?;
         self.clear_strangers(&table).await?;
         let shape = self.shape(&mut table).await?;
-        let shares: Vec<Ppm> = wanted.tenants.values().copied().collect();
+        let shares: Vec<Ppm> = wanted.tenants.values().map(|part| part.share).collect();
         let chunks = place(shape, &shares).map_err(|why| Down::Shares(why.to_string()))?;
         let placed: BTreeMap<&String, u32> = wanted.tenants.keys().zip(chunks).collect();
         self.partitions.retain(|_, name| find(&table, name).is_some());
@@ -238,6 +261,7 @@ impl Kept {
             room: Room { given, held },
             per_process: false,
             sms: own.map(|own| own.sms),
+            groups: None,
             pending,
         }
     }
@@ -312,7 +336,28 @@ impl Kept {
     async fn cap(&mut self, wanted: &WantedGpu) -> Result<BTreeMap<String, Grant>, Down> {
         self.up().await?;
         // Whatever a program makes of its own environment, nobody has more than the tenant that has most.
-        let most = wanted.tenants.values().copied().map(percentage).max().unwrap_or(1);
+        let most = wanted.tenants.values().map(|part| percentage(part.share)).max().unwrap_or(1);
+        self.allow(most).await?;
+        let grants = wanted.tenants.iter().map(|(name, part)| {
+            let percent = percentage(part.share);
+            let part = Ppm::from_percent(percent).unwrap_or(Ppm::WHOLE);
+            let environment =
+                vec![self.pipe_variable(), ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", percent.to_string())];
+            let grant = Grant {
+                environment: Some(environment),
+                room: Room { given: part, held: part },
+                per_process: true,
+                sms: None,
+                groups: None,
+                pending: None,
+            };
+            (name.clone(), grant)
+        });
+        Ok(grants.collect())
+    }
+
+    /// Sees to it that nobody's percentage is above this.
+    async fn allow(&mut self, most: u32) -> Result<(), Down> {
         if self.allowed != Some(most) {
             self.control.say(&format!("set_default_active_thread_percentage {most}")).await?;
             self.allowed = Some(most);
@@ -324,21 +369,48 @@ impl Kept {
                 self.control.say(&format!("set_active_thread_percentage {server} {most}")).await?;
             }
         }
-        let grants = wanted.tenants.iter().map(|(name, share)| {
-            let percent = percentage(*share);
-            let part = Ppm::from_percent(percent).unwrap_or(Ppm::WHOLE);
-            let environment =
-                vec![self.pipe_variable(), ("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", percent.to_string())];
-            let grant = Grant {
-                environment: Some(environment),
-                room: Room { given: part, held: part },
-                per_process: true,
-                sms: None,
-                pending: None,
-            };
-            (name.clone(), grant)
-        });
-        Ok(grants.collect())
+        Ok(())
+    }
+
+    /// Places for green contexts, under MPS that leaves all SMs to everybody, or without it.
+    async fn group(&mut self, wanted: &WantedGpu, multiply: bool) -> Result<BTreeMap<String, Grant>, Down> {
+        const ALL: u32 = 100;
+        let environment = if multiply {
+            self.up_alone().await?;
+            Vec::new()
+        } else {
+            self.up().await?;
+            self.allow(ALL).await?;
+            vec![self.pipe_variable()]
+        };
+        let promised: u64 = wanted.tenants.values().map(|part| u64::from(part.share.get())).sum();
+        if u64::from(Ppm::WHOLE.get()) < promised {
+            return Err(Down::Shares(Unplaceable::TooMuch.to_string()));
+        }
+        let places = groups::settled(wanted, &self.places);
+        if self.places != places {
+            self.places.clone_from(&places);
+            self.write_down()?;
+        }
+        Ok(groups::grants(wanted, &places, &environment))
+    }
+
+    /// As [`Self::up`], where the device is not to be served by MPS.
+    async fn up_alone(&mut self) -> Result<(), Down> {
+        if self.settled {
+            return Ok(());
+        }
+        let record = Record::read(&self.record());
+        if self.control.say("get_server_list").await.is_ok() && !self.control.end_if_idle().await {
+            return Err(Down::Former);
+        }
+        let made = std::fs::create_dir_all(&self.control.pipe);
+        made.map_err(Down::Record)?;
+        if record.sharing == self.sharing.word() {
+            self.places = record.places();
+        }
+        self.settled = true;
+        self.write_down()
     }
 
     fn record(&self) -> PathBuf {
@@ -362,6 +434,9 @@ struct Record {
     sharing: String,
     /// Whose partitions are whose.
     partitions: BTreeMap<String, String>,
+    /// Whose places are whose, from and to in parts per million.
+    #[serde(default)]
+    places: BTreeMap<String, (u32, u32)>,
 }
 
 impl Record {
@@ -369,6 +444,13 @@ impl Record {
     fn read(file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn places(&self) -> BTreeMap<String, Place> {
+        let place = |(name, (from, to)): (&String, &(u32, u32))| {
+            Some((name.clone(), Place::new(Ppm::new(*from)?, Ppm::new(*to)?)?))
+        };
+        self.places.iter().filter_map(place).collect()
     }
 
     fn write(&self, file: &Path) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Sharing devices by space: NVIDIA's MPS, kept by the daemon.
+//! Sharing devices by space: NVIDIA's MPS, kept by the daemon, and places for green contexts.
 //!
 //! ```text
 //! configuration, devices --Wanted--> keeper --commands--> nvidia-cuda-mps-control (one for each device)
@@ -10,16 +10,24 @@
 //! The control programs outlive the daemon, as the programs that run in them must; the next daemon finds them by their
 //! directories. What is decided (how many chunks for whom, what changes when) is `headgate_quota::space`.
 //!
-//! Read in this order: this file, [`keeper`], [`control`], [`answers`].
+//! Green contexts are made by the tenants' own processes, by the hook, on the groups of SMs in the place that the limits say. Who
+//! has which place is `headgate_quota::groups`; it changes only while nobody is seated whom it would move, which only the node
+//! knows at every moment: it takes the keeper's word or waits for another ([`Space::take`]). What the processes say they hold is
+//! read in their seats ([`holding`]).
+//!
+//! Read in this order: this file, [`keeper`], [`groups`], [`holding`], [`control`], [`answers`].
 
 pub mod answers;
 pub mod control;
+pub mod groups;
+pub mod holding;
 pub mod keeper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use headgate_abi::space;
+use headgate_quota::groups::Place;
 use headgate_quota::{Ppm, Room};
 
 use crate::config::model::DeviceUuid;
@@ -44,8 +52,19 @@ pub struct WantedGpu {
     pub gpu: DeviceUuid,
     /// How.
     pub sharing: Sharing,
-    /// Tenants by name, with their shares.
-    pub tenants: BTreeMap<String, Ppm>,
+    /// Tenants by name.
+    pub tenants: BTreeMap<String, WantedPart>,
+}
+
+/// What a tenant is to have of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WantedPart {
+    /// Its share.
+    pub share: Ppm,
+    /// The place that is in force; only where green contexts share the device.
+    pub place: Option<Place>,
+    /// Whether processes of it are seated; only there.
+    pub seated: bool,
 }
 
 impl Wanted {
@@ -58,11 +77,17 @@ impl Wanted {
         let present = state.rows.iter().flatten().filter(|row| row.present);
         let gpus = present.filter_map(|row| {
             let sharing = config.gpus.sharing_on(row.uuid);
-            let shares = state.tenants().filter(|(_, tenant)| !tenant.retired).filter_map(|(_, tenant)| {
+            let in_groups = matches!(sharing, Sharing::GreenContexts { .. });
+            let parts = state.tenants().filter(|(_, tenant)| in_groups || !tenant.retired);
+            let parts = parts.filter_map(|(_, tenant)| {
                 let sm = tenant.policy.quota_on(row.uuid).sm?;
-                Some((tenant.policy.name.to_string(), sm.nominal))
+                let name = tenant.policy.name.to_string();
+                let place = state.space.grant(row.uuid, &name).and_then(|grant| grant.groups?.place);
+                let share = if tenant.retired { Ppm::ZERO } else { sm.nominal };
+                let seated = in_groups && !tenant.seats.is_empty();
+                Some((name, WantedPart { share, place: place.filter(|_| in_groups), seated }))
             });
-            sharing.is_spatial().then(|| WantedGpu { gpu: row.uuid, sharing, tenants: shares.collect() })
+            sharing.is_spatial().then(|| WantedGpu { gpu: row.uuid, sharing, tenants: parts.collect() })
         });
         Self {
             control: config.mps.control.clone(),
@@ -96,8 +121,19 @@ pub struct Grant {
     pub per_process: bool,
     /// SMs, where they are known.
     pub sms: Option<u32>,
+    /// Its place on the device, where green contexts share it.
+    pub groups: Option<Groups>,
     /// What is still to change, and when.
     pub pending: Option<String>,
+}
+
+/// A tenant's place on a device that green contexts share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Groups {
+    /// The one that is in force.
+    pub place: Option<Place>,
+    /// Whether it is the one it is to have.
+    pub settled: bool,
 }
 
 impl Grant {
@@ -121,6 +157,28 @@ impl Space {
     #[must_use]
     pub fn grant(&self, gpu: DeviceUuid, tenant: &str) -> Option<&Grant> {
         self.0.get(&gpu)?.grants.get(tenant)
+    }
+
+    /// Takes the keeper's word, but for a device on which a tenant was to be moved of which a process has come meanwhile: there
+    /// things stay as they are until the keeper, who hears of it, says something else.
+    pub fn take(&mut self, standings: Vec<Standing>, seated: &BTreeSet<&str>) {
+        let before = std::mem::take(&mut self.0);
+        let moves = |was: &Standing, standing: &Standing| {
+            was.grants.iter().any(|(name, grant)| {
+                let place = |grant: &Grant| grant.groups.and_then(|groups| groups.place);
+                let now = standing.grants.get(name).and_then(place);
+                seated.contains(name.as_str()) && place(grant).is_some_and(|was| now != Some(was))
+            })
+        };
+        let stays = |standing: Standing| match before.get(&standing.gpu) {
+            Some(was)
+                if was.sharing == standing.sharing && standing.down.is_none() && moves(was, &standing) =>
+            {
+                was.clone()
+            }
+            _ => standing,
+        };
+        self.0 = standings.into_iter().map(stays).map(|standing| (standing.gpu, standing)).collect();
     }
 
     /// The environment of a program of a tenant, which can be a client on one device only.

@@ -8,6 +8,7 @@
 
 mod around;
 mod graphs;
+mod groups;
 mod launches;
 mod random;
 mod threads;
@@ -34,6 +35,7 @@ struct State {
     exec: usize,
     random: Vec<(u64, u64, bool)>,
     around: around::Around,
+    groups: groups::Groups,
 }
 
 macro_rules! call {
@@ -138,6 +140,9 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "timed" => launches::timed(libraries, state, number(words, 1), number(words, 2)),
         "random" | "children" => random::obey(libraries, &mut state.random, words),
         "threads" => threads::obey(libraries, state, words),
+        "sms" | "green" | "green-stream" | "own-context" | "current" | "release" => {
+            groups::obey(libraries, state, words)
+        }
         "dependent" => launches::dependent(libraries, state, number(words, 1)),
         "capture" | "capture-join" | "capture-beside" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
