@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use headgate_ebpf::{Cidr, RuleMode};
+use headgate_quota::Bytes;
 
 use super::{Budget, District, Enforcement, LaunchAudit, Residency, Witness, WitnessPolicy, defaults};
 use crate::config::fields::{Fields, shown};
@@ -120,17 +121,22 @@ fn budget(node: &Node, report: &mut Report) -> Option<Budget> {
     let mut fields = Fields::of(node, "a budget", report)?;
     let district =
         fields.required("district", report).and_then(|node| checked_name(node, "a district", report));
-    let bytes = fields.required("bytes", report).and_then(|node| size(node, "bytes", report));
-    let every_node = fields.required("every", report);
+    let grant = grant(&mut fields, report);
     fields.finish(report);
-    let every = every_node.and_then(|node| span(node, "every", report));
-    if let (Some(every), Some(node)) = (every, every_node)
-        && every < REFILL_PERIOD_MIN
-    {
+    let (bytes, every) = grant?;
+    Some(Budget { district: district?, bytes, every, place: node.place })
+}
+
+/// The `bytes` of a budget, and how often they are granted: `every`.
+pub fn grant(fields: &mut Fields<'_>, report: &mut Report) -> Option<(Bytes, Duration)> {
+    let bytes = fields.required("bytes", report).and_then(|node| size(node, "bytes", report));
+    let node = fields.required("every", report)?;
+    let every = span(node, "every", report)?;
+    if every < REFILL_PERIOD_MIN {
         let text = format!("a budget cannot be granted more often than every {REFILL_PERIOD_MIN:?}");
         report.push(Problem { place: node.place, text });
     }
-    Some(Budget { district: district?, bytes: bytes?, every: every?, place: node.place })
+    Some((bytes?, every))
 }
 
 fn interface(node: &Node, report: &mut Report) -> Option<String> {

@@ -11,15 +11,14 @@ use headgate_quota::loan::{Amount, Borrowing, DataClass, Lending, Terms};
 use headgate_quota::units::{Bytes, Micros, Share};
 
 use super::{Borrow, BorrowedPrograms, ByteBudget, Loans, NatsStore, PeerNode, Peers, Store};
-use crate::config::enforcement::read::span;
+use crate::config::enforcement::read::{grant, span};
 use crate::config::fields::{Fields, shown};
 use crate::config::model::{Name, Tenant, memory_text};
 use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
 use crate::limits::{
-    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, REFILL_PERIOD_MIN, STORE_URLS_MAX, SUMMARY_EVERY_MAX,
-    SUMMARY_EVERY_MIN,
+    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
 };
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
@@ -342,17 +341,10 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
 
 fn byte_budget(node: &Node, report: &mut Report) -> Option<ByteBudget> {
     let mut fields = Fields::of(node, "borrow.budget", report)?;
-    let bytes = fields.required("bytes", report).and_then(|node| size(node, "bytes", report));
-    let every_node = fields.required("every", report);
+    let grant = grant(&mut fields, report);
     fields.finish(report);
-    let every = every_node.and_then(|node| span(node, "every", report));
-    if let (Some(every), Some(node)) = (every, every_node)
-        && every < REFILL_PERIOD_MIN
-    {
-        let text = format!("a budget cannot be granted more often than every {REFILL_PERIOD_MIN:?}");
-        problem(node, text, report);
-    }
-    Some(ByteBudget { bytes: bytes?, every: every? })
+    let (bytes, every) = grant?;
+    Some(ByteBudget { bytes, every })
 }
 
 fn amount(node: &Node, what: &'static str, report: &mut Report) -> Option<Amount> {
