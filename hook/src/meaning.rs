@@ -2,7 +2,7 @@
 //! [`crate::exports`] are made of it.
 
 /// The meaning of each hooked call, by name. A hooked row without a line here counts as one that looks at the device;
-/// if it is of a family that does more ([`only_observed`]), the library is not built.
+/// if it is of a family that does more (`only_observed` in [`crate::exports`]), the library is not built.
 macro_rules! meaning {
     (cuInit, $flags:ident) => {
         context::init()
