@@ -63,7 +63,8 @@ pointers!(
     CUtexref,
     CUsurfref,
     CUlinkState,
-    NvmlDevice
+    NvmlDevice,
+    NvmlEventSet
 );
 
 fn width<T: Width>() -> String {

@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use crate::config::model::{CgroupPath, Identity};
 use crate::control::session::{Opened, Reply};
 use crate::devices::DriverLimit;
+use crate::devices::xids::XidCounts;
 use crate::enforcement::ledgers::Sitting;
 use crate::enforcement::plan::{self, Plan};
 use crate::gate::{GateRoom, GateTable, GateTenant, Gates};
@@ -65,6 +66,8 @@ pub struct Hands {
     floor: Arc<Floor>,
     /// Memory limits that the driver holds itself.
     pub driver_limits: Vec<DriverLimit>,
+    /// Critical errors of the devices that the driver told of.
+    pub xids: XidCounts,
     /// Those it should.
     wanted_limits: watch::Sender<Vec<DriverLimit>>,
     /// What is to be shared by space.
@@ -128,6 +131,7 @@ impl Hands {
             logs,
             floor,
             driver_limits: Vec::new(),
+            xids: XidCounts::new(),
             wanted_limits: watch::Sender::default(),
             wanted_space: watch::Sender::default(),
             state_dir,

@@ -85,6 +85,10 @@ pub const SAMPLES_MAX: usize = 5;
 pub const DISCOVERY_PERIOD: Duration = Duration::from_secs(5);
 /// How often the driver is asked who is on the devices: a process without the hook is to be seen within a second.
 pub const CENSUS_PERIOD: Duration = Duration::from_millis(500);
+/// Kinds of Xid errors counted apart, over all devices; NVIDIA's catalogue has some 170 numbers.
+pub const XID_KINDS_MAX: usize = 256;
+/// How long NVML is waited for at a time. It bounds how late the listening thread notices that it is not wanted any more.
+pub const XID_WAIT: Duration = Duration::from_secs(1);
 /// Processes on the devices looked at each time: four nodes full of seats of a busy tenant.
 pub const RESIDENTS_MAX: usize = 4096;
 /// Driver libraries of different files on one node: one for each container image that brings its own.

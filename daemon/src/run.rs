@@ -25,6 +25,7 @@ use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::control::listener::{Doors, ListenError, Socket};
 use crate::control::session::Opened;
+use crate::devices::xids::XidCounts;
 use crate::devices::{Discover, DiscoveryError, DriverLimit};
 use crate::effects::{Hands, Placed, Tools};
 use crate::enforcement::ioctls;
@@ -67,6 +68,8 @@ pub enum Input {
     Lent(Event, oneshot::Sender<()>),
     /// The driver holds these limits itself, and no others of ours.
     DriverLimits(Vec<DriverLimit>),
+    /// Critical errors of the devices since the daemon started.
+    Xids(XidCounts),
     /// Somebody asks.
     Asked(Question),
 }
@@ -368,6 +371,7 @@ impl Daemon {
                 let _unheard = done.send(());
             }
             Input::DriverLimits(held) => self.hands.driver_limits = held,
+            Input::Xids(counts) => self.hands.xids = counts,
             Input::Asked(question) => self.answer(question),
         }
     }
@@ -642,7 +646,8 @@ async fn discovery(
 ) {
     let rounds = DISCOVERY_PERIOD.as_millis() / CENSUS_PERIOD.as_millis();
     let mut first = Some(first);
-    let (mut last, mut last_held, mut could_tell) = (None, Vec::new(), false);
+    let (mut last, mut last_held, mut last_xids, mut could_tell) =
+        (None, Vec::new(), XidCounts::new(), false);
     for round in (0..rounds).cycle() {
         let limits = wanted.borrow().clone();
         // Away from the runtime: a driver in trouble answers late or never.
@@ -650,10 +655,11 @@ async fn discovery(
             let found = (round == 0).then(|| discover.discover());
             let residents = discover.residents().map(identified);
             let held = discover.hold(&limits);
-            (discover, found, residents, held)
+            let xids = discover.xids();
+            (discover, found, residents, held, xids)
         });
-        let (found, residents, held);
-        (discover, found, residents, held) = match looked.await {
+        let (found, residents, held, xids);
+        (discover, found, residents, held, xids) = match looked.await {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::error!(%error, "device discovery ended; this is a bug of Headgate");
@@ -684,6 +690,10 @@ async fn discovery(
         if held != last_held {
             last_held.clone_from(&held);
             news.push(Input::DriverLimits(held));
+        }
+        if xids != last_xids {
+            last_xids.clone_from(&xids);
+            news.push(Input::Xids(xids));
         }
         for input in news {
             if inputs.send(input).await.is_err() {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::model::{DeviceUuid, Identity};
 use crate::config::space::Sharing;
+use crate::devices::xids;
 use crate::drivers::Unhooked;
 use crate::effects::Hands;
 use crate::enforcement;
@@ -643,6 +644,7 @@ impl View<'_> {
                     memory: row.memory,
                 })
                 .collect(),
+            xids: xids::rows(&self.hands.xids),
             gate_backends: self.gate_backends(),
             tenants: self.state.tenants().map(|(slot, _)| self.tenant_snapshot(slot)).collect(),
             refused: REASONS.iter().zip(self.state.refused).map(|((_, word), n)| (*word, n)).collect(),

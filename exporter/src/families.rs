@@ -195,6 +195,16 @@ pub const FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "xid_errors",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["gpu", "xid"],
+        help: "Critical Xid errors that the driver reported through NVML, by number; NVIDIA's catalogue of Xid errors says what each means, and `other` is one without a number or a row. A device without any has no row.",
+        samples: |s, sink| {
+            s.xids.iter().for_each(|(gpu, xid, count)| sink(&[gpu, xid], Value::Whole(*count)));
+        },
+    },
+    Family {
         name: "gpu_memory_total",
         kind: Kind::Gauge,
         unit: Some("bytes"),

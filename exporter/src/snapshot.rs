@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub config: ConfigState,
     /// Devices present.
     pub devices: Vec<Device>,
+    /// Critical Xid errors that the driver reported, by device and number, since the daemon started.
+    pub xids: Vec<(String, String, u64)>,
     /// Seated processes by how the completion of their work is measured. Every way is listed, zero or not.
     pub gate_backends: Vec<(&'static str, u64)>,
     /// The tenants, each once.

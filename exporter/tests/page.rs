@@ -117,6 +117,7 @@ fn snapshot() -> Snapshot {
         devices: vec![device()],
         gate_backends: vec![("memops", 3), ("none", 1)],
         tenants: vec![tenant("alerts", Status::Nominal), tenant("review", Status::Throttled)],
+        xids: vec![("GPU-1".to_owned(), "79".to_owned(), 1)],
         refused: vec![("no_tenant", 1), ("seats_full", 0)],
         probes: vec![
             Probe { probe: "gpu_wait".to_owned(), up: true },
@@ -224,6 +225,7 @@ fn names_are_prometheus_names() {
                 "side",
                 "role",
                 "kind",
+                "xid",
             ];
             assert!(known.contains(label), "{name}: label {label} is not in the bounded set");
         }

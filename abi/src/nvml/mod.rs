@@ -33,6 +33,8 @@ impl NvmlReturn {
     pub const ERROR_NOT_FOUND: Self = Self(6);
     /// The caller's buffer is too small; the needed size has been written.
     pub const ERROR_INSUFFICIENT_SIZE: Self = Self(7);
+    /// Nothing happened in the time given.
+    pub const ERROR_TIMEOUT: Self = Self(10);
     /// The driver is not loaded.
     pub const ERROR_DRIVER_NOT_LOADED: Self = Self(9);
     /// The library has no such function.
@@ -198,6 +200,11 @@ macro_rules! nvml_symbols {
             nvmlDeviceGetAccountingPids (device: NvmlDevice, count: *mut c_uint, pids: *mut c_uint) [hooked];
             nvmlDeviceGetAccountingStats (device: NvmlDevice, pid: c_uint, stats: *mut NvmlAccountingStats) [passed];
             nvmlDeviceGetProcessUtilization (device: NvmlDevice, samples: *mut NvmlProcessUtilizationSample, count: *mut c_uint, since_us: c_ulonglong) [hooked];
+            nvmlDeviceGetSupportedEventTypes (device: NvmlDevice, types: *mut c_ulonglong) [passed];
+            nvmlDeviceRegisterEvents (device: NvmlDevice, types: c_ulonglong, set: NvmlEventSet) [passed];
+            nvmlEventSetCreate (set: *mut NvmlEventSet) [passed];
+            nvmlEventSetWait_v2 (set: NvmlEventSet, data: *mut NvmlEventData, timeout_ms: c_uint) [passed];
+            nvmlEventSetFree (set: NvmlEventSet) [passed];
             nvmlDeviceGetCudaComputeCapability (device: NvmlDevice, major: *mut c_int, minor: *mut c_int) [passed];
         }
     };

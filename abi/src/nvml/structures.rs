@@ -1,6 +1,8 @@
 //! NVML's structures about processes and memory limits that newer calls take.
 
-use core::ffi::{c_char, c_uint, c_ulonglong};
+use core::ffi::{c_char, c_uint, c_ulonglong, c_void};
+
+use super::NvmlDevice;
 
 /// `nvmlBAR1Memory_t`: the window through which the host sees device memory, in bytes.
 #[repr(C)]
@@ -143,3 +145,27 @@ const _: () = assert!(size_of::<NvmlProcessesUtilizationInfo>() == 24);
 const _: () = assert!(size_of::<NvmlAccountingStats>() == 56);
 const _: () = assert!(size_of::<NvmlSetMemoryLimits>() == 24);
 const _: () = assert!(size_of::<NvmlGetMemoryLimits>() == 32);
+
+/// Opaque handle of a set of events (`nvmlEventSet_t`).
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct NvmlEventSet(pub *mut c_void);
+
+/// `nvmlEventTypeXidCriticalError`.
+pub const NVML_EVENT_XID: c_ulonglong = 8;
+
+/// `nvmlEventData_t`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NvmlEventData {
+    /// Where it happened.
+    pub device: NvmlDevice,
+    /// What: one of the event types.
+    pub event_type: c_ulonglong,
+    /// The number of an Xid error.
+    pub event_data: c_ulonglong,
+    /// MIG GPU instance, all ones when none.
+    pub gpu_instance_id: c_uint,
+    /// MIG compute instance, all ones when none.
+    pub compute_instance_id: c_uint,
+}

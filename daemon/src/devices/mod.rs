@@ -1,10 +1,12 @@
 //! Which devices there are.
 
 pub mod nvml;
+pub mod xids;
 
 use std::path::PathBuf;
 
 use headgate_quota::Bytes;
+use xids::XidCounts;
 
 use crate::config::model::DeviceUuid;
 use crate::node::DeviceFacts;
@@ -22,6 +24,11 @@ pub trait Discover: Send {
     /// Which processes have memory on which device now, and how much; `None` when the driver cannot tell.
     fn residents(&mut self) -> Option<Vec<(DeviceUuid, u32, Bytes)>> {
         None
+    }
+
+    /// Critical errors of the devices since the daemon started.
+    fn xids(&mut self) -> XidCounts {
+        XidCounts::new()
     }
 
     /// Has the driver itself hold cgroups to these limits and to no others of ours; tells which it holds. Drivers before

@@ -8,6 +8,7 @@ use nvml_wrapper::Nvml;
 use nvml_wrapper::enums::device::UsedGpuMemory;
 use nvml_wrapper::error::NvmlError;
 
+use super::xids::{XidCounts, Xids};
 use super::{Discover, DiscoveryError, DriverLimit};
 use crate::config::model::DeviceUuid;
 use crate::limits::RESIDENTS_MAX;
@@ -18,6 +19,7 @@ use crate::sys::MemoryLimits;
 #[derive(Debug, Default)]
 pub struct NvmlDevices {
     nvml: Option<Nvml>,
+    xids: Option<Xids>,
     /// Limits the driver holds for us.
     held: BTreeSet<DriverLimit>,
     /// Those it refused, so that it is asked, and the log told, once.
@@ -51,6 +53,16 @@ impl Discover for NvmlDevices {
                 None
             }
         }
+    }
+
+    fn xids(&mut self) -> XidCounts {
+        if self.xids.is_none() && self.nvml.is_some() {
+            // Tried again at the next look.
+            self.xids = Xids::listen()
+                .inspect_err(|error| tracing::warn!(%error, "nobody listens for Xid errors: no thread"))
+                .ok();
+        }
+        self.xids.as_ref().map(Xids::counts).unwrap_or_default()
     }
 
     fn hold(&mut self, wanted: &[DriverLimit]) -> Vec<DriverLimit> {

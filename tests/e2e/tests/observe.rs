@@ -97,3 +97,22 @@ fn memory_units_are_what_they_say() {
     puppet.must("init");
     assert_eq!(puppet.must("total"), [1536 * MIB]);
 }
+
+#[test]
+fn xid_errors_are_counted_by_device_and_number() {
+    let node = node(vec![TenantSpec::new("alerts")]);
+    let control = node.device().control();
+    let count = |xid: &str| {
+        let page = node.metrics().unwrap();
+        page.value("headgate_xid_errors_total", &[&format!("xid=\"{xid}\""), "gpu=\"GPU-"]).unwrap_or(0.0)
+    };
+    eventually("somebody listens", SOON, || {
+        control.xid(0, 31).unwrap();
+        (count("31") > 0.0).then_some(())
+    });
+    for xid in [79, 13, 79] {
+        control.xid(0, xid).unwrap();
+    }
+    eventually("each is counted once", SOON, || ((count("79"), count("13")) == (2.0, 1.0)).then_some(()));
+    assert_eq!(count("48"), 0.0);
+}

@@ -334,6 +334,14 @@ impl Control {
         self.tell(Admin::LoseDevice { device, status })
     }
 
+    /// Has NVML report an Xid error of a device.
+    ///
+    /// # Errors
+    /// When there is no such device, there were too many, or the server is gone.
+    pub fn xid(&self, device: u32, code: u64) -> Result<(), ControlError> {
+        self.tell(Admin::Xid { device, code })
+    }
+
     /// Begins a new measurement.
     ///
     /// # Errors

@@ -28,6 +28,8 @@ pub const REPLY_BYTES_MAX: usize = 64 << 20;
 pub const FRAMES_PER_TURN_MAX: usize = 1_024;
 /// Journal entries kept.
 pub const JOURNAL_MAX: usize = 65_536;
+/// Xid errors of a server's life; later ones are refused.
+pub const XIDS_MAX: usize = 1_024;
 /// Ended processes whose use is remembered until the next mark.
 pub const ENDED_MAX: usize = 4_096;
 /// Largest module image read from a client.

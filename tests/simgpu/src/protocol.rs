@@ -22,7 +22,7 @@ pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
 /// Where an MPS control program listens, in its pipe directory.
 pub const MPS_SOCKET: &str = "control";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 7;
+pub const PROTOCOL: u32 = 8;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -289,6 +289,11 @@ pub enum Request {
         /// The later.
         end: u64,
     },
+    /// Xid errors from one on.
+    Xids {
+        /// How many the caller has seen.
+        since: u64,
+    },
     /// Whether a fault was injected into the call the client is about to make.
     TakeFault {
         /// Name of the entry point.
@@ -392,6 +397,13 @@ pub enum Admin {
         device: u32,
         /// Status that sticks.
         status: u32,
+    },
+    /// Report an Xid error of a device to whoever listens through NVML.
+    Xid {
+        /// Device.
+        device: u32,
+        /// Its number.
+        code: u64,
     },
     /// Begin a new measurement: statistics count from now, ended processes are forgotten.
     Mark,
@@ -506,6 +518,8 @@ pub enum Reply {
         /// Why.
         reason: String,
     },
+    /// Xid errors, each with its device, oldest first.
+    Xids(Vec<(u32, u64)>),
     /// A context's number.
     Context(u32),
     /// An allocation's address.

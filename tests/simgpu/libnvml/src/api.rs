@@ -16,6 +16,10 @@ use crate::session::{self, Answer, ask, connection};
 #[allow(unused_imports, reason = "used by rows without a function of their own; there may be none")]
 pub(crate) use crate::exports::fallback::*;
 
+pub(crate) use crate::events::{
+    nvmlDeviceGetSupportedEventTypes, nvmlDeviceRegisterEvents, nvmlEventSetCreate, nvmlEventSetFree,
+    nvmlEventSetWait_v2,
+};
 pub(crate) use crate::limits::{nvmlDeviceGetMemoryLimits_v1, nvmlDeviceSetMemoryLimits_v1};
 pub(crate) use crate::processes::{
     nvmlDeviceGetAccountingMode, nvmlDeviceGetGraphicsRunningProcesses,
@@ -37,7 +41,7 @@ const PCI_SUBSYSTEM: c_uint = 0x16c1_10de;
 const HANDLE_BASE: usize = 0x6b00_0000_0000;
 const HANDLE_STEP: usize = 16;
 
-fn handle(index: usize) -> NvmlDevice {
+pub(crate) fn handle(index: usize) -> NvmlDevice {
     NvmlDevice(core::ptr::without_provenance_mut(HANDLE_BASE + (index + 1) * HANDLE_STEP))
 }
 

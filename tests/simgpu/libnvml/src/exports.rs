@@ -43,6 +43,7 @@ extern "C" fn nvmlErrorString(result: NvmlReturn) -> *const c_char {
         NvmlReturn::ERROR_NO_PERMISSION => c"The current user may not do this",
         NvmlReturn::ERROR_NOT_FOUND => c"A query to find an object was unsuccessful",
         NvmlReturn::ERROR_INSUFFICIENT_SIZE => c"An input argument is not large enough",
+        NvmlReturn::ERROR_TIMEOUT => c"The provided timeout passed",
         NvmlReturn::ERROR_DRIVER_NOT_LOADED => c"No simulated device server was found",
         NvmlReturn::ERROR_FUNCTION_NOT_FOUND => c"Local version of NVML does not have this function",
         NvmlReturn::ERROR_ARGUMENT_VERSION_MISMATCH => c"The version of an argument is not known",

@@ -6,11 +6,12 @@
 //! What it never does: invent a figure the simulated device has not measured, keep state other than the connection,
 //! panic in its caller, or link the hook.
 //!
-//! Read in this order: `exports`, `session`, [`api`], `processes`, `limits`.
+//! Read in this order: `exports`, `session`, [`api`], `processes`, `events`, `limits`.
 
 mod exports;
 mod session;
 mod api;
 mod processes;
+mod events;
 mod limits;
 mod raw;

@@ -1,5 +1,5 @@
-//! Memory limits of control groups and the newer process lists, by the entry points themselves: bindings do not know
-//! them yet.
+//! Memory limits of control groups, the newer process lists and events, by the entry points themselves: bindings do not
+//! know them yet, or hide what is wrong about a call.
 #![expect(unsafe_code, reason = "NVML is C")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -8,10 +8,10 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use headgate_abi::nvml::{
-    NVML_PROCESS_DETAIL_LIST_V1, NvmlDevice, NvmlGetMemoryLimits, NvmlProcessDetail, NvmlProcessDetailList,
-    NvmlReturn, NvmlSetMemoryLimits,
+    NVML_EVENT_XID, NVML_PROCESS_DETAIL_LIST_V1, NvmlDevice, NvmlEventData, NvmlEventSet,
+    NvmlGetMemoryLimits, NvmlProcessDetail, NvmlProcessDetailList, NvmlReturn, NvmlSetMemoryLimits,
 };
-use headgate_simgpu::client::Connection;
+use headgate_simgpu::client::{Connection, Control};
 use headgate_simgpu::config::Config;
 use headgate_simgpu::protocol::{Reply, Request, Role};
 use headgate_simgpu::server::Server;
@@ -186,4 +186,63 @@ fn processes_are_listed_in_detail() {
     assert_eq!(ask(3, 2, version).0, NvmlReturn::ERROR_INVALID_ARGUMENT);
     assert_eq!(ask(0, 2, 7).0, NvmlReturn::ERROR_ARGUMENT_VERSION_MISMATCH);
     assert_eq!((rows[0].pid, rows[0].used_gpu_memory), (std::process::id(), MIB));
+}
+
+#[test]
+fn events_are_told_to_each_set_that_listens_to_their_device() {
+    if serve("events_are_told_to_each_set_that_listens_to_their_device", r#"{"devices": [{}, {}]}"#).is_some()
+    {
+        return;
+    }
+    let library = Library::open();
+    let first = library.device();
+    macro_rules! function {
+        ($name:literal, $($argument:ty),*) => {{
+            let found = library.find($name);
+            // SAFETY: the function's form.
+            unsafe { std::mem::transmute::<*mut c_void, extern "C" fn($($argument),*) -> NvmlReturn>(found) }
+        }};
+    }
+    let index = function!(c"nvmlDeviceGetHandleByIndex_v2", u32, *mut NvmlDevice);
+    let create = function!(c"nvmlEventSetCreate", *mut NvmlEventSet);
+    let register = function!(c"nvmlDeviceRegisterEvents", NvmlDevice, u64, NvmlEventSet);
+    let wait = function!(c"nvmlEventSetWait_v2", NvmlEventSet, *mut NvmlEventData, u32);
+    let free = function!(c"nvmlEventSetFree", NvmlEventSet);
+    let mut second = first;
+    assert_eq!(index(1, &raw mut second), NvmlReturn::SUCCESS);
+    let make = || {
+        let mut set = NvmlEventSet(std::ptr::null_mut());
+        assert_eq!(create(&raw mut set), NvmlReturn::SUCCESS);
+        set
+    };
+    let next = |set, timeout| {
+        let device = NvmlDevice(std::ptr::null_mut());
+        let (gpu_instance_id, compute_instance_id) = (0, 0);
+        let mut data =
+            NvmlEventData { device, event_type: 0, event_data: 0, gpu_instance_id, compute_instance_id };
+        match wait(set, &raw mut data, timeout) {
+            NvmlReturn::SUCCESS => Ok((data.device, data.event_type, data.event_data)),
+            status => Err(status),
+        }
+    };
+    let control = Control::open(std::env::var_os("HEADGATE_SIMGPU_SOCKET").unwrap().as_ref()).unwrap();
+    let (both, one, none) = (make(), make(), make());
+    control.xid(0, 13).unwrap();
+    for (device, set) in [(first, both), (second, both), (second, one)] {
+        assert_eq!(register(device, NVML_EVENT_XID, set), NvmlReturn::SUCCESS);
+    }
+    assert_eq!(register(first, NVML_EVENT_XID | 2, one), NvmlReturn::ERROR_NOT_SUPPORTED);
+    assert_eq!(next(both, 0), Err(NvmlReturn::ERROR_TIMEOUT), "what was before the registration is not told");
+    for (device, code) in [(0, 31), (1, 79), (0, 48)] {
+        control.xid(device, code).unwrap();
+    }
+    assert_eq!(next(both, 0), Ok((first, NVML_EVENT_XID, 31)));
+    assert_eq!(next(both, 1_000), Ok((second, NVML_EVENT_XID, 79)));
+    assert_eq!(next(both, 0), Ok((first, NVML_EVENT_XID, 48)));
+    assert_eq!(next(one, 0), Ok((second, NVML_EVENT_XID, 79)));
+    assert_eq!(next(one, 20), Err(NvmlReturn::ERROR_TIMEOUT));
+    assert_eq!(next(none, 0), Err(NvmlReturn::ERROR_TIMEOUT));
+    assert_eq!(free(one), NvmlReturn::SUCCESS);
+    assert_eq!(next(one, 0), Err(NvmlReturn::ERROR_INVALID_ARGUMENT));
+    assert_eq!(free(one), NvmlReturn::ERROR_INVALID_ARGUMENT);
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::effects::Payload;
 use super::node::{Answer, Node, Refusal, SessionId};
 use crate::clock;
-use crate::limits::ENDED_MAX;
+use crate::limits::{ENDED_MAX, XIDS_MAX};
 use crate::model::{ContextMeter, DeviceMeter, Fault, Model, Nanos};
 use crate::protocol::{Admin, ProcessInfo, ProcessSample, Reply, Role, Share};
 
@@ -65,6 +65,13 @@ impl Node {
                 for context in doomed {
                     model.fault(context, Fault(status), self);
                 }
+            }
+            Admin::Xid { device, code } => {
+                self.device(device)?;
+                if self.xids.len() >= XIDS_MAX {
+                    return Err(Refusal::value("too many Xid errors"));
+                }
+                self.xids.push((device, code));
             }
             Admin::Mark => self.mark(model),
             Admin::Statistics => return Ok(Reply::Json(self.statistics(model).to_string())),

@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) events_made: u64,
     pub(crate) group_limits: BTreeMap<(usize, String), GroupLimit>,
     pub(crate) mps: Vec<MpsServer>,
+    /// Xid errors, each with its device.
+    pub(crate) xids: Vec<(u32, u64)>,
     pub(crate) marked_at: Nanos,
     pub(crate) journal_all: bool,
 }
@@ -138,6 +140,7 @@ impl Node {
             events_made: 0,
             group_limits: BTreeMap::new(),
             mps: Vec::new(),
+            xids: Vec::new(),
             marked_at: now,
             journal_all: config.journal_all,
             config,
@@ -214,6 +217,10 @@ impl Node {
             Request::Elapsed { start, end } => {
                 let events = &self.session(id)?.events;
                 Ok(Reply::Moments(events.get(&start).copied(), events.get(&end).copied()))
+            }
+            Request::Xids { since } => {
+                let since = usize::try_from(since).unwrap_or(usize::MAX);
+                Ok(Reply::Xids(self.xids.get(since..).unwrap_or_default().to_vec()))
             }
             Request::TakeFault { call } => self.take_fault(id, &call),
             Request::Note { call, status } => {
