@@ -8,14 +8,16 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use headgate_harness::remote::{self, Transport, Worker};
 use headgate_harness::{Node, Program, TenantSpec, eventually, workspace};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::{SOON, eventually_used, node, tenant_row};
@@ -36,6 +38,8 @@ const LENGTH_AT: usize = 8;
 struct Killer {
     pid: i32,
     after: u64,
+    /// The connection to it.
+    connection: OnceLock<UnixStream>,
     /// Frames passed, both directions together. Held while one is passed, so that a boundary is a boundary.
     passed: Mutex<u64>,
 }
@@ -45,6 +49,13 @@ impl Killer {
         let mut passed = self.passed.lock().unwrap();
         if *passed == self.after {
             kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
+            // It has died when its end of the connection has; until then its other threads, and what it confined, may
+            // answer.
+            let mut end = [PollFd::new(self.connection.get().unwrap().as_fd(), PollFlags::empty())];
+            assert!(
+                poll(&mut end, PollTimeout::try_from(SOON).unwrap()).unwrap() > 0,
+                "it was killed and lives"
+            );
         }
         *passed += 1;
         // After the kill the other end may be gone, which is what this is about.
@@ -76,6 +87,7 @@ fn pass_on(mut from: UnixStream, mut to: UnixStream, killer: &Killer) {
 fn carry(listener: &UnixListener, worker: &Path, killer: &Arc<Killer>) {
     let (near, _) = listener.accept().unwrap();
     let far = UnixStream::connect(worker).unwrap();
+    killer.connection.set(far.try_clone().unwrap()).unwrap();
     std::thread::scope(|scope| {
         let (up, down) = (near.try_clone().unwrap(), far.try_clone().unwrap());
         scope.spawn(move || pass_on(up, down, killer));
@@ -89,8 +101,9 @@ fn run(node: &Node, boundary: u64) -> (u64, bool) {
     let worker = Worker::in_tenant(node, "guest", Transport::Unix).unwrap();
     let path = node.path(&format!("proxy-{}.sock", RUNS.fetch_add(1, SeqCst)));
     let listener = UnixListener::bind(&path).unwrap();
+    let pid = worker.pid().try_into().unwrap();
     let killer =
-        Arc::new(Killer { pid: worker.pid().try_into().unwrap(), after: boundary, passed: Mutex::default() });
+        Arc::new(Killer { pid, after: boundary, connection: OnceLock::new(), passed: Mutex::default() });
     let at = worker.address().trim_start_matches("unix:").to_owned();
     let carrying = {
         let killer = Arc::clone(&killer);
