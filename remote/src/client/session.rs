@@ -1,7 +1,7 @@
 //! The client's end of a session: sending, waiting, and what comes unasked.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,7 +104,6 @@ pub(super) struct Session {
     tokens: AtomicU64,
     /// How often a call of the program had to wait for the worker.
     waits: AtomicU64,
-    descriptor: AtomicI32,
 }
 
 /// Why there is no session.
@@ -199,8 +198,8 @@ impl Session {
             ended: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
             waits: AtomicU64::new(0),
-            descriptor: AtomicI32::new(stream.descriptor()),
         });
+        super::state::carried_by(Some(stream.descriptor()));
         let (sender, receiver) = (Arc::clone(&session), Arc::clone(&session));
         let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
             let thread = thread::Builder::new().name(name.to_owned());
@@ -214,12 +213,7 @@ impl Session {
         Ok(session)
     }
 
-    /// The connection's descriptor, for a forked child to close.
-    pub(super) fn descriptor(&self) -> i32 {
-        self.descriptor.load(Ordering::Acquire)
-    }
-
-    /// The bell's descriptor, likewise.
+    /// The bell's descriptor, for a forked child to close.
     pub(super) fn bell_descriptor(&self) -> i32 {
         self.bell.descriptor()
     }
@@ -488,11 +482,12 @@ impl Session {
         reason = "how long to try is a matter of time; the thread is the client's own"
     )]
     fn reconnect(&self, received: u64) -> Option<Inlet> {
+        super::state::carried_by(None);
         let since = Instant::now();
         while since.elapsed() < RESUME_WITHIN && !self.ended.load(Ordering::Acquire) {
             match greet(&self.address, self.welcome.ticket, received) {
                 Ok((stream, inlet, _, acknowledged)) => {
-                    self.descriptor.store(stream.descriptor(), Ordering::Release);
+                    super::state::carried_by(Some(stream.descriptor()));
                     self.out.resume(stream, acknowledged);
                     return Some(inlet);
                 }

@@ -28,7 +28,7 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 /// This is the child of a process that had a session. The session is the parent's; as the CUDA documentation says, the
 /// driver cannot be used here.
 static FORKED: AtomicBool = AtomicBool::new(false);
-/// The connection's descriptor, for the child to close.
+/// The connection's descriptor, for the child to close; none while the session has no connection.
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 /// The bell's, likewise.
 static BELL: AtomicI32 = AtomicI32::new(-1);
@@ -75,12 +75,21 @@ pub(super) struct Client {
 }
 
 extern "C" fn in_forked_child() {
-    let descriptor = DESCRIPTOR.swap(-1, Ordering::AcqRel);
-    if descriptor >= 0 {
+    let bell = BELL.swap(-1, Ordering::AcqRel);
+    if bell >= 0 {
         FORKED.store(true, Ordering::Release);
-        raw::close(descriptor);
-        raw::close(BELL.swap(-1, Ordering::AcqRel));
+        raw::close(bell);
+        let descriptor = DESCRIPTOR.swap(-1, Ordering::AcqRel);
+        if descriptor >= 0 {
+            raw::close(descriptor);
+        }
     }
+}
+
+/// The session's connection is this one now, or none. A number that the program uses for a file of its own meanwhile must
+/// not be closed in its children.
+pub(super) fn carried_by(descriptor: Option<i32>) {
+    DESCRIPTOR.store(descriptor.unwrap_or(-1), Ordering::Release);
 }
 
 extern "C" fn at_exit() {
@@ -111,7 +120,6 @@ fn connect() -> Result<Client, CUresult> {
     let contexts = Arc::new(Registry::new());
     let session = Session::open(address, &contexts).map_err(|error| no_device(&error))?;
     BELL.store(session.bell_descriptor(), Ordering::Release);
-    DESCRIPTOR.store(session.descriptor(), Ordering::Release);
     raw::at_fork(in_forked_child);
     raw::at_exit(at_exit);
     let borrowed = session.welcome.devices.len();
@@ -226,5 +234,38 @@ impl Client {
         let host = lock(&self.host);
         let (&base, &found) = host.range(..=address).next_back()?;
         (address - base + bytes <= found.bytes).then_some((base, found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd as _;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// What is behind a descriptor; another file may have its number by the time it is asked for.
+    fn behind(descriptor: i32) -> Option<PathBuf> {
+        std::fs::read_link(format!("/proc/self/fd/{descriptor}")).ok()
+    }
+
+    #[test]
+    fn a_child_closes_the_connection_of_the_moment_and_no_file_that_has_its_number_since() {
+        let (connection, file) = std::io::pipe().unwrap();
+        let (connection, file) = (connection.into_raw_fd(), file.into_raw_fd());
+        for (carried, closed) in [(None, false), (Some(connection), true)] {
+            let (bell, other) = std::io::pipe().unwrap();
+            let bell = bell.into_raw_fd();
+            let (was_bell, was) = (behind(bell).unwrap(), behind(connection).unwrap());
+            BELL.store(bell, Ordering::Release);
+            carried_by(Some(connection));
+            carried_by(carried);
+            in_forked_child();
+            assert!(FORKED.swap(false, Ordering::AcqRel), "with a connection or without, it is a child");
+            drop(other);
+            assert_ne!(behind(bell), Some(was_bell));
+            assert_eq!(behind(connection) != Some(was), closed);
+        }
+        raw::close(file);
     }
 }
