@@ -6,9 +6,9 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually};
+use headgate_harness::{Node, NodeOptions, TenantSpec, eventually};
 use serde_json::{Value, json};
-use support::{Puppet, SOON, device_row};
+use support::{Puppet, SOON, device_row, number, sms, start_loop, window};
 
 /// How long work is measured.
 const MEASURED: Duration = Duration::from_secs(3);
@@ -46,40 +46,6 @@ fn is_as_wanted(node: &Node) -> bool {
     node.metrics().unwrap().value("headgate_gpu_shared_as_wanted", &[]) == Some(1.0)
 }
 
-fn start_loop(node: &Node, tenant: &str) -> Program {
-    let program = node.run(tenant, "app-loop", &["--seconds", "120", "--kernel", "spin"]).unwrap();
-    eventually("it launches", SOON, || {
-        let launches = device_row(node, tenant)["launches"].as_u64().unwrap();
-        (0 < launches).then_some(())
-    });
-    program
-}
-
-/// What the device measured of programs over [`MEASURED`], by their order.
-fn window<const N: usize>(node: &Node, programs: [i64; N]) -> [Value; N] {
-    let control = node.device().control();
-    control.mark().unwrap();
-    let statistics = eventually("the measurement is over", MEASURED * 4, || {
-        let statistics = control.statistics().unwrap();
-        (MEASURED.as_nanos() <= u128::from(statistics["elapsed_ns"].as_u64().unwrap())).then_some(statistics)
-    });
-    programs.map(|pid| {
-        let rows = statistics["processes"].as_array().unwrap();
-        let mut own = rows.iter().find(|row| row["pid"] == pid).unwrap().clone();
-        own["elapsed_ns"] = statistics["elapsed_ns"].clone();
-        own
-    })
-}
-
-fn number(row: &Value, key: &str) -> u64 {
-    row[key].as_u64().unwrap_or_else(|| panic!("{key} in {row}"))
-}
-
-/// SMs a program had, on the average of the time that passed.
-fn sms(row: &Value) -> u64 {
-    number(row, "sm_ns") / number(row, "elapsed_ns")
-}
-
 /// The parts of the device that its streams keep to: the first SM of each, and how many.
 fn parts(row: &Value) -> Vec<(u64, u64)> {
     let parts = row["green"].as_array().unwrap();
@@ -95,17 +61,13 @@ fn close(found: u64, expected: u64) -> bool {
     found <= expected && expected * 9 / 10 <= found
 }
 
-fn pid(program: &Program) -> i64 {
-    program.pid().into()
-}
-
 #[test]
 fn two_tenants_run_side_by_side_each_on_groups_of_its_own() {
     let _turn = alone();
     let node = start("greenContexts", tenants(70, 30), &[]);
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
     let [a, r] = eventually("both keep their SMs busy", SOON * 3, || {
-        let rows = window(&node, [pid(&alerts), pid(&review)]);
+        let rows = window(&node, MEASURED, [alerts.pid(), review.pid()]);
         (close(sms(&rows[0]), ALERTS.1) && close(sms(&rows[1]), REVIEW.1)).then_some(rows)
     });
     assert_eq!((parts(&a), parts(&r)), (vec![ALERTS], vec![REVIEW]), "nothing of theirs is anywhere else");
@@ -125,7 +87,7 @@ fn two_tenants_run_side_by_side_each_on_groups_of_its_own() {
     // A second process of a tenant keeps to the same groups, and the two have what one had.
     let second = start_loop(&node, "review");
     let [r, s] = eventually("two processes have what one had", SOON * 3, || {
-        let rows = window(&node, [pid(&review), pid(&second)]);
+        let rows = window(&node, MEASURED, [review.pid(), second.pid()]);
         close(sms(&rows[0]) + sms(&rows[1]), REVIEW.1).then_some(rows)
     });
     assert_eq!((parts(&r), parts(&s)), (vec![REVIEW], vec![REVIEW]));
@@ -165,7 +127,7 @@ fn a_program_sees_its_groups_as_the_device_and_cannot_leave_them() {
         puppet.must("launch 10");
         // The primary context includes all of its green ones.
         puppet.must("sync");
-        let [row] = window(&node, [puppet.pid().into()]);
+        let [row] = window(&node, MEASURED, [puppet.pid()]);
         let outside = |(first, sms): (u64, u64)| first < REVIEW.0 || REVIEW.0 + REVIEW.1 < first + sms;
         assert!(!parts(&row).into_iter().any(outside), "{row}");
         assert!(parts(&row).contains(&(REVIEW.0, 16)), "{row}");
@@ -192,7 +154,7 @@ fn a_primary_context_that_ends_takes_its_groups_along_and_the_next_one_finds_the
         load(&mut puppet);
         puppet.must("launch 3");
         puppet.must("sync");
-        let [row] = window(&node, [puppet.pid().into()]);
+        let [row] = window(&node, MEASURED, [puppet.pid()]);
         assert_eq!(parts(&row), [REVIEW], "after {end}");
     }
 }
@@ -209,7 +171,7 @@ fn a_new_division_waits_for_programs_and_holds_in_time_at_once() {
     assert!(pending(&node, "review").is_some_and(|why| why.contains("other tenants")));
     // It holds 88 SMs and owns 40: it gets them for less than half of the time.
     let held = headgate_harness::wait_for(SOON * 3, || {
-        let [row] = window(&node, [pid(&alerts)]);
+        let [row] = window(&node, MEASURED, [alerts.pid()]);
         assert_eq!(parts(&row), [ALERTS], "its groups stay");
         (30..=44).contains(&sms(&row)).then_some(())
     });
@@ -224,7 +186,7 @@ fn a_new_division_waits_for_programs_and_holds_in_time_at_once() {
         (pending(&node, "alerts").is_none() && pending(&node, "review").is_none()).then_some(())
     });
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
-    let [a, r] = window(&node, [pid(&alerts), pid(&review)]);
+    let [a, r] = window(&node, MEASURED, [alerts.pid(), review.pid()]);
     assert_eq!((parts(&a), parts(&r)), (vec![(0, 40)], vec![(40, 88)]));
 }
 
@@ -240,7 +202,7 @@ fn a_driver_without_green_contexts_shares_by_time_and_it_is_told() {
     assert!(!is_as_wanted(&node));
     assert_eq!(space(&node, "alerts"), Value::Null);
     eventually("they take turns by their shares", SOON * 3, || {
-        let [a, r] = window(&node, [pid(&alerts), pid(&review)]);
+        let [a, r] = window(&node, MEASURED, [alerts.pid(), review.pid()]);
         let busy = |row: &Value| number(row, "busy_ns") as f64;
         let share = 100.0 * busy(&a) / (busy(&a) + busy(&r));
         (65.0..=75.0).contains(&share).then_some(())
@@ -269,7 +231,7 @@ fn without_mps_the_shares_multiply_and_only_if_that_is_asked_for() {
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
     // 64 SMs each, half of the time.
     let [a, r] = eventually("both have half of the SMs for half of the time", SOON * 3, || {
-        let rows = window(&node, [pid(&alerts), pid(&review)]);
+        let rows = window(&node, MEASURED, [alerts.pid(), review.pid()]);
         rows.iter().all(|row| (24..=33).contains(&sms(row))).then_some(rows)
     });
     assert_eq!((parts(&a), parts(&r)), (vec![(0, 64)], vec![(64, 64)]));

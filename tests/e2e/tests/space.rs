@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually};
 use serde_json::{Value, json};
-use support::{Puppet, SOON, device_row};
+use support::{Puppet, SOON, device_row, number, sms, start_loop, window};
 
 /// How long work is measured.
 const MEASURED: Duration = Duration::from_secs(3);
@@ -45,40 +45,6 @@ fn up(sharing: &str, tenants: Vec<TenantSpec>) -> Node {
     node
 }
 
-fn start_loop(node: &Node, tenant: &str) -> Program {
-    let program = node.run(tenant, "app-loop", &["--seconds", "120", "--kernel", "spin"]).unwrap();
-    eventually("it launches", SOON, || {
-        let launches = device_row(node, tenant)["launches"].as_u64().unwrap();
-        (0 < launches).then_some(())
-    });
-    program
-}
-
-/// What the device measured of programs over [`MEASURED`], by their order.
-fn window<const N: usize>(node: &Node, programs: [&Program; N]) -> [Value; N] {
-    let control = node.device().control();
-    control.mark().unwrap();
-    let statistics = eventually("the measurement is over", MEASURED * 4, || {
-        let statistics = control.statistics().unwrap();
-        (MEASURED.as_nanos() <= u128::from(statistics["elapsed_ns"].as_u64().unwrap())).then_some(statistics)
-    });
-    programs.map(|program| {
-        let rows = statistics["processes"].as_array().unwrap();
-        let mut own = rows.iter().find(|row| row["pid"] == program.pid()).unwrap().clone();
-        own["elapsed_ns"] = statistics["elapsed_ns"].clone();
-        own
-    })
-}
-
-fn number(row: &Value, key: &str) -> u64 {
-    row[key].as_u64().unwrap_or_else(|| panic!("{key} in {row}"))
-}
-
-/// SMs a program had, on the average of the time that passed.
-fn sms(row: &Value) -> u64 {
-    number(row, "sm_ns") / number(row, "elapsed_ns")
-}
-
 fn chunks(row: &Value) -> BTreeSet<u64> {
     row["mps_chunks"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
 }
@@ -98,7 +64,7 @@ fn partitions_give_each_tenant_sms_that_nobody_else_has() {
     let node = up("mpsPartition", tenants(70, 30));
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
     let [a, r] = eventually("both keep their SMs busy", SOON * 3, || {
-        let rows = window(&node, [&alerts, &review]);
+        let rows = window(&node, MEASURED, [alerts.pid(), review.pid()]);
         (close(sms(&rows[0]), ALERTS_SMS) && close(sms(&rows[1]), REVIEW_SMS)).then_some(rows)
     });
     assert_eq!((number(&a, "mps_sms"), number(&r, "mps_sms")), (ALERTS_SMS, REVIEW_SMS));
@@ -121,7 +87,7 @@ fn partitions_give_each_tenant_sms_that_nobody_else_has() {
         number(&device_row(&node, "alerts"), "charged_us"),
         number(&device_row(&node, "review"), "charged_us"),
     ];
-    window(&node, [&alerts, &review]);
+    window(&node, MEASURED, [alerts.pid(), review.pid()]);
     let after = [
         number(&device_row(&node, "alerts"), "charged_us"),
         number(&device_row(&node, "review"), "charged_us"),
@@ -137,7 +103,7 @@ fn percentages_are_a_ceiling_for_each_process() {
     let (alerts, review) = (start_loop(&node, "alerts"), start_loop(&node, "review"));
     // 70 % and 30 % of 132 SMs, in pairs.
     let [a, r] = eventually("both use what they may", SOON * 3, || {
-        let rows = window(&node, [&alerts, &review]);
+        let rows = window(&node, MEASURED, [alerts.pid(), review.pid()]);
         (close(sms(&rows[0]), 92) && close(sms(&rows[1]), 38)).then_some(rows)
     });
     assert_eq!((number(&a, "mps_sms"), number(&r, "mps_sms")), (92, 38));
@@ -147,7 +113,7 @@ fn percentages_are_a_ceiling_for_each_process() {
     // A second process of the same tenant has the same ceiling again. In time the tenant is held to its share.
     let second = start_loop(&node, "review");
     eventually("two processes have what one had", SOON * 3, || {
-        let rows = window(&node, [&review, &second]);
+        let rows = window(&node, MEASURED, [review.pid(), second.pid()]);
         (30..=44).contains(&(sms(&rows[0]) + sms(&rows[1]))).then_some(())
     });
 }
@@ -194,7 +160,7 @@ fn a_new_division_comes_into_force_when_programs_end_and_in_time_at_once() {
     // It holds 88 SMs and owns 40: it gets them for less than half of the time.
     let mut found = Vec::new();
     let held = headgate_harness::wait_for(SOON * 3, || {
-        let [row] = window(&node, [&alerts]);
+        let [row] = window(&node, MEASURED, [alerts.pid()]);
         found.push(sms(&row));
         // Less where this machine kept the program or the daemon from the CPU; 88 were it not held at all.
         (30..=44).contains(&sms(&row)).then_some(())
@@ -207,7 +173,7 @@ fn a_new_division_comes_into_force_when_programs_end_and_in_time_at_once() {
     });
     assert_eq!(space(&node, "alerts")["pending"], Value::Null);
     let alerts = start_loop(&node, "alerts");
-    let [row] = window(&node, [&alerts]);
+    let [row] = window(&node, MEASURED, [alerts.pid()]);
     assert_eq!(number(&row, "mps_sms"), REVIEW_SMS);
 }
 
@@ -216,15 +182,15 @@ fn the_next_daemon_finds_the_partitions_with_the_programs_in_them() {
     let _turn = alone();
     let mut node = up("mpsPartition", tenants(70, 30));
     let alerts = start_loop(&node, "alerts");
-    let [before] = window(&node, [&alerts]);
+    let [before] = window(&node, MEASURED, [alerts.pid()]);
     node.kill_daemon().unwrap();
     node.start_daemon().unwrap();
     eventually("MPS is up again", SOON, || is_up(&node).then_some(()));
-    let [after] = window(&node, [&alerts]);
+    let [after] = window(&node, MEASURED, [alerts.pid()]);
     assert!(close(sms(&after), ALERTS_SMS), "it ran on: {after}");
     assert_eq!(chunks(&after), chunks(&before));
     let review = start_loop(&node, "review");
-    let [row] = window(&node, [&review]);
+    let [row] = window(&node, MEASURED, [review.pid()]);
     assert_eq!(number(&row, "mps_sms"), REVIEW_SMS);
     assert!(chunks(&row).is_disjoint(&chunks(&after)));
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use headgate_harness::{Node, NodeOptions, TenantSpec, eventually, workspace};
+use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually, workspace};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
@@ -207,6 +207,42 @@ pub fn node_of(options: NodeOptions) -> Node {
 pub fn device_row(node: &Node, tenant: &str) -> Value {
     let status = node.status().unwrap();
     tenant_row(&status, tenant)["gpus"][0].clone()
+}
+
+/// A program that launches in a loop for longer than any test takes, once it does.
+pub fn start_loop(node: &Node, tenant: &str) -> Program {
+    let program = node.run(tenant, "app-loop", &["--seconds", "120", "--kernel", "spin"]).unwrap();
+    eventually("it launches", SOON, || {
+        let launches = device_row(node, tenant)["launches"].as_u64().unwrap();
+        (0 < launches).then_some(())
+    });
+    program
+}
+
+/// What the device measured of programs over a span, by their order.
+pub fn window<const N: usize>(node: &Node, span: Duration, programs: [u32; N]) -> [Value; N] {
+    let control = node.device().control();
+    control.mark().unwrap();
+    let statistics = eventually("the measurement is over", span * 4, || {
+        let statistics = control.statistics().unwrap();
+        (span.as_nanos() <= u128::from(statistics["elapsed_ns"].as_u64().unwrap())).then_some(statistics)
+    });
+    programs.map(|pid| {
+        let rows = statistics["processes"].as_array().unwrap();
+        let mut own = rows.iter().find(|row| row["pid"] == pid).unwrap().clone();
+        own["elapsed_ns"] = statistics["elapsed_ns"].clone();
+        own
+    })
+}
+
+/// A number in a row.
+pub fn number(row: &Value, key: &str) -> u64 {
+    row[key].as_u64().unwrap_or_else(|| panic!("{key} in {row}"))
+}
+
+/// SMs a program had, on the average of the time that passed.
+pub fn sms(row: &Value) -> u64 {
+    number(row, "sm_ns") / number(row, "elapsed_ns")
 }
 
 /// A tenant's row of the status.
