@@ -133,7 +133,7 @@ pub unsafe extern "C" fn cuGetProcAddress(
 ) -> CUresult {
     // SAFETY: the program's own arguments, handed on unchanged.
     let status = unsafe { driver::cuda::cuGetProcAddress(symbol, pfn, cuda_version, flags) };
-    swap(status, &Out(pfn))
+    swap(status, symbol, cuda_version, flags, &Out(pfn))
 }
 
 /// `cuGetProcAddress` as of CUDA 12.0.
@@ -152,19 +152,30 @@ pub unsafe extern "C" fn cuGetProcAddress_v2(
     // SAFETY: as above.
     let status =
         unsafe { driver::cuda::cuGetProcAddress_v2(symbol, pfn, cuda_version, flags, symbol_status) };
-    swap(status, &Out(pfn))
+    swap(status, symbol, cuda_version, flags, &Out(pfn))
 }
 
 /// Puts our shell in the place of the driver function that was found, if one stands in front of it.
-fn swap(status: CUresult, found: &Out<*mut c_void>) -> CUresult {
+fn swap(
+    status: CUresult,
+    symbol: *const c_char,
+    version: c_int,
+    flags: u64,
+    found: &Out<*mut c_void>,
+) -> CUresult {
     shield(status, || {
         if status.is_success()
             && !inside()
             && !off()
+            && !symbol.is_null()
             && let Some(real) = found.get().filter(|real| !real.is_null())
-            && let Some(shell) = resolve::shell_in_front_of(real)
         {
-            found.set(shell);
+            // SAFETY: a driver that has found the name has read it to its end.
+            let name = unsafe { CStr::from_ptr(symbol) }.to_bytes();
+            let asked = resolve::Asked::Proc(name, version.cast_unsigned(), flags);
+            if let Some(shell) = resolve::shell_in_front_of(real, &asked) {
+                found.set(shell);
+            }
         }
         status
     })

@@ -9,6 +9,7 @@ use std::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
+use headgate_abi::cuda::symbols::ThreadMode;
 use headgate_abi::cuda::{self, Disposition, Symbol};
 use headgate_abi::nvml;
 
@@ -204,11 +205,12 @@ fn lives_in_driver(function: *mut c_void) -> bool {
     file.starts_with(b"libcuda.so") || file.starts_with(b"libnvidia-ml.so")
 }
 
-/// The shell in front of a driver pointer that `cuGetProcAddress` returned, if one of ours stands there.
+/// The shell in front of a driver pointer that was `asked` for, if one of ours stands there.
 ///
 /// Going by the returned pointer makes ABI version and per-thread-stream variants come out right: whatever the
-/// driver chose, its twin in the table is the one that is swapped in.
-pub(crate) fn shell_in_front_of(real: *mut c_void) -> Option<*mut c_void> {
+/// driver chose, its twin in the table is the one that is swapped in. Only where entry points share one function (a linker
+/// may fold those of equal code) does the name decide, because what we do in front of them differs.
+pub(crate) fn shell_in_front_of(real: *mut c_void, asked: &Asked<'_>) -> Option<*mut c_void> {
     static REVERSE: OnceLock<Vec<(usize, Symbol)>> = OnceLock::new();
     let reverse = REVERSE.get_or_init(|| {
         let mut rows: Vec<_> = cuda::symbols::SYMBOLS
@@ -219,8 +221,56 @@ pub(crate) fn shell_in_front_of(real: *mut c_void) -> Option<*mut c_void> {
         rows.sort_unstable_by_key(|(address, _)| *address);
         rows
     });
-    let index = reverse.binary_search_by_key(&real.addr(), |(address, _)| *address).ok()?;
-    exports::cuda_shell(reverse[index].1)
+    let first = reverse.partition_point(|(address, _)| *address < real.addr());
+    let count = reverse[first..].iter().take_while(|(address, _)| *address == real.addr()).count();
+    let symbol = asked.among(&reverse[first..first + count], |symbol| cuda_real(symbol) == Some(real))?;
+    exports::cuda_shell(symbol)
+}
+
+/// What a program asked for by name.
+#[derive(Debug)]
+pub(crate) enum Asked<'a> {
+    /// Through `cuGetProcAddress`: a name without its version, the version, and the flags.
+    Proc(&'a [u8], u32, u64),
+    /// Through the loader: a name as the library has it.
+    Name(&'a [u8]),
+}
+
+impl Asked<'_> {
+    /// Which of the hooked entry points that lie where the driver's answer points is meant. `lies_there` tells the same of
+    /// any other.
+    fn among(&self, same: &[(usize, Symbol)], lies_there: impl Fn(Symbol) -> bool) -> Option<Symbol> {
+        let &(_, first) = same.first()?;
+        if same.len() == 1 && self.names(first) {
+            return Some(first);
+        }
+        match self.symbol() {
+            Some(symbol) if same.iter().any(|(_, other)| *other == symbol) => Some(symbol),
+            // Nothing of ours stands before it, only before another that is the same function.
+            Some(symbol) if lies_there(symbol) => None,
+            _ => same.iter().map(|(_, symbol)| *symbol).find(|symbol| self.names(*symbol)).or(Some(first)),
+        }
+    }
+
+    fn names(&self, symbol: Symbol) -> bool {
+        match self {
+            Self::Proc(name, ..) => symbol.row().base_name.as_bytes() == *name,
+            Self::Name(name) => symbol.row().elf_name.as_bytes() == *name,
+        }
+    }
+
+    /// The entry point that the table has for it.
+    fn symbol(&self) -> Option<Symbol> {
+        /// `CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM`.
+        const PER_THREAD: u64 = 2;
+        match *self {
+            Self::Proc(name, version, flags) => {
+                let mode = if flags & PER_THREAD == 0 { ThreadMode::Base } else { ThreadMode::PerThread };
+                cuda::symbols::select(std::str::from_utf8(name).ok()?, version, mode).ok()
+            }
+            Self::Name(name) => cuda_symbol(name),
+        }
+    }
 }
 
 /// The C library's `dlsym`, found in its symbol table: asking for it by name would find our own export.
@@ -254,10 +304,40 @@ pub(crate) fn route_versioned(handle: *mut c_void, name: &CStr, version: *const 
     if found.is_null() {
         return found;
     }
-    shell_in_front_of(found).unwrap_or(found)
+    shell_in_front_of(found, &Asked::Name(name.to_bytes())).unwrap_or(found)
 }
 
 /// Makes sure the trampolines have somewhere to jump.
 pub(crate) fn prepare() {
     let _ready = real_dlsym();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meant(asked: &Asked<'_>, same: &[Symbol], lies_there: bool) -> Option<Symbol> {
+        let same: Vec<_> = same.iter().map(|&symbol| (1, symbol)).collect();
+        asked.among(&same, |_| lies_there)
+    }
+
+    #[test]
+    fn the_pointer_decides_and_among_entry_points_of_one_function_the_name() {
+        use Symbol::{
+            cuLaunchKernelEx as extended, cuLaunchKernelEx_ptsz as per_thread, cuMemAlloc_v2 as memory,
+            cuModuleGetGlobal as variable,
+        };
+        let launch = |flags| Asked::Proc(b"cuLaunchKernelEx", 12_000, flags);
+        assert_eq!(meant(&launch(0), &[extended], false), Some(extended));
+        assert_eq!(meant(&launch(0), &[variable, per_thread, extended], false), Some(extended));
+        assert_eq!(meant(&launch(2), &[variable, extended, per_thread], false), Some(per_thread));
+        // The driver chose another version than the table would.
+        assert_eq!(meant(&Asked::Proc(b"cuMemAlloc", 1, 0), &[memory], false), Some(memory));
+        assert_eq!(meant(&Asked::Proc(b"cuMemAlloc", 1, 0), &[variable, memory], false), Some(memory));
+        // A name of tomorrow for a function of today, and one that is not hooked, folded with one that is.
+        assert_eq!(meant(&Asked::Proc(b"cuTomorrow", 14_000, 0), &[extended], false), Some(extended));
+        assert_eq!(meant(&Asked::Proc(b"cuTexObjectCreate", 12_000, 0), &[variable], true), None);
+        assert_eq!(meant(&Asked::Name(b"cuLaunchKernelEx"), &[variable, extended], false), Some(extended));
+        assert_eq!(meant(&launch(0), &[], true), None, "the driver's own");
+    }
 }
