@@ -252,6 +252,8 @@ impl Hands {
         };
         if welcome.fresh {
             segments.ledger.take_this_seat(seat.seat, process.pid, seat.generation);
+            // Nobody renewed it while the tenant had no process.
+            segments.beat(clock::monotonic());
             let pidfd =
                 self.connections.get(&connection).map(|opened| opened.pidfd.as_fd().try_clone_to_owned());
             match pidfd {

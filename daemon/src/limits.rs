@@ -104,7 +104,8 @@ pub const CONFIG_DEBOUNCE: Duration = Duration::from_millis(100);
 /// Largest state file: a line per tenant.
 pub const STATE_BYTES_MAX: u64 = 4 << 20;
 
-/// A gate thread that has not ticked for this long counts as stuck: heartbeats stop, and gates open by policy.
+/// A gate thread that has not ticked for this long counts as stuck: heartbeats stop, and gates open by policy. Twice as
+/// long as the longest sleep between two ticks (`WindowSettings::tick_rest`).
 pub const TICK_STUCK_US: u64 = headgate_abi::limits::HEARTBEAT_STALE_US;
 
 /// Log lines that a tenant can trigger, per kind and period; the rest is counted and told in the next line.

@@ -47,6 +47,21 @@ impl Shared {
         Arc::clone(&self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Renews the heartbeat of every tenant that has a process to see it, while every device's thread ticks. Whether any
+    /// tenant has.
+    fn beat(&self) -> bool {
+        let now = clock::monotonic();
+        let alive = |tick: &Arc<AtomicU64>| now.0.saturating_sub(tick.load(Relaxed)) < TICK_STUCK_US;
+        let all_alive = self.ticks.lock().unwrap_or_else(PoisonError::into_inner).iter().all(alive);
+        let table = self.table();
+        let mut seen = table.tenants.iter().filter(|tenant| !tenant.seats.is_empty()).peekable();
+        let any = seen.peek().is_some();
+        if all_alive {
+            seen.for_each(|tenant| tenant.segments.beat(now));
+        }
+        any
+    }
+
     /// Makes every device thread look at what has changed.
     fn wake(&self) {
         self.version.fetch_add(1, Release);
@@ -93,10 +108,13 @@ impl Gates {
         Ok(())
     }
 
-    /// Swaps the table in and wakes the threads to look at it.
+    /// Swaps the table in and wakes the threads to look at it, the pulse included: it rests while nobody has a seat.
     pub fn retable(&self, table: GateTable) {
         *self.shared.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         self.shared.wake();
+        if let Some(pulse) = &self.pulse {
+            pulse.thread().unpark();
+        }
     }
 
     /// Device rows whose thread has not ticked for too long.
@@ -176,19 +194,16 @@ fn run_ahead() {
     }
 }
 
-/// Renews every tenant's heartbeat for as long as every device's thread ticks. If one is stuck, its gates might
-/// never open again; then all heartbeats stop, and tenants fall back to their fail policy.
+/// Renews heartbeats for as long as every device's thread ticks. If one is stuck, its gates might never open again; then
+/// all heartbeats stop, and tenants fall back to their fail policy. While no process has a seat there is nothing to renew.
 fn pulse(shared: &Shared) {
-    const PERIOD: Duration = Duration::from_micros(HEARTBEAT_PERIOD_US / 2);
+    const PERIOD: Duration = Duration::from_micros(HEARTBEAT_PERIOD_US);
     run_ahead();
     while !shared.stop.load(Acquire) {
-        let now = clock::monotonic();
-        let alive = |tick: &Arc<AtomicU64>| now.0.saturating_sub(tick.load(Relaxed)) < TICK_STUCK_US;
-        if shared.ticks.lock().unwrap_or_else(PoisonError::into_inner).iter().all(alive) {
-            for tenant in &shared.table().tenants {
-                tenant.segments.beat(now);
-            }
+        if shared.beat() {
+            thread::park_timeout(PERIOD);
+        } else {
+            thread::park();
         }
-        thread::park_timeout(PERIOD);
     }
 }

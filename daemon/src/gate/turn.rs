@@ -214,7 +214,11 @@ mod tests {
 
     /// Spans between ticks: of contention, and of idleness.
     fn settings() -> (Duration, Duration) {
-        let WindowSettings { tick_contended, tick_idle, .. } = WindowSettings::default();
+        let WindowSettings { tick_contended, tick_idle, tick_rest, .. } = WindowSettings::default();
+        assert!(
+            tick_rest.0 * 2 <= crate::limits::TICK_STUCK_US,
+            "a thread that rests does not pass for stuck"
+        );
         (Duration::from_micros(tick_contended.0), Duration::from_micros(tick_idle.0))
     }
 

@@ -57,6 +57,8 @@ pub struct WindowSettings {
     pub tick_busy: Micros,
     /// Between two looks while nobody has been for as long as `wake`.
     pub tick_idle: Micros,
+    /// The same where arrivals announce themselves: there is nothing to look for, only a thread to be seen alive.
+    pub tick_rest: Micros,
     /// How long after its last sign of work a tenant may be back at any moment.
     pub wake: Micros,
     /// Device time a batch should hold.
@@ -88,6 +90,7 @@ impl Default for WindowSettings {
             tick_express: Micros(50),
             tick_busy: Micros(500),
             tick_idle: Micros(15_000),
+            tick_rest: Micros(40_000),
             wake: Micros(50_000),
             batch: Micros(250),
             batch_beside_express: Micros(100),

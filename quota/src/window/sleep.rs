@@ -32,7 +32,7 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
             let active = all().filter(|contender| contender.is_active(now, settings));
             let ends = active.filter_map(|contender| contender.last_work).min();
             let left = ends.map(|last| last.saturating_add(settings.linger).saturating_sub(now));
-            return left.map_or(settings.tick_idle, |left| Micros(left.0 + 1).max(settings.tick_draining));
+            return left.map_or(settings.tick_rest, |left| Micros(left.0 + 1).max(settings.tick_draining));
         }
         let next = match (self.owner, self.draining) {
             (None, _) => self.until_open_changes(now),

@@ -13,8 +13,9 @@ use crate::api::{NONE, handle, index};
 use crate::raw;
 use crate::session::{Answer, ask, connection};
 
-/// How often the server is asked while a program waits.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the server is asked while a program waits. A driver's own wait costs nothing, and what the looks cost is
+/// charged to whoever waits.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a set listens to.
 #[derive(Debug, Default)]
