@@ -71,7 +71,7 @@ impl Default for WindowSettings {
     fn default() -> Self {
         Self {
             window_min: Micros(1_000),
-            window_max: Micros(5_000),
+            window_max: Micros(8_000),
             yield_after: Micros(20),
             burst: Micros(20_000),
             burst_express: Micros(200_000),

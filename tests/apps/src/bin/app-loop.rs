@@ -1,5 +1,5 @@
 //! Launches one kernel over and over for a while (`--seconds 0`: until it is killed) and counts: by itself, cooperatively
-//! (`--as cooperative`), or `--graph-kernels` at a time as a graph that was captured once (`--as graph`).
+//! (`--as cooperative`), or `--graph-kernels` at a time as a graph that was captured once (`--as graph`), on `--device`.
 #![expect(
     unsafe_code,
     reason = "launching a kernel is unsafe in cudarc: its arguments must fit its signature"
@@ -75,7 +75,8 @@ impl Work {
 
 #[expect(clippy::disallowed_methods, reason = "an ordinary program that reads the clock")]
 fn main() -> Result<()> {
-    let known = ["seconds", "kernel", "grid", "block", "sync-every", "cycles", "as", "graph-kernels"];
+    let known =
+        ["seconds", "kernel", "grid", "block", "sync-every", "cycles", "as", "graph-kernels", "device"];
     let arguments = Arguments::read(&known)?;
     let length = match arguments.number("seconds", 10)? {
         0 => Duration::MAX,
@@ -87,7 +88,7 @@ fn main() -> Result<()> {
     let cycles = i64::try_from(arguments.number("cycles", 1_000)?)?;
     let name = arguments.text("kernel", "spin");
 
-    let context = CudaContext::new(0)?;
+    let context = CudaContext::new(usize::try_from(arguments.number("device", 0)?)?)?;
     let form = arguments.text("as", "plain");
     let stream = if form == "graph" {
         // The default stream cannot be captured. Nothing of it is used in another stream, so nothing need be tracked.

@@ -38,6 +38,15 @@ impl Tenant<'_> {
     }
 }
 
+/// What a device did while no kernel ran.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeviceTime {
+    /// Nothing, in percent of elapsed time.
+    pub(super) idle_percent: f64,
+    /// Bringing contexts in.
+    pub(super) switch_percent: f64,
+}
+
 /// Saturating programs in tenants `t0`, `t1`, .. of a node.
 pub(super) struct Load {
     pub(super) node: Node,
@@ -49,11 +58,16 @@ pub(super) struct Load {
 impl Load {
     /// Starts everything, and returns when every program launches.
     pub(super) fn start(tenants: &[Tenant<'_>], kernel_us: u64) -> Result<Self> {
-        Self::start_beside(tenants, kernel_us, kernel_us)
+        Self::start_beside(tenants, kernel_us, kernel_us, 1)
     }
 
-    /// The same, where the kernel `spin_for` takes another time.
-    pub(super) fn start_beside(tenants: &[Tenant<'_>], kernel_us: u64, spin_for_us: u64) -> Result<Self> {
+    /// The same, where the kernel `spin_for` takes another time, on a node with so many devices.
+    pub(super) fn start_beside(
+        tenants: &[Tenant<'_>],
+        kernel_us: u64,
+        spin_for_us: u64,
+        devices: usize,
+    ) -> Result<Self> {
         let spec = |(index, tenant): (usize, &Tenant<'_>)| {
             let spec = TenantSpec::new(&format!("t{index}")).sm(tenant.percent);
             tenant.more.iter().fold(spec, |spec, line| spec.with(line))
@@ -62,7 +76,7 @@ impl Load {
         if specs.is_empty() {
             specs.push(TenantSpec::new("nobody").sm(50));
         }
-        let node = Node::start(options(specs, [kernel_us, spin_for_us]))?;
+        let node = Node::start(options(specs, [kernel_us, spin_for_us], devices))?;
         let mut programs = Vec::new();
         for (index, tenant) in tenants.iter().enumerate() {
             for form in tenant.loops {
@@ -75,7 +89,7 @@ impl Load {
 
     /// One program that Headgate has no part in, beside a daemon that has nothing to do.
     pub(super) fn native(kernel_us: u64) -> Result<Self> {
-        let node = Node::start(options(vec![TenantSpec::new("nobody").sm(50)], [kernel_us; 2]))?;
+        let node = Node::start(options(vec![TenantSpec::new("nobody").sm(50)], [kernel_us; 2], 1))?;
         let mut command = node.native_command(&workspace::program("app-loop")?);
         command.args(["--seconds", "600", "--kernel", "spin"]);
         let program = Program::start("app-loop", &mut command)?;
@@ -90,6 +104,19 @@ impl Load {
     fn all_launch(&self) -> bool {
         let Ok(statistics) = self.node.device().control().statistics() else { return false };
         self.programs.iter().all(|(_, program)| 0.0 < busy_ns(&statistics, program))
+    }
+
+    /// What the device did with its time since its counters were last set to zero.
+    pub(super) fn device_time(&self) -> Result<DeviceTime> {
+        let statistics = self.node.device().control().statistics()?;
+        let of = |key: &str| {
+            statistics["devices"][0][key].as_f64().with_context(|| format!("the device said no {key}"))
+        };
+        let elapsed = statistics["elapsed_ns"].as_f64().context("no elapsed time")?;
+        Ok(DeviceTime {
+            idle_percent: of("idle_ns")? * 100.0 / elapsed,
+            switch_percent: of("switch_ns")? * 100.0 / elapsed,
+        })
     }
 
     /// Percent of elapsed device time, by tenant.
@@ -125,12 +152,13 @@ impl Load {
     }
 }
 
-fn options(tenants: Vec<TenantSpec>, kernels_us: [u64; 2]) -> NodeOptions {
+fn options(tenants: Vec<TenantSpec>, kernels_us: [u64; 2], devices: usize) -> NodeOptions {
     let mut options = NodeOptions::simulated(tenants);
     // Nobody reads what the kernels compute, so their instructions are not interpreted.
     let [spin, spin_for] =
         kernels_us.map(|kernel_us| json!({ "base_ns": kernel_us * 1_000, "execute": false }));
-    options.device = Some(json!({ "kernels": { "spin": spin, "spin_for": spin_for } }));
+    options.device =
+        Some(json!({ "device_count": devices, "kernels": { "spin": spin, "spin_for": spin_for } }));
     options
 }
 

@@ -62,15 +62,21 @@ fn shares(
     let load = Load::start(tenants, kernel_us)?;
     settle(&load)?;
     let (mut errors, mut totals) = (Vec::new(), Vec::new());
+    let (mut idle, mut switching) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let shares = load.shares(span)?;
         let off = |(share, tenant): (&f64, &Tenant<'_>)| (share - f64::from(tenant.percent)).abs();
         errors.push(shares.iter().zip(tenants).map(off).fold(0.0, f64::max));
         totals.push(shares.iter().sum::<f64>() / 100.0);
+        let rest = load.device_time()?;
+        idle.push(rest.idle_percent);
+        switching.push(rest.switch_percent);
     }
     let case = format!("{case}, {kernel_us} us kernels, {} s", span.as_secs());
     figures.push(subject.lower("share error", case.clone(), "points", Some(SHARE_POINTS_MAX), &errors)?);
-    figures.push(subject.higher("total of solo", case, "ratio", Some(TOTAL_MIN), &totals)?);
+    figures.push(subject.higher("total of solo", case.clone(), "ratio", Some(TOTAL_MIN), &totals)?);
+    figures.push(subject.lower("device idle", case.clone(), "%", None, &idle)?);
+    figures.push(subject.lower("device changing context", case, "%", None, &switching)?);
     Ok(())
 }
 
@@ -132,20 +138,28 @@ fn hard_cap(settings: &Settings, subject: &Subject, figures: &mut Vec<Figure>) -
     Ok(())
 }
 
-/// E5: requests of 4 ms at load 0.5 beside a batch tenant, against the same requests on the device alone.
+/// E5: requests of 4 ms at load 0.5 beside a batch tenant, against the same requests on the device alone, and against the
+/// same with the batch tenant on another device: then whatever it, its launches and the simulation take of this machine's
+/// processors is in both, and the rest is what sharing the device costs.
 pub(super) fn express(settings: &Settings, subject: &Subject) -> Result<Vec<Figure>> {
     let requests = if settings.quick { "100" } else { "1000" };
     let arguments = ["--requests", requests, "--kernels", "40", "--gap-us", "8000"];
     let mut figures = Vec::new();
     let solo = served(&[70], "express", &arguments, None)?;
     for (kernel_us, goal) in [(50, 1.07), (150, 1.07), (1_000, 1.30)] {
-        let beside = served(&[70, 30], "express", &arguments, Some(kernel_us))?;
+        let beside = |device| Some(Beside { kernel_us, device });
+        let elsewhere = served(&[70, 30], "express", &arguments, beside(1))?;
+        let here = served(&[70, 30], "express", &arguments, beside(0))?;
         let case = format!("4 ms requests, load 0.5, beside {kernel_us} us kernels");
-        let p99 = [beside.p99_us / solo.p99_us];
-        figures.push(subject.lower("express p99 of alone", case.clone(), "ratio", Some(goal), &p99)?);
-        let p50 = [beside.p50_us / solo.p50_us];
-        figures.push(subject.lower("express p50 of alone", case.clone(), "ratio", None, &p50)?);
-        figures.push(subject.higher("batch tenant's share", case, "%", None, &[beside.other_percent])?);
+        let mut against = |name: &'static str, goal, of: f64, to: f64| -> Result<()> {
+            figures.push(subject.lower(name, case.clone(), "ratio", goal, &[of / to])?);
+            Ok(())
+        };
+        against("express p99 of alone", Some(goal), here.p99_us, solo.p99_us)?;
+        against("express p50 of alone", None, here.p50_us, solo.p50_us)?;
+        against("express p99 of beside it on another device", None, here.p99_us, elsewhere.p99_us)?;
+        against("express p50 of beside it on another device", None, here.p50_us, elsewhere.p50_us)?;
+        figures.push(subject.higher("batch tenant's share", case, "%", None, &[here.other_percent])?);
     }
     Ok(figures)
 }
@@ -157,7 +171,8 @@ pub(super) fn steps(settings: &Settings, subject: &Subject) -> Result<Vec<Figure
     for kernel_us in [100, 1_000] {
         // One kernel of 100 us at a time: whatever it takes beyond that, it waited for the borrower to be gone.
         let arguments = ["--requests", requests, "--kernels", "1", "--gap-us", "50000"];
-        let beside = served(&[70, 30], "standard", &arguments, Some(kernel_us))?;
+        let beside = Some(Beside { kernel_us, device: 0 });
+        let beside = served(&[70, 30], "standard", &arguments, beside)?;
         let waited = [beside.p50_us - 100.0, beside.p99_us - 100.0];
         let goal = 1_000.0 + cast(kernel_us);
         let case = format!("beside {kernel_us} us kernels, half of them and 99 of 100");
@@ -192,6 +207,8 @@ pub(super) fn daemon(settings: &Settings, subject: &Subject) -> Result<Vec<Figur
     let mut figures = Vec::new();
     for (tenants, goal) in [(0, 1.0), (1, 20.0), (8, 20.0)] {
         let mut load = Load::start(&vec![Tenant::plain(12); tenants], 2_000)?;
+        // What it does once, when it starts, is no part of what it costs to keep.
+        load.shares(Duration::from_secs(3))?;
         let percent: Vec<f64> = (0..runs).map(|_| load.daemon_percent(span)).collect::<Result<_>>()?;
         let case = if tenants == 0 { "idle".to_owned() } else { format!("{tenants} busy tenants") };
         figures.push(subject.lower("daemon's processor time", case, "% of a core", Some(goal), &percent)?);
@@ -207,24 +224,36 @@ struct Served {
     other_percent: f64,
 }
 
-/// Runs app-serve, whose kernels take 100 us, in the first tenant, which has this class; in the second, if any, a program
-/// that saturates the device with kernels of `beside_us`.
-fn served(split: &[u32], class: &str, arguments: &[&str], beside_us: Option<u64>) -> Result<Served> {
+/// A program that saturates a device with kernels of a length.
+#[derive(Clone, Copy)]
+struct Beside {
+    kernel_us: u64,
+    /// 0 is the device that the requests are for.
+    device: usize,
+}
+
+/// Runs app-serve, whose kernels take 100 us, in the first tenant, which has this class, and another program in the second,
+/// if there is one.
+fn served(split: &[u32], class: &str, arguments: &[&str], beside: Option<Beside>) -> Result<Served> {
     let class = format!("class: {class}");
     let classes = [[class.as_str()], ["class: batch"]];
-    let loops: [Loops<'_>; 2] = [&[], &[&["--kernel", "spin_for"]]];
+    let device = beside.map_or(0, |beside| beside.device);
+    let number = device.to_string();
+    let other = ["--kernel", "spin_for", "--device", &number];
+    let other = [&other[..]];
+    let loops: [Loops<'_>; 2] = [&[], &other];
     let tenants: Vec<Tenant<'_>> = split
         .iter()
         .zip(classes.iter().zip(loops))
         .map(|(&percent, (more, loops))| Tenant { percent, more, loops })
         .collect();
-    let load = Load::start_beside(&tenants, 100, beside_us.unwrap_or(100))?;
+    let load = Load::start_beside(&tenants, 100, beside.map_or(100, |beside| beside.kernel_us), device + 1)?;
     settle(&load)?;
     load.node.device().control().mark()?;
     let outcome = load.node.run("t0", "app-serve", arguments)?.finish(PATIENCE)?.json()?;
     let of = |key: &str| outcome[key].as_f64().with_context(|| format!("app-serve said no {key}"));
     let other = load.shares_since_mark(Duration::ZERO)?;
-    ensure!(beside_us.is_none() || 0.0 < other[1], "the tenant beside did nothing");
+    ensure!(beside.is_none() || 0.0 < other[1], "the tenant beside did nothing");
     Ok(Served {
         p50_us: of("p50_us")?,
         p99_us: of("p99_us")?,
