@@ -35,6 +35,8 @@ pub const UNASKED_AFTER: Duration = Duration::from_micros(20);
 pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
 /// How long a program that ends waits to say so.
 pub const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// How long a worker whose client is gone for good may still be in a call of the driver.
+pub const MOURNED_AFTER: Duration = Duration::from_secs(5);
 /// Pause between two attempts to connect again.
 pub const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a new connection may take to say who it is.

@@ -3,9 +3,11 @@
 use headgate_abi::cuda::remote::{KINDS, Kind, Len, Rule};
 use headgate_abi::cuda::symbols::{SYMBOLS, Symbol};
 use headgate_remote::image;
+use headgate_remote::wire::frame::VERSION;
 use headgate_remote::wire::operation::{Argument, Arguments, Names, Notice, Operation, Shape};
-use headgate_remote::wire::{Header, Reader, Welcome};
+use headgate_remote::wire::{Header, Put as _, Reader, Welcome};
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 /// An argument as it is made up, with what it borrows.
 #[derive(Clone, Debug)]
@@ -174,6 +176,74 @@ proptest! {
         if which == 0 { bytes[4] = 2; }
         let _kernels = image::kernels(&bytes);
     }
+}
+
+/// Every operation and notice once, each number and text another, so that a field that moves is seen.
+fn one_of_each() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let shape = Shape { function: 1, grid: [2, 3, 4], block: [5, 6, 7], shared_bytes: 8, cooperative: true };
+    let (digest, options, attributes) = ([9; 32], [10; 16], [11; 72]);
+    let names = Names::encode(["one", "two"].into_iter());
+    let mut arguments = Arguments::new();
+    arguments.push(Argument::Out(true));
+    arguments.push(Argument::Word(12));
+    for operation in [
+        Operation::Call(Symbol::cuMemAlloc_v2, arguments),
+        Operation::Context(13),
+        Operation::Launch { shape, stream: 14, attributes: &attributes, parameters: &[15] },
+        Operation::Template { slot: 16, shape, parameters: &[17] },
+        Operation::Again { slot: 18, stream: 19, changed: 2, words: &[20; 8] },
+        Operation::Write { stream: 21, to: 22, bytes: &[23] },
+        Operation::Read { stream: 24, from: 25, bytes: 26, token: 27 },
+        Operation::Fence { stream: 28, token: 29 },
+        Operation::Record { event: 30, stream: 31, flags: 32, token: 33 },
+        Operation::Image { digest, total: 34, offset: 5, bytes: &[35] },
+        Operation::Load { module: 36, digest, options: &options, kernels: Names::of(&names) },
+        Operation::LoadLibrary { library: 37, digest, options: &options },
+        Operation::Describe { function: 38 },
+        Operation::DefaultPool { device: 39, pool: 40 },
+        Operation::LinkCreate { link: 41, options: &options },
+        Operation::LinkAdd { link: 42, kind: 43, digest, name: "input.ptx", options: &options },
+        Operation::LinkComplete { link: 44 },
+        Operation::Linked { digest, offset: 45 },
+        Operation::Observe { device: 46 },
+        Operation::Settle,
+        Operation::Goodbye,
+    ] {
+        operation.encode(&mut bytes);
+    }
+    for notice in [
+        Notice::Reply { operation: 47, status: 48, results: &[49] },
+        Notice::Fault { operation: 50, context: 51, status: 52 },
+        Notice::Done { token: 53, status: 54 },
+        Notice::Reached { context: 55, stream: 56, operation: 57 },
+        Notice::Data { token: 58, offset: 59, bytes: &[60] },
+    ] {
+        notice.encode(&mut bytes);
+    }
+    bytes
+}
+
+/// Two releases that say the same version understand each other. What hashes otherwise is another version.
+#[test]
+fn what_travels_is_what_this_version_says() {
+    let mut bytes = one_of_each();
+    // The number of a row is the table's, which greetings compare.
+    let call = 1 + varint_bytes(Symbol::cuMemAlloc_v2.index() as u64);
+    bytes.drain(1..call);
+    let digest = Sha256::digest(&bytes);
+    let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        (VERSION, digest.as_str()),
+        (2, "85e956ce28a956ed"),
+        "the wire has changed: raise its VERSION, then note both here"
+    );
+}
+
+fn varint_bytes(value: u64) -> usize {
+    let mut bytes = Vec::new();
+    bytes.varint(value);
+    bytes.len()
 }
 
 #[test]

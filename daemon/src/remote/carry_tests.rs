@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use headgate_remote::wire::Put as _;
+use headgate_remote::wire::frame::Hello;
 use headgate_remote::wire::operation::{Notice, Operation};
 use tokio::io::{DuplexStream, duplex, split};
 use tokio::sync::Notify;
@@ -129,10 +129,7 @@ fn data(number: u64, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn hello(ticket: Ticket) -> Vec<u8> {
-    let mut payload = Vec::new();
-    payload.word(ticket.session);
-    payload.extend_from_slice(&ticket.secret);
-    Kind::Hello.alone(&payload)
+    Kind::Hello.alone(&Hello { ticket }.encode())
 }
 
 fn welcome() -> Vec<u8> {

@@ -17,7 +17,7 @@ use headgate_ebpf::RuleMode;
 use headgate_quota::loan::{Allowance, DataClass, LoanId, Tenant as LoanTenant};
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
 use headgate_remote::wire::{Claim, Wish};
-use tokio::io::{AsyncReadExt as _, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -86,7 +86,7 @@ pub(super) async fn listen(node: Arc<Node>, socket: Socket) {
         };
         let node = Arc::clone(&node);
         tokio::spawn(async move {
-            if let Err(Refused { reason, why }) = visit(&node, stream).await {
+            if let Err(Refused { reason, why, .. }) = visit(&node, stream).await {
                 node.tally.refused(Role::Borrower, reason);
                 tracing::info!(why, "a program got no device elsewhere");
             }
@@ -154,30 +154,29 @@ async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>,
     let facts = peer::facts(&held, node.setup.trees.load(Acquire)).map_err(Refused::of(Reason::Tenant))?;
     let mut head = [0; HEADER_BYTES];
     stream.read_exact(&mut head).await.map_err(Refused::of(Reason::Silent))?;
-    let header = Header::decode(&head).map_err(Refused::of(Reason::Silent))?;
+    let header = Header::decode(&head)?;
     if header.kind != Kind::Call {
         return Err(Refused::new(Reason::Silent, "this is a daemon's socket; name it daemon:PATH"));
     }
     let mut payload = vec![0; header.bytes.min(crate::limits::SESSION_READ_BYTES)];
     stream.read_exact(&mut payload).await.map_err(Refused::of(Reason::Silent))?;
-    let wish = Wish::decode(&payload).map_err(Refused::of(Reason::Silent))?;
+    let wish = Wish::decode(&payload)?;
     let tenant = node.who(facts).await.map_err(Refused::of(Reason::Tenant))?;
     Ok((tenant, wish))
 }
 
 async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Result<Hello, Refused> {
-    let arrived = near.arrive().await.map_err(Refused::of(Reason::Silent))?;
-    let seen = near.seen(0).map_err(Refused::of(Reason::Silent))?.filter(|_| arrived);
+    let arrived = near.arrive().await?;
+    let seen = near.seen(0)?.filter(|_| arrived);
     match seen {
-        Some(seen) if seen.header.kind == Kind::Hello => {
-            Hello::decode(seen.payload).map_err(Refused::of(Reason::Silent))
-        }
+        Some(seen) if seen.header.kind == Kind::Hello => Ok(Hello::decode(seen.payload)?),
         _ => Err(Refused::new(Reason::Silent, "the program does not greet")),
     }
 }
 
 async fn refuse(mut stream: UnixStream, refused: Refused) -> Result<(), Refused> {
-    let told = say(&mut stream, Kind::Refused, refused.why.as_bytes());
+    let frame = refused.frame();
+    let told = stream.write_all(&frame);
     // Whoever is refused may be gone already.
     let _gone = timeout(SESSION_FAREWELL_WAIT, told).await;
     Err(refused)

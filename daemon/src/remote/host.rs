@@ -68,7 +68,7 @@ pub(super) async fn listen(node: Arc<Node>, mut arrivals: mpsc::Receiver<Arrival
         let node = Arc::clone(&node);
         tokio::spawn(async move {
             let from = arrival.from.clone();
-            if let Err(Refused { reason, why }) = serve(&node, arrival).await {
+            if let Err(Refused { reason, why, .. }) = serve(&node, arrival).await {
                 node.tally.refused(Role::Lender, reason);
                 tracing::warn!(peer = %from, why, "a remote session was refused");
             }
@@ -83,7 +83,7 @@ async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
     let mut far = Frames::new(reader);
     let outcome = match timeout(HELLO_WAIT, read_claim(&mut far)).await {
         Ok(Ok((claim, hello))) => find(node, &from, &claim, hello.ticket),
-        Ok(Err(why)) => Err(Refused::new(Reason::Silent, why)),
+        Ok(Err(refused)) => Err(refused),
         Err(_) => {
             let why = format!("nothing was claimed within {} ms", HELLO_WAIT.as_millis());
             Err(Refused::new(Reason::Silent, why))
@@ -93,7 +93,7 @@ async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
         Ok(hosted) => hosted,
         Err(refused) => {
             let told = async {
-                say(&mut writer, Kind::Refused, refused.why.as_bytes()).await?;
+                writer.write_all(&refused.frame()).await?;
                 writer.shutdown().await
             };
             // Whoever is refused may be gone already.
@@ -109,29 +109,28 @@ async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
 }
 
 /// What a peer claims, and the greeting behind it, which stays for the worker.
-async fn read_claim<R: AsyncRead + Unpin>(far: &mut Frames<R>) -> Result<(Claim, Hello), String> {
-    let gone = || "the peer went away before it claimed anything".to_owned();
+async fn read_claim<R: AsyncRead + Unpin>(far: &mut Frames<R>) -> Result<(Claim, Hello), Refused> {
+    let silent = |what: &str| Refused::new(Reason::Silent, what);
+    let gone = || silent("the peer went away before it claimed anything");
     let claim = loop {
-        if !far.arrive().await.map_err(|error| error.to_string())? {
+        if !far.arrive().await? {
             return Err(gone());
         }
-        let Some(seen) = far.seen(0).map_err(|error| error.to_string())? else { continue };
+        let Some(seen) = far.seen(0)? else { continue };
         if seen.header.kind != Kind::Call {
-            return Err("the peer greets before it claims anything".to_owned());
+            return Err(silent("the peer greets before it claims anything"));
         }
-        let claim = Claim::decode(seen.payload).map_err(|error| error.to_string())?;
+        let claim = Claim::decode(seen.payload)?;
         let bytes = seen.bytes;
         far.consume(bytes);
         break claim;
     };
-    if !far.arrive().await.map_err(|error| error.to_string())? {
+    if !far.arrive().await? {
         return Err(gone());
     }
-    match far.seen(0).map_err(|error| error.to_string())? {
-        Some(seen) if seen.header.kind == Kind::Hello => {
-            Ok((claim, Hello::decode(seen.payload).map_err(|error| error.to_string())?))
-        }
-        _ => Err("the peer claims something and does not greet".to_owned()),
+    match far.seen(0)? {
+        Some(seen) if seen.header.kind == Kind::Hello => Ok((claim, Hello::decode(seen.payload)?)),
+        _ => Err(silent("the peer claims something and does not greet")),
     }
 }
 

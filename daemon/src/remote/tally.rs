@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_exporter::remote as page;
 use headgate_remote::meter::{Direction, Mark};
+use headgate_remote::wire::Malformed;
+use headgate_remote::wire::frame::{VERSION, refusal};
 
 use super::carry::{End, Role};
+use super::frames::FrameError;
 
 /// Why there is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -61,21 +64,44 @@ impl Reason {
     }
 }
 
-/// A refusal: its kind, and the sentence for whoever asked.
+/// A refusal: its kind, the sentence for whoever asked, and the version of the wire that it is to be said in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Refused {
     pub(super) reason: Reason,
     pub(super) why: String,
+    version: u8,
 }
 
 impl Refused {
     pub(super) fn new(reason: Reason, why: impl fmt::Display) -> Self {
-        Self { reason, why: why.to_string() }
+        Self { reason, why: why.to_string(), version: VERSION }
+    }
+
+    /// What whoever asked is sent.
+    pub(super) fn frame(&self) -> Vec<u8> {
+        refusal(&self.why, self.version)
     }
 
     /// For errors of one kind.
     pub(super) fn of<E: fmt::Display>(reason: Reason) -> impl Fn(E) -> Self {
         move |error| Self::new(reason, error)
+    }
+}
+
+/// What was said cannot be understood. Who speaks another version is told in that one.
+impl From<Malformed> for Refused {
+    fn from(malformed: Malformed) -> Self {
+        let version = if let Malformed::Version { theirs, .. } = malformed { theirs } else { VERSION };
+        Self { version, ..Self::new(Reason::Silent, malformed) }
+    }
+}
+
+impl From<FrameError> for Refused {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Malformed(malformed) => malformed.into(),
+            FrameError::Gone(error) => Self::new(Reason::Silent, error),
+        }
     }
 }
 
@@ -199,6 +225,17 @@ mod tests {
     use headgate_remote::meter::Counts as Bytes;
 
     use super::*;
+
+    #[test]
+    fn who_speaks_another_version_is_refused_in_that_one() {
+        let version_of = |refused: &Refused| refused.frame()[4];
+        let theirs = VERSION - 1;
+        let refused = Refused::from(Malformed::Version { theirs, ours: VERSION });
+        assert_eq!(version_of(&refused), theirs);
+        assert!(refused.why.contains(&format!("version {theirs} ")), "{refused}");
+        assert!(refused.why.contains(&format!("version {VERSION} ")), "{refused}");
+        assert_eq!(version_of(&Malformed::Short.into()), VERSION);
+    }
 
     #[test]
     fn what_passes_is_added_up_by_role_district_direction_and_kind() {

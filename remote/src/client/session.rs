@@ -125,6 +125,14 @@ pub(super) enum NoSession {
         /// What was wrong.
         error: ReadError,
     },
+    /// It is of another release.
+    #[error("{address}: {malformed}")]
+    Release {
+        /// Where it is.
+        address: Address,
+        /// What tells.
+        malformed: Malformed,
+    },
     /// It does not want this client.
     #[error("refused: {0}")]
     Refused(String),
@@ -154,7 +162,12 @@ fn greet(
     received: u64,
 ) -> Result<(Arc<Stream>, Inlet, Welcome, u64), NoSession> {
     let unreachable = |error| NoSession::Unreachable { address: address.clone(), error };
-    let stranger = |error: ReadError| NoSession::Stranger { address: address.clone(), error };
+    let stranger = |error: ReadError| match error {
+        ReadError::Malformed(malformed @ (Malformed::Version { .. } | Malformed::Table)) => {
+            NoSession::Release { address: address.clone(), malformed }
+        }
+        error => NoSession::Stranger { address: address.clone(), error },
+    };
     let stream = Arc::new(address.connect().map_err(unreachable)?);
     let payload = Hello { ticket }.encode();
     let header =
@@ -591,6 +604,25 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::wire::frame::VERSION;
+
+    #[test]
+    fn a_worker_of_another_release_is_named_with_both_versions() {
+        let path = std::env::temp_dir().join(format!("headgate-release-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let other = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut welcome = Kind::Welcome.alone(&Welcome::default().encode());
+            welcome[4] = VERSION + 1;
+            Stream::Unix(stream).write_both(&welcome, &[]).unwrap();
+        });
+        let error = greet(&Address::Unix(path.clone()), Ticket::default(), 0).map(|_| ()).unwrap_err();
+        let said = error.to_string();
+        let named = |version: u8| said.contains(&format!("version {version} "));
+        assert!(named(VERSION) && named(VERSION + 1) && said.contains("same release"), "{said}");
+        other.join().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
 
     #[test]
     fn who_is_refused_before_the_greeting_hears_why() {

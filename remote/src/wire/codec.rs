@@ -27,6 +27,19 @@ pub enum Malformed {
         /// The value.
         value: u64,
     },
+    /// Another version of the wire: another release of Headgate.
+    #[error(
+        "version {theirs} of the wire over there and version {ours} here; install the same release of Headgate on both nodes"
+    )]
+    Version {
+        /// The other side's.
+        theirs: u8,
+        /// This side's.
+        ours: u8,
+    },
+    /// The same version of the wire, and another table of calls.
+    #[error("another table of calls over there; install the same release of Headgate on both nodes")]
+    Table,
     /// Something in the wrong place: too many arguments, bytes behind the last operation.
     #[error("{0}")]
     Misplaced(&'static str),

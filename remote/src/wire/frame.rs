@@ -1,12 +1,17 @@
 //! Frames, and the two that begin a connection.
 
 use super::codec::{Malformed, Put, Reader};
+use super::table::fingerprint;
 use crate::limits::{DEVICES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX};
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 32;
-/// Version of everything in this room. Either side refuses another.
-pub const VERSION: u8 = 1;
+/// Version of everything in this room. Either side refuses another, and says so in the other's version: the header, and what
+/// [`Kind::Refused`] and [`Kind::Over`] look like, are the same in all of them. It goes up with each operation, notice
+/// or field that is added or changed; a golden test holds it to them.
+pub const VERSION: u8 = 2;
+/// Where the header holds it.
+const VERSION_AT: usize = 4;
 const MAGIC: u32 = u32::from_le_bytes(*b"HGR1");
 
 /// What a frame is.
@@ -43,6 +48,19 @@ impl Kind {
         let header = Header { kind: self, bytes: payload.len(), operations: 0, number: 0, acknowledged: 0 };
         [&header.encode()[..], payload].concat()
     }
+
+    /// Whether frames of this kind are read in whatever version they come: they say why there is no session.
+    fn is_read_in_any_version(self) -> bool {
+        matches!(self, Self::Refused | Self::Over)
+    }
+}
+
+/// A refusal, whole, in the version that whoever is refused speaks.
+#[must_use]
+pub fn refusal(why: &str, version: u8) -> Vec<u8> {
+    let mut frame = Kind::Refused.alone(why.as_bytes());
+    frame[VERSION_AT] = version;
+    frame
 }
 
 /// The head of a frame.
@@ -66,7 +84,7 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[4] = VERSION;
+        bytes[VERSION_AT] = VERSION;
         bytes[5] = self.kind as u8;
         let length = u32::try_from(self.bytes).unwrap_or(u32::MAX);
         bytes[8..12].copy_from_slice(&length.to_le_bytes());
@@ -86,21 +104,12 @@ impl Header {
         if word(0) != MAGIC {
             return Err(Malformed::Unknown { what: "protocol", value: word(0).into() });
         }
-        if bytes[4] != VERSION {
-            return Err(Malformed::Unknown { what: "version", value: bytes[4].into() });
+        let version = bytes[VERSION_AT];
+        let kind = kind(bytes[5]);
+        if version != VERSION && !kind.is_some_and(Kind::is_read_in_any_version) {
+            return Err(Malformed::Version { theirs: version, ours: VERSION });
         }
-        let kind = match bytes[5] {
-            1 => Kind::Hello,
-            2 => Kind::Welcome,
-            3 => Kind::Refused,
-            4 => Kind::Operations,
-            5 => Kind::Acknowledge,
-            6 => Kind::Call,
-            7 => Kind::Meter,
-            8 => Kind::Over,
-            9 => Kind::Drain,
-            other => return Err(Malformed::Unknown { what: "kind of frame", value: other.into() }),
-        };
+        let kind = kind.ok_or(Malformed::Unknown { what: "kind of frame", value: bytes[5].into() })?;
         let length = word(8);
         let length = match usize::try_from(length) {
             Ok(length) if length <= FRAME_BYTES_MAX => length,
@@ -108,6 +117,21 @@ impl Header {
         };
         Ok(Self { kind, bytes: length, operations: word(12), number: long(16), acknowledged: long(24) })
     }
+}
+
+fn kind(number: u8) -> Option<Kind> {
+    Some(match number {
+        1 => Kind::Hello,
+        2 => Kind::Welcome,
+        3 => Kind::Refused,
+        4 => Kind::Operations,
+        5 => Kind::Acknowledge,
+        6 => Kind::Call,
+        7 => Kind::Meter,
+        8 => Kind::Over,
+        9 => Kind::Drain,
+        _ => return None,
+    })
 }
 
 /// Names a session and proves a claim to it.
@@ -119,7 +143,7 @@ pub struct Ticket {
     pub secret: [u8; 16],
 }
 
-/// The client's first frame. What it has received so far stands in the header.
+/// The client's first frame, with what its table of calls hashes to. What it has received so far stands in the header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Hello {
     /// The session it wants.
@@ -130,21 +154,26 @@ impl Hello {
     /// Its payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(24);
+        let mut bytes = Vec::with_capacity(32);
         bytes.word(self.ticket.session);
         bytes.extend_from_slice(&self.ticket.secret);
+        bytes.word(fingerprint());
         bytes
     }
 
     /// Reads a payload.
     ///
     /// # Errors
-    /// When it is not one.
+    /// When it is not one, or is from a release with another table of calls.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         let ticket = ticket(&mut reader)?;
+        let table = reader.word()?;
         if !reader.is_empty() {
             return Err(Malformed::Misplaced("bytes behind a greeting"));
+        }
+        if table != fingerprint() {
+            return Err(Malformed::Table);
         }
         Ok(Self { ticket })
     }
@@ -262,14 +291,29 @@ mod tests {
             Header { kind: Kind::Operations, bytes: 77, operations: 3, number: 1 << 40, acknowledged: 5 };
         let mut bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Ok(header));
-        bytes[4] += 1;
-        assert!(Header::decode(&bytes).is_err(), "another version");
-        bytes[4] -= 1;
+        bytes[VERSION_AT] += 1;
+        let other = Malformed::Version { theirs: VERSION + 1, ours: VERSION };
+        assert_eq!(Header::decode(&bytes), Err(other));
+        let said = other.to_string();
+        assert!(said.contains(&format!("version {}", VERSION + 1)), "{said}");
+        assert!(said.contains(&format!("version {VERSION}")), "{said}");
+        bytes[VERSION_AT] -= 1;
         bytes[5] = 99;
         assert!(Header::decode(&bytes).is_err(), "no such frame");
         bytes[5] = 4;
         bytes[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(Header::decode(&bytes).is_err(), "more than a frame holds");
+    }
+
+    #[test]
+    fn a_refusal_is_read_in_every_version() {
+        for version in 0..=u8::MAX {
+            let frame = refusal("not you", version);
+            let header = Header::decode(frame.first_chunk().unwrap()).unwrap();
+            assert_eq!((header.kind, header.bytes), (Kind::Refused, 7));
+            assert_eq!(frame[HEADER_BYTES..], *b"not you");
+            assert_eq!(frame[VERSION_AT], version, "whoever is refused knows its own version only");
+        }
     }
 
     #[test]
@@ -289,6 +333,9 @@ mod tests {
             assert!(Welcome::decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         let hello = Hello { ticket };
-        assert_eq!(Hello::decode(&hello.encode()), Ok(hello));
+        let mut bytes = hello.encode();
+        assert_eq!(Hello::decode(&bytes), Ok(hello));
+        bytes[24] ^= 1;
+        assert_eq!(Hello::decode(&bytes), Err(Malformed::Table));
     }
 }

@@ -9,6 +9,7 @@
 //! handles travel as numbers that the client chose, each in the space of its kind.
 
 pub mod codec;
+mod table;
 pub mod frame;
 pub mod call;
 pub mod operation;

@@ -18,6 +18,7 @@ mod staging;
 mod images;
 mod watch;
 mod timer;
+mod mourner;
 mod call;
 mod launch;
 pub(crate) mod compiler;
@@ -46,7 +47,10 @@ pub(crate) use launch::travels as launch_attribute_travels;
 
 use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN, UNASKED_AFTER, WORKER_LOOKS_FOR};
 use crate::link::{Inlet, Listener, Outbox, Patience, ReadError, Stream};
-use crate::wire::frame::{ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, Welcome};
+use crate::wire::Malformed;
+use crate::wire::frame::{
+    ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, VERSION, Welcome, refusal,
+};
 
 /// Why a worker ended otherwise than by its client's goodbye.
 #[derive(Debug, Error)]
@@ -64,7 +68,7 @@ pub enum WorkerError {
     },
     /// The client broke the protocol.
     #[error("the client broke the protocol: {0}")]
-    Client(#[from] crate::wire::Malformed),
+    Client(#[from] Malformed),
     /// The client is gone and has not come back in time.
     #[error("the client has gone without a word and did not come back within {} s", RESUME_WITHIN.as_secs())]
     Abandoned,
@@ -100,6 +104,9 @@ pub fn serve(listener: Listener, ready: impl FnOnce()) -> Result<(), WorkerError
             .name("greeter".to_owned())
             .spawn(greeter)
             .map_err(system("starting a thread"))?;
+    }
+    if !may_break {
+        mourner::watch_over(&first.stream).map_err(system("starting a thread"))?;
     }
     let staging = Arc::new(Staging::default());
     let watch = Arc::new(Watch::new(Arc::clone(&driver), Arc::clone(&staging), Arc::clone(&out)));
@@ -213,13 +220,20 @@ fn greet_again(listener: &Listener, ticket: Ticket, mut current: Arc<Stream>, se
     }
 }
 
-/// Reads the first frame of a connection.
+/// Reads the first frame of a connection. Who says something else is told what is wrong.
 fn hello(stream: Stream) -> Option<(Hello, Header, Arc<Stream>, Inlet)> {
     let stream = Arc::new(stream);
     stream.set_patience(Some(HELLO_WITHIN)).ok()?;
     let mut inlet = Inlet::new(Arc::clone(&stream), 0);
-    let frame = inlet.frame().ok()?;
-    let (header, hello) = (frame.header, Hello::decode(frame.payload).ok()?);
+    let (header, hello) = match inlet.frame() {
+        Ok(frame) => (frame.header, Hello::decode(frame.payload)),
+        Err(ReadError::Malformed(malformed)) => {
+            refuse(&stream, malformed);
+            return None;
+        }
+        Err(ReadError::Gone(_)) => return None,
+    };
+    let hello = hello.map_err(|malformed| refuse(&stream, malformed)).ok()?;
     stream.set_patience(None).ok()?;
     (header.kind == Kind::Hello).then_some((hello, header, stream, inlet))
 }
@@ -227,7 +241,7 @@ fn hello(stream: Stream) -> Option<(Hello, Header, Arc<Stream>, Inlet)> {
 fn greet(stream: Stream, accept: impl Fn(&Ticket) -> bool) -> Option<Greeted> {
     let (hello, header, stream, inlet) = hello(stream)?;
     if !accept(&hello.ticket) {
-        refuse(&stream, "this worker has no such session");
+        refuse(&stream, Malformed::Misplaced("this worker has no such session"));
         return None;
     }
     Some(Greeted { stream, inlet, acknowledged: header.acknowledged })
@@ -245,10 +259,11 @@ fn answer_hello(stream: &Stream, welcome: &Welcome, received: u64) -> io::Result
     stream.write_both(&header.encode(), &payload)
 }
 
-fn refuse(stream: &Stream, why: &str) {
-    let header = Header { kind: Kind::Refused, bytes: why.len(), operations: 0, number: 0, acknowledged: 0 };
+/// Says why not, in the other side's version.
+fn refuse(stream: &Stream, why: Malformed) {
+    let version = if let Malformed::Version { theirs, .. } = why { theirs } else { VERSION };
     // Whoever is refused may be gone already.
-    let _gone = stream.write_both(&header.encode(), why.as_bytes());
+    let _gone = stream.write_both(&refusal(&why.to_string(), version), &[]);
 }
 
 /// A session's name and secret.

@@ -92,9 +92,10 @@ const RULES: &[Rule] = &[
         outside: Only(&[]),
     },
     Rule { package: "headgate-harness", own: &["headgate-abi", "headgate-simgpu"], outside: Any },
+    // It links the wire of borrowed GPUs to speak it badly.
     Rule {
         package: "headgate-e2e",
-        own: &["headgate-abi", "headgate-harness", "headgate-simgpu"],
+        own: &["headgate-abi", "headgate-harness", "headgate-remote", "headgate-simgpu"],
         outside: Any,
     },
     // It is compared with what Headgate says, so its programs link none of it; only its tests start nodes.

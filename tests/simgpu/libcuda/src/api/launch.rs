@@ -33,7 +33,7 @@ pub(crate) struct Shape {
 
 impl Shape {
     fn block_threads(self) -> u64 {
-        self.block.into_iter().map(u64::from).product()
+        self.block.into_iter().map(u64::from).fold(1, u64::saturating_mul)
     }
 
     /// What the driver refuses before anything runs.
@@ -311,7 +311,8 @@ fn blocks_per_sm(function: &Function, threads: u64, dynamic_shared: u64) -> u32 
     let threads = threads.max(1).next_multiple_of(WARP.into());
     let by_threads = u64::from(THREADS_PER_SM) / threads;
     let by_registers = u64::from(REGISTERS_PER_SM) / (threads * u64::from(info.registers.max(1)));
-    let shared = u64::from(info.shared_bytes) + dynamic_shared + u64::from(SHARED_RESERVED_PER_BLOCK);
+    let fixed = u64::from(info.shared_bytes) + u64::from(SHARED_RESERVED_PER_BLOCK);
+    let shared = fixed.saturating_add(dynamic_shared);
     let by_shared = u64::from(SHARED_PER_SM) / shared;
     let blocks = by_threads.min(by_registers).min(by_shared).min(BLOCKS_PER_SM.into());
     u32::try_from(blocks).unwrap_or(BLOCKS_PER_SM)

@@ -1,0 +1,235 @@
+//! The wire's own client: says what it is told, well or badly, and hears everything.
+
+#![allow(unreachable_pub, reason = "part of a test")]
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use headgate_abi::cuda::symbols::Symbol;
+use headgate_remote::link::{Inlet, ReadError, Stream};
+use headgate_remote::wire::Reader;
+use headgate_remote::wire::frame::{Header, Hello, Kind};
+use headgate_remote::wire::operation::{Argument, Arguments, Digest, Notice, Operation};
+use sha2::Digest as _;
+
+/// Numbers that a seed decides (xorshift).
+#[derive(Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 32) % bound
+    }
+
+    pub fn byte(&mut self) -> u8 {
+        self.next().to_le_bytes()[7]
+    }
+
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    replies: HashMap<u64, (u32, Vec<u8>)>,
+    done: HashMap<u64, u32>,
+    data: HashMap<u64, Vec<u8>>,
+    over: bool,
+}
+
+#[derive(Debug, Default)]
+struct Ear {
+    heard: Mutex<Heard>,
+    arrival: Condvar,
+    received: AtomicU64,
+}
+
+/// A session with a worker on a Unix socket.
+#[derive(Debug)]
+pub struct Session {
+    stream: Arc<Stream>,
+    ear: Arc<Ear>,
+    listener: JoinHandle<()>,
+    frames: u64,
+    operations: u64,
+    tokens: u64,
+}
+
+impl Session {
+    /// What an operation begins with that another one stands behind.
+    pub const TEMPLATE: u8 = 4;
+
+    /// Greets, and reads the welcome.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let stream = Arc::new(Stream::Unix(UnixStream::connect(path)?));
+        stream.write_both(&Kind::Hello.alone(&Hello::default().encode()), &[])?;
+        let mut inlet = Inlet::new(Arc::clone(&stream), 0);
+        let welcomed = inlet.frame().map_err(io::Error::other)?.header.kind;
+        assert_eq!(welcomed, Kind::Welcome);
+        let ear = Arc::new(Ear::default());
+        let listener = {
+            let ear = Arc::clone(&ear);
+            std::thread::spawn(move || listen(inlet, &ear))
+        };
+        Ok(Self { stream, ear, listener, frames: 0, operations: 0, tokens: 1 << 32 })
+    }
+
+    /// Frames sent so far.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Writes whatever it is given. The worker may have ended by then.
+    pub fn raw(&self, head: &[u8], payload: &[u8]) {
+        let _gone = self.stream.write_both(head, payload);
+    }
+
+    fn head(&self, operations: u32, payload: &[u8]) -> Header {
+        let acknowledged = self.ear.received.load(SeqCst);
+        Header { kind: Kind::Operations, bytes: payload.len(), operations, number: self.frames, acknowledged }
+    }
+
+    /// Sends the next frame.
+    pub fn frame(&mut self, operations: u32, payload: &[u8]) {
+        self.frames += 1;
+        self.operations += u64::from(operations);
+        self.raw(&self.head(operations, payload).encode(), payload);
+    }
+
+    /// Sends a frame that was sent before.
+    pub fn again(&self, operations: u32, payload: &[u8]) {
+        self.raw(&self.head(operations, payload).encode(), payload);
+    }
+
+    /// Sends one operation.
+    pub fn say(&mut self, operation: &Operation<'_>) {
+        let mut payload = Vec::new();
+        operation.encode(&mut payload);
+        self.frame(1, &payload);
+    }
+
+    /// Sends a call by rule.
+    pub fn call(&mut self, symbol: Symbol, arguments: &[Argument<'_>]) {
+        let mut list = Arguments::new();
+        arguments.iter().for_each(|argument| list.push(*argument));
+        self.say(&Operation::Call(symbol, list));
+    }
+
+    /// Sends an image, in one piece.
+    pub fn image(&mut self, bytes: &[u8]) -> Digest {
+        let digest = Digest::from(sha2::Sha256::digest(bytes));
+        self.say(&Operation::Image { digest, total: bytes.len() as u64, offset: 0, bytes });
+        digest
+    }
+
+    /// Sends an operation and waits for its answer: status and results; `None` when none comes.
+    pub fn ask(&mut self, operation: &Operation<'_>, patience: Duration) -> Option<(u32, Vec<u8>)> {
+        self.say(operation);
+        let number = self.operations;
+        self.until(patience, |heard| heard.replies.remove(&number))
+    }
+
+    /// Whether the worker answers a question that no state can make wrong.
+    pub fn ping(&mut self, patience: Duration) -> bool {
+        let mut arguments = Arguments::new();
+        for argument in [Argument::Out(true), Argument::Word(0), Argument::Word(0)] {
+            arguments.push(argument);
+        }
+        let question = Operation::Call(Symbol::cuDeviceCanAccessPeer, arguments);
+        self.ask(&question, patience).is_some()
+    }
+
+    /// Device memory, as the worker reads it; `None` where it says otherwise.
+    pub fn read(&mut self, stream: u32, from: u64, bytes: usize, patience: Duration) -> Option<Vec<u8>> {
+        self.tokens += 1;
+        let token = self.tokens;
+        self.say(&Operation::Read { stream, from, bytes: bytes as u64, token });
+        let status = self.until(patience, |heard| heard.done.remove(&token))?;
+        let data = self.ear.heard.lock().unwrap().data.remove(&token);
+        data.filter(|data| status == 0 && data.len() == bytes)
+    }
+
+    fn until<T>(&self, patience: Duration, look: impl Fn(&mut Heard) -> Option<T>) -> Option<T> {
+        let heard = self.ear.heard.lock().unwrap();
+        let mut found = None;
+        let waits = |heard: &mut Heard| {
+            found = look(heard);
+            found.is_none() && !heard.over
+        };
+        drop(self.ear.arrival.wait_timeout_while(heard, patience, waits).unwrap());
+        found
+    }
+
+    /// Goes away without a word.
+    pub fn cut(&self) {
+        self.stream.shut();
+    }
+
+    /// Ends, after what came was all understood.
+    pub fn close(self) {
+        self.stream.shut();
+        self.listener.join().unwrap();
+    }
+}
+
+/// Takes notices until the connection ends. What is none fails the test.
+fn listen(mut inlet: Inlet, ear: &Ear) {
+    loop {
+        let (count, payload) = match inlet.frame() {
+            Ok(frame) if frame.header.kind == Kind::Operations => {
+                (frame.header.operations, frame.payload.to_vec())
+            }
+            Ok(_) => continue,
+            Err(ReadError::Gone(_)) => break,
+            Err(ReadError::Malformed(malformed)) => panic!("the worker broke the protocol: {malformed}"),
+        };
+        ear.received.store(inlet.received(), SeqCst);
+        let mut reader = Reader::new(&payload);
+        let mut heard = ear.heard.lock().unwrap();
+        for _ in 0..count {
+            match Notice::decode(&mut reader).unwrap() {
+                Notice::Reply { operation, status, results } => {
+                    heard.replies.insert(operation, (status, results.to_vec()));
+                }
+                Notice::Done { token, status } => {
+                    heard.done.insert(token, status);
+                }
+                Notice::Data { token, offset, bytes } => {
+                    let data = heard.data.entry(token).or_default();
+                    // Tokens of badly meant reads come again and again; nobody asks for those.
+                    if data.len() as u64 == offset {
+                        data.extend_from_slice(bytes);
+                    }
+                }
+                Notice::Fault { .. } | Notice::Reached { .. } => {}
+            }
+        }
+        assert!(reader.is_empty());
+        drop(heard);
+        ear.arrival.notify_all();
+    }
+    ear.heard.lock().unwrap().over = true;
+    ear.arrival.notify_all();
+}
