@@ -2,12 +2,23 @@
 
 use std::time::Duration;
 
+use crate::wire::large::BEGINNING_BYTES;
+
 /// Most bytes of a frame's payload. A reader allocates no more than this for one.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Encoded operations that wait for the sender before whoever adds more has to wait.
 pub const PENDING_BYTES_MAX: usize = 512 << 10;
 /// Most bytes of one piece of a copy or an image. Two fit into what may be pending.
 pub const PIECE_BYTES_MAX: usize = 256 << 10;
+/// A piece of at least so many bytes travels in a frame of its own, past the gathering of operations: from here on copying its
+/// bytes once more costs more than a frame.
+pub const LARGE_BYTES: usize = 32 << 10;
+/// Bytes of each of two rings. Four pieces: enough for both sides to be at work, and little enough to stay in a cache.
+pub const RING_BYTES: usize = 1 << 20;
+/// Bytes written to a ring before the reader is told: it is at work on them while the next are written.
+pub const RING_TOLD_BYTES: usize = 64 << 10;
+/// How often whoever waits for room in a ring looks whether the other side still lives.
+pub const RING_LOOKS_EVERY: Duration = Duration::from_millis(50);
 /// Sent and not yet acknowledged. It is what a resumed session sends again, and what a sender may be ahead.
 pub const JOURNAL_BYTES_MAX: usize = 32 << 20;
 /// Operations sent and not yet executed: how far a program runs ahead of its device. Drivers allow about a thousand
@@ -79,5 +90,9 @@ pub const WORKER_PATHS_MAX: usize = 256;
 const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(LINKED_PIECE_BYTES + 3 * COMPILER_LOG_BYTES <= PIECE_BYTES_MAX);
+const _: () = assert!(LARGE_BYTES > BEGINNING_BYTES && LARGE_BYTES <= PIECE_BYTES_MAX);
+const _: () = assert!(PIECE_BYTES_MAX <= STAGING_PIECE_BYTES);
+// Indices count modulo 2^32, so the size of a ring must divide that.
+const _: () = assert!(RING_BYTES.is_power_of_two() && RING_BYTES <= 1 << 30 && RING_TOLD_BYTES < RING_BYTES);
 const _: () = assert!(ACK_OPERATIONS * 4 <= AHEAD_OPERATIONS_MAX);
 const _: () = assert!(ACK_BYTES * 4 <= JOURNAL_BYTES_MAX);

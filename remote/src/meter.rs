@@ -247,13 +247,8 @@ mod tests {
             operation.encode(&mut payload);
         }
         let count = u32::try_from(operations.len()).unwrap();
-        let header = Header {
-            kind: Kind::Operations,
-            bytes: payload.len(),
-            operations: count,
-            number,
-            acknowledged: 0,
-        };
+        let header =
+            Header { operations: count, number, ..Header::unnumbered(Kind::Operations, payload.len()) };
         (header, payload)
     }
 
@@ -278,7 +273,7 @@ mod tests {
     #[test]
     fn marks_come_back_and_connections_count_for_themselves() {
         let mut meter = Meter::new(Direction::Down);
-        let header = Header { kind: Kind::Welcome, bytes: 5, operations: 0, number: 0, acknowledged: 0 };
+        let header = Header::unnumbered(Kind::Welcome, 5);
         meter.pass(&header, &[0; 5]).unwrap();
         let mark = meter.mark();
         assert_eq!(mark.link, 37);
@@ -324,9 +319,8 @@ mod tests {
 
         #[test]
         fn noise_is_refused_or_counted(operations in 0u32..9, payload: Vec<u8>) {
-            let header = Header {
-                kind: Kind::Operations, bytes: payload.len(), operations, number: 1, acknowledged: 0,
-            };
+            let header =
+                Header { operations, number: 1, ..Header::unnumbered(Kind::Operations, payload.len()) };
             for direction in [Direction::Up, Direction::Down] {
                 let mut meter = Meter::new(direction);
                 if meter.pass(&header, &payload).is_ok() {

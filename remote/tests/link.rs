@@ -5,8 +5,10 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use headgate_remote::link::{Inlet, Outbox, ReadError, Stream};
+use headgate_remote::limits::LARGE_BYTES;
+use headgate_remote::link::{Arrival, Batch, Inlet, Large, Outbox, ReadError, Stream};
 use headgate_remote::wire::frame::{Header, Kind};
+use headgate_remote::wire::large::WriteHead;
 use headgate_remote::wire::{Put as _, Reader};
 use proptest::prelude::*;
 
@@ -15,6 +17,8 @@ use proptest::prelude::*;
 enum Event {
     /// So many operations are added.
     Add(u8),
+    /// One is added that is mostly bytes; those in memory of their own, or not.
+    AddLarge(bool),
     /// What is pending is written.
     Flush,
     /// So many frames are received, if they are there.
@@ -30,6 +34,7 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (1u8..20).prop_map(Event::Add),
+        any::<bool>().prop_map(Event::AddLarge),
         Just(Event::Flush),
         (1u8..5).prop_map(Event::Receive),
         Just(Event::Acknowledge),
@@ -44,8 +49,18 @@ struct Session {
     inlet: Inlet,
     far: Arc<Stream>,
     added: u64,
+    large: u64,
     frames: u64,
     got: Vec<u64>,
+}
+
+/// Large operations of a session: more than a socket holds would need a second thread to read them.
+const LARGE_MAX: u64 = 4;
+/// What a large operation has before its number: no other begins so.
+const LARGE: u64 = 1 << 40;
+
+fn large(number: u64) -> Vec<u8> {
+    (0..LARGE_BYTES as u64).map(|at| (at ^ number).to_le_bytes()[0]).collect()
 }
 
 fn pair() -> (Arc<Stream>, Arc<Stream>) {
@@ -57,7 +72,7 @@ impl Session {
     fn new() -> Self {
         let (near, far) = pair();
         let inlet = Inlet::new(Arc::clone(&far), 0);
-        Self { out: Outbox::new(near, true, ()), inlet, far, added: 0, frames: 0, got: Vec::new() }
+        Self { out: Outbox::new(near, true, ()), inlet, far, added: 0, large: 0, frames: 0, got: Vec::new() }
     }
 
     fn happen(&mut self, event: Event) {
@@ -69,6 +84,18 @@ impl Session {
                     self.out.add(|batch| batch.push(|bytes| bytes.varint(value))).unwrap();
                 }
             }
+            Event::AddLarge(_) if self.large == LARGE_MAX => {}
+            Event::AddLarge(own) => {
+                self.large += 1;
+                self.added += 1;
+                let bytes = large(self.added);
+                let head = WriteHead { stream: 0, to: LARGE + self.added, bytes: bytes.len() };
+                let add = |batch: &mut Batch<()>| match own {
+                    true => batch.push_alone(|to| head.encode(to), Some(Box::new(bytes))),
+                    false => batch.push_alone(|to| write(&head, &bytes, to), None),
+                };
+                self.out.add(add).unwrap();
+            }
             Event::Flush => self.out.flush(),
             Event::Receive(count) => {
                 for _ in 0..count {
@@ -77,13 +104,7 @@ impl Session {
             }
             Event::Acknowledge => {
                 let acknowledged = self.inlet.received();
-                self.out.received(&Header {
-                    kind: Kind::Acknowledge,
-                    bytes: 0,
-                    operations: 0,
-                    number: 0,
-                    acknowledged,
-                });
+                self.out.received(&Header { acknowledged, ..Header::unnumbered(Kind::Acknowledge, 0) });
             }
             Event::Cut => self.far.shut(),
             Event::Mend => self.mend(),
@@ -102,20 +123,49 @@ impl Session {
     /// A frame, if one is there or on its way; nothing from a broken connection.
     fn receive(&mut self) -> bool {
         self.far.set_patience(Some(std::time::Duration::from_millis(1))).unwrap();
-        match self.inlet.frame() {
-            Ok(frame) => {
+        let got = match self.inlet.arrival() {
+            Ok(Arrival::Whole(frame)) => {
                 let mut reader = Reader::new(frame.payload);
-                for _ in 0..frame.header.operations {
-                    self.got.push(reader.varint().unwrap());
-                }
+                let got = (0..frame.header.operations).map(|_| reader.varint().unwrap()).collect();
                 assert!(reader.is_empty());
-                self.frames += 1;
-                true
+                got
             }
-            Err(ReadError::Gone(_)) => false,
-            Err(ReadError::Malformed(malformed)) => panic!("{malformed}"),
-        }
+            // Into its place or not, in turn.
+            Ok(Arrival::Large(large)) => match receive_large(large, self.frames.is_multiple_of(2)) {
+                Ok(number) => vec![number],
+                Err(error) => return gone(error),
+            },
+            Err(error) => return gone(error),
+        };
+        self.got.extend(got);
+        self.frames += 1;
+        true
     }
+}
+
+fn gone(error: ReadError) -> bool {
+    assert!(matches!(error, ReadError::Gone(_)), "{error}");
+    false
+}
+
+fn write(head: &WriteHead, bytes: &[u8], to: &mut Vec<u8>) {
+    head.encode(to);
+    to.extend_from_slice(bytes);
+}
+
+fn receive_large(frame: Large<'_>, in_place: bool) -> Result<u64, ReadError> {
+    let length = frame.header().bytes;
+    let (head, behind) = WriteHead::decode(frame.beginning(), length).unwrap().unwrap();
+    let bytes = if in_place {
+        let mut place = vec![0; head.bytes];
+        frame.land(behind, &mut place)?;
+        place
+    } else {
+        frame.whole()?.payload[behind..].to_vec()
+    };
+    let number = head.to - LARGE;
+    assert!(bytes == large(number));
+    Ok(number)
 }
 
 proptest! {
@@ -139,7 +189,7 @@ proptest! {
 fn a_gap_is_the_other_sides_fault() {
     let (near, far) = pair();
     for number in [1, 3] {
-        let header = Header { kind: Kind::Operations, bytes: 0, operations: 0, number, acknowledged: 0 };
+        let header = Header { number, ..Header::unnumbered(Kind::Operations, 0) };
         near.write_both(&header.encode(), &[]).unwrap();
     }
     let mut inlet = Inlet::new(far, 0);
@@ -155,4 +205,43 @@ fn a_worker_that_is_gone_raises_no_signal() {
     drop(far);
     let failed = near.write_both(b"to nobody", b"at all").unwrap_err();
     assert_eq!(failed.kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn large_pieces_are_sent_from_where_they_are_behind_what_came_before() {
+    const PIECES: u64 = 200;
+    for resumes in [false, true] {
+        let (near, far) = pair();
+        let out = Outbox::new(near, resumes, ());
+        let mut inlet = Inlet::new(far, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=PIECES {
+                    out.add(|batch| batch.push(|bytes| bytes.varint(7))).unwrap();
+                    let before = |batch: &mut Batch<()>| {
+                        batch.push(|bytes| bytes.varint(8));
+                    };
+                    let bytes = large(number);
+                    let head = WriteHead { stream: 0, to: LARGE + number, bytes: bytes.len() };
+                    let placed = out.send_large(before, |to| head.encode(to), &bytes).unwrap();
+                    assert_eq!(placed, 3 * number);
+                    // Nothing but the other side's room may hold the next up.
+                    out.flush();
+                }
+            });
+            for number in 1..=PIECES {
+                let mut small = Vec::new();
+                while small.len() < 2 {
+                    let frame = inlet.frame().unwrap();
+                    let mut reader = Reader::new(frame.payload);
+                    small.extend((0..frame.header.operations).map(|_| reader.varint().unwrap()));
+                }
+                assert_eq!(small, [7, 8]);
+                let Arrival::Large(frame) = inlet.arrival().unwrap() else { panic!("it is large") };
+                assert_eq!(receive_large(frame, number % 3 > 0).unwrap(), number);
+                let acknowledged = inlet.received();
+                out.received(&Header { acknowledged, ..Header::unnumbered(Kind::Acknowledge, 0) });
+            }
+        });
+    }
 }

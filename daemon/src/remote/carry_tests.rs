@@ -108,13 +108,8 @@ fn operations(number: u64, operations: &[Operation<'_>]) -> Vec<u8> {
 }
 
 fn framed(number: u64, operations: usize, payload: &[u8]) -> Vec<u8> {
-    let header = Header {
-        kind: Kind::Operations,
-        bytes: payload.len(),
-        operations: u32::try_from(operations).unwrap(),
-        number,
-        acknowledged: 0,
-    };
+    let operations = u32::try_from(operations).unwrap();
+    let header = Header { operations, number, ..Header::unnumbered(Kind::Operations, payload.len()) };
     [&header.encode()[..], payload].concat()
 }
 

@@ -71,6 +71,14 @@ pub(super) fn put(to: *mut c_void, bytes: &[u8]) {
     }
 }
 
+/// Memory of the caller that bytes are to be put into, for as long as its copy lasts: the lifetime is the borrower's to keep
+/// within that.
+pub(super) fn place<'copy>(address: usize, length: usize) -> &'copy mut [u8] {
+    // SAFETY: the caller asked for that many bytes to be written there, and leaves the memory alone until it hears that
+    // they are. Plain bytes may be anything before.
+    unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(address), length) }
+}
+
 /// Copies text into the caller's buffer of `length` bytes, cut to fit and terminated.
 pub(super) fn store_text(to: *mut c_char, length: usize, text: &str) -> Answer {
     if to.is_null() || length == 0 {

@@ -10,9 +10,12 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
-use crate::limits::{CLIENT_LOOKS_FOR, HELLO_WITHIN, RECONNECT_PAUSE, RESUME_WITHIN};
-use crate::link::{Address, Batch, Bell, Inlet, Outbox, Patience, ReadError, Stream};
+use crate::limits::{CLIENT_LOOKS_FOR, HELLO_WITHIN, LARGE_BYTES, RECONNECT_PAUSE, RESUME_WITHIN};
+use crate::link::{
+    Address, Arrival, Batch, Bell, Frame, Inlet, Large, Memory, Outbox, Patience, ReadError, Side, Stream,
+};
 use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
+use crate::wire::large::{DataHead, WriteHead};
 use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Malformed, Reader};
 
@@ -72,6 +75,8 @@ struct Inbox {
     failed: HashMap<u64, u32>,
     /// Threads that wait while another one reads.
     waiting: usize,
+    /// The thread that reads is putting bytes into the program's memory.
+    landing: bool,
 }
 
 impl Inbox {
@@ -82,6 +87,18 @@ impl Inbox {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 begin < address.saturating_add(bytes) && address < begin.saturating_add(length)
             })
+    }
+
+    /// Where so many bytes of a read belong.
+    fn place(&self, token: u64, offset: u64, bytes: usize) -> Result<usize, Malformed> {
+        let Some((address, length)) = self.expected.get(&token).and_then(|expected| expected.memory) else {
+            return Err(Malformed::Misplaced("bytes that nobody asked for"));
+        };
+        let end = offset.checked_add(bytes as u64);
+        if end.is_none_or(|end| end > length) {
+            return Err(Malformed::Misplaced("more bytes than were asked for"));
+        }
+        Ok(address + usize::try_from(offset).map_err(|_| Malformed::Overlong)?)
     }
 }
 
@@ -95,6 +112,8 @@ pub(super) struct Session {
     /// What comes, for whoever reads: a thread of its own when the bell rings, or one that waits for an answer.
     reader: Mutex<Inlet>,
     bell: Bell,
+    /// Whether the session outlives its connection.
+    resumes: bool,
     inbox: Mutex<Inbox>,
     arrival: Condvar,
     /// Number of the last operation.
@@ -170,18 +189,25 @@ fn greet(
     };
     let stream = Arc::new(address.connect().map_err(unreachable)?);
     let payload = Hello { ticket }.encode();
+    // Who answers over this host's socket may be of this host.
+    let near = matches!(*stream, Stream::Unix(_));
     let header =
-        Header { kind: Kind::Hello, bytes: payload.len(), operations: 0, number: 0, acknowledged: received };
+        Header { acknowledged: received, rings: near, ..Header::unnumbered(Kind::Hello, payload.len()) };
     // Who refuses may have done so, and gone, before it was greeted. What it said is still there to be read.
     let greeted = stream.write_both(&header.encode(), &payload);
     stream.set_patience(Some(HELLO_WITHIN + RESUME_WITHIN)).map_err(unreachable)?;
     let mut inlet = Inlet::new(Arc::clone(&stream), received);
-    let frame = match (inlet.frame(), greeted) {
+    let begun = if near { inlet.begin_with_descriptor() } else { Ok(None) };
+    let (memory, frame) = match begun {
+        Ok(memory) => (memory, inlet.frame()),
+        Err(error) => (None, Err(error)),
+    };
+    let frame = match (frame, greeted) {
         (Ok(frame), _) => frame,
         (Err(_), Err(error)) => return Err(unreachable(error)),
         (Err(error), Ok(())) => return Err(stranger(error)),
     };
-    let acknowledged = frame.header.acknowledged;
+    let (acknowledged, rings) = (frame.header.acknowledged, frame.header.rings);
     let welcome = match frame.header.kind {
         Kind::Welcome => Welcome::decode(frame.payload).map_err(|malformed| stranger(malformed.into()))?,
         Kind::Refused | Kind::Over => {
@@ -190,6 +216,17 @@ fn greet(
         _ => return Err(stranger(Malformed::Misplaced("no answer to a greeting").into())),
     };
     stream.set_patience(None).map_err(unreachable)?;
+    if !rings {
+        return Ok((stream, inlet, welcome, acknowledged));
+    }
+    // Where somebody passes the bytes on, the memory does not come along. What cannot be used is as good as none.
+    let memory = memory.and_then(|descriptor| Memory::of(descriptor).ok());
+    stream.write_both(&Kind::Rings.alone(&[memory.is_some().into()]), &[]).map_err(unreachable)?;
+    let Some(memory) = memory else { return Ok((stream, inlet, welcome, acknowledged)) };
+    drop(stream);
+    let stream = inlet.into_stream().map_err(|malformed| stranger(malformed.into()))?;
+    let stream = Arc::new(stream.over(memory, Side::Client).map_err(unreachable)?);
+    let inlet = Inlet::new(Arc::clone(&stream), received);
     Ok((stream, inlet, welcome, acknowledged))
 }
 
@@ -197,11 +234,14 @@ impl Session {
     /// Connects, and starts the two threads that send and receive.
     pub(super) fn open(address: Address, contexts: &Arc<Registry<Context>>) -> Result<Arc<Self>, NoSession> {
         let (stream, inlet, welcome, _) = greet(&address, Ticket::default(), 0)?;
+        // At the other end of rings is the worker itself, which ends with them.
+        let resumes = address.may_break() && !stream.is_near();
         let session = Arc::new(Self {
             welcome,
             contexts: Arc::clone(contexts),
-            out: Outbox::new(Arc::clone(&stream), address.may_break(), InOrder::new()),
+            out: Outbox::new(Arc::clone(&stream), resumes, InOrder::new()),
             address,
+            resumes,
             bell: Bell::on(&stream).map_err(NoSession::NoThread)?,
             reader: Mutex::new(inlet),
             inbox: Mutex::default(),
@@ -248,11 +288,16 @@ impl Session {
         if self.lost.load(Ordering::Acquire) { Err(self.gone()) } else { Ok(()) }
     }
 
-    fn place(&self, batch: &mut Batch<InOrder>, context: u32, operation: &Operation<'_>) -> u64 {
+    /// Has what follows be in a context.
+    fn enter(batch: &mut Batch<InOrder>, context: u32) {
         if batch.state.context != context {
             batch.state.context = context;
             batch.push(|bytes| Operation::Context(context).encode(bytes));
         }
+    }
+
+    fn place(&self, batch: &mut Batch<InOrder>, context: u32, operation: &Operation<'_>) -> u64 {
+        Self::enter(batch, context);
         let number = batch.push(|bytes| operation.encode(bytes));
         self.placed.store(number, Ordering::Release);
         number
@@ -264,7 +309,21 @@ impl Session {
         told.map(|_| ()).map_err(|_| self.gone())
     }
 
-    /// The same, sent at once: the caller is going to wait for what comes of it.
+    /// Adds a piece of a copy to the device. The bytes are the caller's own again when this returns.
+    pub(super) fn write(&self, context: u32, stream: u32, to: u64, bytes: &[u8]) -> Result<(), CUresult> {
+        if bytes.len() < LARGE_BYTES {
+            return self.tell(context, &Operation::Write { stream, to, bytes });
+        }
+        let head = WriteHead { stream, to, bytes: bytes.len() };
+        let before = |batch: &mut Batch<InOrder>| Self::enter(batch, context);
+        let sent = self.out.send_large(before, |to| head.encode(to), bytes);
+        let number = sent.map_err(|_| self.gone())?;
+        // Another thread may have placed something behind it by now.
+        self.placed.fetch_max(number, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Adds an operation that is sent at once: the caller is going to wait for what comes of it.
     pub(super) fn tell_and_flush(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
         let told = self.out.add_and_flush(|batch| self.place(batch, context, operation));
         told.map(|_| ()).map_err(|_| self.gone())
@@ -355,7 +414,10 @@ impl Session {
             if let Some(found) = look(&mut inbox) {
                 return Ok(found);
             }
-            self.check()?;
+            // The memory that the caller waits for is its own again only when nobody writes it.
+            if !inbox.landing {
+                self.check()?;
+            }
             inbox.waiting += 1;
             inbox = self.arrival.wait(inbox).unwrap_or_else(PoisonError::into_inner);
             inbox.waiting -= 1;
@@ -376,7 +438,10 @@ impl Session {
             }
             match self.read(inlet, patience) {
                 Ok(true) => {}
-                Ok(false) => patience = Patience::Endless,
+                Ok(false) => {
+                    self.bell.mute_for_sleep(inlet.stream());
+                    patience = Patience::Endless;
+                }
                 Err(stop) => break Err(stop),
             }
         };
@@ -437,6 +502,7 @@ impl Session {
             if self.lost.load(Ordering::Acquire) {
                 return;
             }
+            self.bell.answer(inlet.stream());
             let stop = loop {
                 match self.read(&mut inlet, Patience::Looks(Duration::ZERO)) {
                     Ok(true) => {}
@@ -446,10 +512,11 @@ impl Session {
             };
             match stop {
                 None => {
+                    let stream = Arc::clone(inlet.stream());
                     drop(inlet);
-                    self.bell.wait();
+                    self.bell.wait(&stream);
                 }
-                Some(Stop::Read(ReadError::Gone(_))) if self.address.may_break() => {
+                Some(Stop::Read(ReadError::Gone(_))) if self.resumes => {
                     let next = self.reconnect(inlet.received());
                     let Some(next) = next.filter(|next| self.bell.follow(next.stream()).is_ok()) else {
                         return self.lose();
@@ -466,7 +533,14 @@ impl Session {
         if !inlet.ready(patience)? {
             return Ok(false);
         }
-        let frame = inlet.frame()?;
+        match inlet.arrival()? {
+            Arrival::Whole(frame) => self.take_frame(&frame)?,
+            Arrival::Large(large) => self.take_large(large)?,
+        }
+        Ok(true)
+    }
+
+    fn take_frame(&self, frame: &Frame<'_>) -> Result<(), Stop> {
         match frame.header.kind {
             Kind::Operations => {
                 let taken = self.take(frame.header.operations, frame.payload);
@@ -476,14 +550,43 @@ impl Session {
             Kind::Over => return Err(Stop::Over(String::from_utf8_lossy(frame.payload).into_owned())),
             _ => self.out.received(&frame.header),
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Takes a large frame: bytes of a copy go straight to where the program wants them.
+    fn take_large(&self, large: Large<'_>) -> Result<(), Stop> {
+        let header = large.header();
+        let head = DataHead::decode(large.beginning(), header.bytes).map_err(ReadError::Malformed)?;
+        let Some((head, behind)) = head else { return self.take_frame(&large.whole()?) };
+        let mut inbox = lock(&self.inbox);
+        let address = inbox.place(head.token, head.offset, head.bytes).map_err(ReadError::Malformed)?;
+        // The lock is not held while bytes come, which may take as long as a broken link. Instead, whoever waits for this
+        // memory, and be it to hear that the session is over, waits until this is done.
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Stop::Over("the program ends".to_owned()));
+        }
+        inbox.landing = true;
+        drop(inbox);
+        let landed = large.land(behind, raw::place(address, head.bytes));
+        let mut inbox = lock(&self.inbox);
+        inbox.landing = false;
+        if inbox.waiting > 0 {
+            self.arrival.notify_all();
+        }
+        drop(inbox);
+        landed?;
+        self.out.received(&header);
+        Ok(())
     }
 
     /// Ends the session because of what was read.
     fn stop(&self, stop: &Stop) {
-        if let Stop::Over(why) = stop
-            && !self.ended.load(Ordering::Acquire)
-        {
+        let why: Option<&dyn std::fmt::Display> = match stop {
+            Stop::Over(why) => Some(why),
+            Stop::Read(ReadError::Gone(_)) => None,
+            Stop::Read(error) => Some(error),
+        };
+        if let Some(why) = why.filter(|_| !self.ended.load(Ordering::Acquire)) {
             super::state::hint(&format_args!("the session is over: {why}"));
         }
         self.lose();
@@ -575,15 +678,8 @@ impl Session {
     fn land(&self, token: u64, offset: u64, bytes: &[u8]) -> Result<(), Malformed> {
         // The lock is held meanwhile: whoever frees the memory first waits until it is no longer expected.
         let inbox = lock(&self.inbox);
-        let Some((address, length)) = inbox.expected.get(&token).and_then(|expected| expected.memory) else {
-            return Err(Malformed::Misplaced("bytes that nobody asked for"));
-        };
-        let end = offset.checked_add(bytes.len() as u64);
-        if end.is_none_or(|end| end > length) {
-            return Err(Malformed::Misplaced("more bytes than were asked for"));
-        }
-        let offset = usize::try_from(offset).map_err(|_| Malformed::Overlong)?;
-        raw::put(std::ptr::with_exposed_provenance_mut(address + offset), bytes);
+        let address = inbox.place(token, offset, bytes.len())?;
+        raw::put(std::ptr::with_exposed_provenance_mut(address), bytes);
         drop(inbox);
         Ok(())
     }

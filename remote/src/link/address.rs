@@ -1,16 +1,15 @@
-//! Where a worker listens, and connections of either kind.
+//! Where a worker listens, and where a client connects.
 
 use std::fmt;
-use std::io::{self, Read as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use super::send::{receive, send};
+use super::Stream;
 use crate::wire::Wish;
 use crate::wire::frame::Kind;
 
@@ -140,6 +139,12 @@ impl Listener {
         matches!(self, Self::Tcp(_) | Self::Carried(_))
     }
 
+    /// Whether whoever connects is a process of this host, with nobody in between.
+    #[must_use]
+    pub fn is_near(&self) -> bool {
+        matches!(self, Self::Unix(_) | Self::Connected(_))
+    }
+
     /// Its descriptor, or its connection's; `None` once that is taken.
     #[must_use]
     pub fn descriptor(&self) -> Option<RawFd> {
@@ -186,107 +191,6 @@ impl Listener {
                 Ok(Stream::Tcp(stream))
             }
         }
-    }
-}
-
-/// A connection of either kind. Reading and writing go through shared references: one thread reads, others write.
-#[derive(Debug)]
-pub enum Stream {
-    /// Of this host.
-    Unix(UnixStream),
-    /// Of the network.
-    Tcp(TcpStream),
-}
-
-impl Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tcp(stream) => stream.as_fd(),
-        }
-    }
-
-    /// Ends both directions, so that a thread that reads sees the end.
-    pub fn shut(&self) {
-        // A connection that is gone already cannot be shut, which is as well.
-        let _gone = match self {
-            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
-            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
-        };
-    }
-
-    /// Its descriptor.
-    #[must_use]
-    pub fn descriptor(&self) -> i32 {
-        self.as_fd().as_raw_fd()
-    }
-
-    /// Bounds how long a read may wait; `None` for as long as it takes.
-    ///
-    /// # Errors
-    /// The system's own.
-    pub fn set_patience(&self, patience: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_read_timeout(patience),
-            Self::Tcp(stream) => stream.set_read_timeout(patience),
-        }
-    }
-
-    /// Bounds how long a write may wait.
-    ///
-    /// # Errors
-    /// The system's own.
-    pub fn set_write_patience(&self, patience: Duration) -> io::Result<()> {
-        match self {
-            Self::Unix(stream) => stream.set_write_timeout(Some(patience)),
-            Self::Tcp(stream) => stream.set_write_timeout(Some(patience)),
-        }
-    }
-
-    /// Reads what is there.
-    ///
-    /// # Errors
-    /// The system's own.
-    pub fn read(&self, to: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(stream) => (&*stream).read(to),
-            Self::Tcp(stream) => (&*stream).read(to),
-        }
-    }
-
-    /// Reads what is there, without waiting for more; `None` where nothing is.
-    ///
-    /// # Errors
-    /// The system's own.
-    pub fn read_now(&self, to: &mut [u8]) -> io::Result<Option<usize>> {
-        match receive(self.as_fd(), to) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Writes two runs of bytes, whole.
-    ///
-    /// # Errors
-    /// The system's own; part may have been written.
-    pub fn write_both(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
-        while !first.is_empty() || !second.is_empty() {
-            let outcome = send(self.as_fd(), first, second);
-            match outcome {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    let of_first = written.min(first.len());
-                    first = &first[of_first..];
-                    second = &second[written - of_first..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 

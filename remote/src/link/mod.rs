@@ -5,17 +5,28 @@
 //! executed twice and nothing is lost as long as both processes live and meet again within
 //! [`RESUME_WITHIN`](crate::limits::RESUME_WITHIN).
 //!
+//! Between two processes of one host the bytes go through memory that both have ([`Near`]), otherwise through sockets; whoever
+//! sends and receives frames does not see which. A large piece of a copy is written from where it is and received into its
+//! place ([`Outbox::send_large`], [`Large`]).
+//!
 //! Reading threads never write: two ends that both wait for the other to read would wait for ever. What a reader has to
 //! say it leaves in the [`Outbox`], whose own thread sends it. A client's thread that waits for an answer has written
 //! what it had to and reads itself until it has it; a [`Bell`] says whose turn it is.
 
 mod address;
+mod stream;
 mod send;
+mod ring;
+mod near;
 mod bell;
 mod inlet;
 mod outbox;
 
-pub use address::{Address, Listener, Stream};
+pub use address::{Address, Listener};
 pub(crate) use bell::Bell;
-pub use inlet::{Frame, Inlet, Patience, ReadError};
-pub use outbox::{Batch, Closed, Outbox};
+pub use inlet::{Arrival, Frame, Inlet, Large, Patience, ReadError};
+pub use near::Near;
+pub(crate) use near::Side;
+pub use outbox::{Batch, Closed, Outbox, Tail};
+pub(crate) use ring::Memory;
+pub use stream::Stream;

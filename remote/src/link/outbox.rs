@@ -8,8 +8,17 @@
 //! Whoever adds operations only copies bytes; a thread of its own writes them ([`Outbox::run`]), and while it is in
 //! one system call the next batch gathers. A caller that is going to wait for an answer writes at once
 //! ([`Outbox::flush`]), which saves waking that thread.
+//!
+//! A large piece of a copy has a frame of its own ([`Batch::push_alone`]) and is not gathered with others. Where the
+//! connection ends only with the session, the caller writes it from where it is ([`Outbox::send_large`]). Where the session
+//! outlives its connection, the frame must be there to be sent again until it is acknowledged: a worker's journal then holds
+//! the very memory that the device wrote, a client's holds a copy. To keep the program's call instead until the
+//! acknowledgement would cost each copy a round trip of the wire, which is more than to copy it once; the program may change
+//! its memory as soon as the call returns.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,12 +34,39 @@ use crate::wire::frame::{Header, Kind};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Closed;
 
+/// Memory that a frame ends with and that is written from where it is.
+pub trait Tail: AsRef<[u8]> + fmt::Debug + Send + Sync {}
+
+impl<T: AsRef<[u8]> + fmt::Debug + Send + Sync> Tail for T {}
+
+/// What a frame holds.
+#[derive(Debug, Default)]
+struct Payload {
+    bytes: Vec<u8>,
+    tail: Option<Box<dyn Tail>>,
+}
+
+impl Payload {
+    fn tail(&self) -> &[u8] {
+        self.tail.as_deref().map_or(&[], AsRef::as_ref)
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() + self.tail().len()
+    }
+}
+
 /// Operations that gather until they are sent, and what has to be kept in step with their order.
 #[derive(Debug)]
 pub struct Batch<S> {
+    /// Frames to be, before what gathers: how many operations, and what.
+    sealed: VecDeque<(u32, Payload)>,
+    sealed_bytes: usize,
+    sealed_operations: u32,
     bytes: Vec<u8>,
     operations: u32,
     total: u64,
+    spare: Vec<Vec<u8>>,
     /// The owner's own state, changed only in the order of operations.
     pub state: S,
 }
@@ -43,13 +79,64 @@ impl<S> Batch<S> {
         self.total += 1;
         self.total
     }
+
+    /// Adds an operation that has a frame for itself, and the memory it ends with, if that is not among what is encoded.
+    pub fn push_alone(&mut self, encode: impl FnOnce(&mut Vec<u8>), tail: Option<Box<dyn Tail>>) -> u64 {
+        self.seal(None);
+        let number = self.push(encode);
+        self.seal(tail);
+        number
+    }
+
+    /// Makes a frame of what has gathered.
+    fn seal(&mut self, tail: Option<Box<dyn Tail>>) {
+        if self.operations == 0 {
+            return;
+        }
+        let bytes = std::mem::replace(&mut self.bytes, self.spare.pop().unwrap_or_default());
+        let payload = Payload { bytes, tail };
+        self.sealed_bytes += payload.len();
+        self.sealed_operations += self.operations;
+        self.sealed.push_back((std::mem::take(&mut self.operations), payload));
+    }
+
+    /// The next frame, if there is anything to be sent.
+    fn next(&mut self) -> Option<(u32, Payload)> {
+        if self.sealed.is_empty() {
+            self.seal(None);
+        }
+        let (operations, payload) = self.sealed.pop_front()?;
+        self.sealed_bytes -= payload.len();
+        self.sealed_operations -= operations;
+        Some((operations, payload))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.operations == 0 && self.sealed.is_empty()
+    }
+
+    /// Bytes that gather.
+    fn held_bytes(&self) -> usize {
+        self.sealed_bytes + self.bytes.len()
+    }
+
+    /// Keeps a buffer for another frame.
+    fn recycle(&mut self, payload: Arc<Payload>) {
+        if self.spare.len() < SPARE
+            && let Ok(Payload { mut bytes, .. }) = Arc::try_unwrap(payload)
+            && (1..=SPARE_BYTES).contains(&bytes.capacity())
+        {
+            bytes.clear();
+            self.spare.push(bytes);
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Sent {
     number: u64,
     operations: u32,
-    payload: Arc<Vec<u8>>,
+    payload: Arc<Payload>,
 }
 
 #[derive(Debug)]
@@ -61,7 +148,6 @@ struct Pending<S> {
     journal_bytes: usize,
     /// Operations of the journal's frames.
     ahead: u64,
-    spare: Vec<Vec<u8>>,
     acknowledge: bool,
     sender_sleeps: bool,
     /// Something is going to be sent soon.
@@ -73,7 +159,7 @@ struct Pending<S> {
 
 impl<S> Pending<S> {
     fn idle(&self) -> bool {
-        self.batch.operations == 0 && !self.acknowledge
+        self.batch.is_empty() && !self.acknowledge
     }
 
     /// Whether the other side has enough to do.
@@ -83,7 +169,8 @@ impl<S> Pending<S> {
 
     /// Whether as much as may has gathered.
     fn crowded(&self) -> bool {
-        self.batch.bytes.len() >= PENDING_BYTES_MAX || self.batch.operations >= PENDING_OPERATIONS_MAX
+        self.batch.held_bytes() >= PENDING_BYTES_MAX
+            || self.batch.sealed_operations + self.batch.operations >= PENDING_OPERATIONS_MAX
     }
 }
 
@@ -119,15 +206,22 @@ impl<S> Outbox<S> {
     /// For a session over a connection.
     #[must_use]
     pub fn new(stream: Arc<Stream>, resumes: bool, state: S) -> Self {
-        let batch =
-            Batch { bytes: Vec::with_capacity(PENDING_BYTES_MAX / 4), operations: 0, total: 0, state };
+        let batch = Batch {
+            sealed: VecDeque::new(),
+            sealed_bytes: 0,
+            sealed_operations: 0,
+            bytes: Vec::with_capacity(PENDING_BYTES_MAX / 4),
+            operations: 0,
+            total: 0,
+            spare: Vec::new(),
+            state,
+        };
         let pending = Pending {
             batch,
             number: 0,
             journal: VecDeque::new(),
             journal_bytes: 0,
             ahead: 0,
-            spare: Vec::new(),
             acknowledge: false,
             sender_sleeps: false,
             roused: false,
@@ -223,30 +317,89 @@ impl<S> Outbox<S> {
                 self.room.notify_all();
             }
             let Some(stream) = wire.as_ref() else { continue };
-            let (header, payload) = match &frame {
-                Some(frame) => (self.header(frame), frame.payload.as_slice()),
-                None => (self.acknowledgement(), &[][..]),
+            let written = match &frame {
+                Some(frame) => self.write(stream, frame),
+                None => stream.write_both(&self.acknowledgement().encode(), &[]),
             };
-            if stream.write_both(&header.encode(), payload).is_err() {
+            if written.is_err() {
                 // The reading thread sees the end and decides what becomes of the session.
                 stream.shut();
                 *wire = None;
             }
             if let Some(frame) = frame.filter(|_| !self.resumes) {
-                recycle(&mut lock(&self.pending), frame.payload);
+                lock(&self.pending).batch.recycle(frame.payload);
             }
+        }
+    }
+
+    fn write(&self, stream: &Stream, frame: &Sent) -> io::Result<()> {
+        stream.write([&self.header(frame).encode(), &frame.payload.bytes, frame.payload.tail()])
+    }
+
+    /// Sends an operation that ends with so many bytes, in a frame of its own, behind what is pending and what `before`
+    /// adds. The caller's memory is its own again when this returns. The operation's number.
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn send_large(
+        &self,
+        before: impl Fn(&mut Batch<S>),
+        head: impl Fn(&mut Vec<u8>),
+        tail: &[u8],
+    ) -> Result<u64, Closed> {
+        if self.resumes {
+            return self.add(|batch| {
+                before(batch);
+                let whole = |bytes: &mut Vec<u8>| {
+                    head(bytes);
+                    bytes.extend_from_slice(tail);
+                };
+                batch.push_alone(whole, None)
+            });
+        }
+        loop {
+            self.wait_for_room();
+            let mut wire = lock(&self.wire);
+            let mut pending = lock(&self.pending);
+            if pending.closed {
+                return Err(Closed);
+            }
+            if pending.full() {
+                continue;
+            }
+            before(&mut pending.batch);
+            let earlier: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
+            // Only now, so that it is by itself.
+            let number = pending.batch.push(&head);
+            let Some(beginning) = self.take(&mut pending) else { return Err(Closed) };
+            pending.acknowledge = false;
+            let crowd = pending.crowd;
+            drop(pending);
+            if crowd > 0 {
+                self.room.notify_all();
+            }
+            let written = wire.as_ref().map_or(Ok(()), |stream| {
+                earlier.iter().try_for_each(|frame| self.write(stream, frame))?;
+                let header = self.header(&beginning);
+                let header = Header { bytes: header.bytes + tail.len(), ..header };
+                stream.write([&header.encode(), &beginning.payload.bytes, tail])
+            });
+            if let Some(stream) = wire.as_ref().filter(|_| written.is_err()) {
+                // As above.
+                stream.shut();
+                *wire = None;
+            }
+            let mut pending = lock(&self.pending);
+            earlier.into_iter().chain([beginning]).for_each(|sent| pending.batch.recycle(sent.payload));
+            return Ok(number);
         }
     }
 
     /// Makes a frame of the pending operations.
     fn take(&self, pending: &mut Pending<S>) -> Option<Sent> {
-        if pending.batch.operations == 0 {
-            return None;
-        }
-        let next = pending.spare.pop().unwrap_or_default();
-        let payload = Arc::new(std::mem::replace(&mut pending.batch.bytes, next));
+        let (operations, payload) = pending.batch.next()?;
+        let payload = Arc::new(payload);
         pending.number += 1;
-        let operations = std::mem::take(&mut pending.batch.operations);
         let sent = |payload| Sent { number: pending.number, operations, payload };
         let frame = sent(Arc::clone(&payload));
         // Without a connection to come back, only the count is kept: of how far the other side is behind.
@@ -259,17 +412,16 @@ impl<S> Outbox<S> {
 
     fn header(&self, frame: &Sent) -> Header {
         Header {
-            kind: Kind::Operations,
-            bytes: frame.payload.len(),
             operations: frame.operations,
             number: frame.number,
             acknowledged: self.received.load(Ordering::Acquire),
+            ..Header::unnumbered(Kind::Operations, frame.payload.len())
         }
     }
 
     fn acknowledgement(&self) -> Header {
         let acknowledged = self.received.load(Ordering::Acquire);
-        Header { kind: Kind::Acknowledge, bytes: 0, operations: 0, number: 0, acknowledged }
+        Header { acknowledged, ..Header::unnumbered(Kind::Acknowledge, 0) }
     }
 
     /// Sends until the session is over. This is the body of a thread.
@@ -355,8 +507,7 @@ impl<S> Outbox<S> {
             pending.journal.iter().map(|sent| Sent { payload: Arc::clone(&sent.payload), ..*sent }).collect();
         self.wake(&mut pending);
         drop(pending);
-        let whole =
-            again.iter().all(|frame| stream.write_both(&self.header(frame).encode(), &frame.payload).is_ok());
+        let whole = again.iter().all(|frame| self.write(&stream, frame).is_ok());
         *wire = if whole {
             Some(stream)
         } else {
@@ -410,7 +561,7 @@ impl<S> Outbox<S> {
     /// Waits while so much is pending that more would only gather.
     pub fn wait_for_room(&self) {
         let mut pending = lock(&self.pending);
-        while (pending.batch.bytes.len() >= PENDING_BYTES_MAX / 2 || pending.full()) && !pending.closed {
+        while (pending.batch.held_bytes() >= PENDING_BYTES_MAX / 2 || pending.full()) && !pending.closed {
             pending = self.wait_in_crowd(pending);
         }
     }
@@ -431,19 +582,8 @@ fn drop_acknowledged<S>(pending: &mut Pending<S>, acknowledged: u64) -> bool {
         let Some(sent) = pending.journal.pop_front() else { break };
         pending.journal_bytes -= sent.payload.len();
         pending.ahead -= u64::from(sent.operations);
-        recycle(pending, sent.payload);
+        pending.batch.recycle(sent.payload);
         any = true;
     }
     any
-}
-
-/// Keeps a buffer for another frame.
-fn recycle<S>(pending: &mut Pending<S>, payload: Arc<Vec<u8>>) {
-    if pending.spare.len() < SPARE
-        && let Ok(mut buffer) = Arc::try_unwrap(payload)
-        && buffer.capacity() <= SPARE_BYTES
-    {
-        buffer.clear();
-        pending.spare.push(buffer);
-    }
 }

@@ -9,7 +9,7 @@ pub const HEADER_BYTES: usize = 32;
 /// Version of everything in this room. Either side refuses another, and says so in the other's version: the header, and what
 /// [`Kind::Refused`] and [`Kind::Over`] look like, are the same in all of them. It goes up with each operation, notice
 /// or field that is added or changed; a golden test holds it to them.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Where the header holds it.
 const VERSION_AT: usize = 4;
 const MAGIC: u32 = u32::from_le_bytes(*b"HGR1");
@@ -38,6 +38,8 @@ pub enum Kind {
     Over = 8,
     /// From a daemon to a worker: finish what is under way, take nothing new, and end.
     Drain = 9,
+    /// A client's answer to rings that came with the welcome: one byte, 1 if what follows comes over them, both ways.
+    Rings = 10,
 }
 
 impl Kind {
@@ -45,7 +47,7 @@ impl Kind {
     #[must_use]
     pub fn alone(self, payload: &[u8]) -> Vec<u8> {
         let payload = &payload[..payload.len().min(FRAME_BYTES_MAX)];
-        let header = Header { kind: self, bytes: payload.len(), operations: 0, number: 0, acknowledged: 0 };
+        let header = Header::unnumbered(self, payload.len());
         [&header.encode()[..], payload].concat()
     }
 
@@ -76,9 +78,18 @@ pub struct Header {
     pub number: u64,
     /// Number of the last frame received in the other direction.
     pub acknowledged: u64,
+    /// In a greeting: whether its sender would go on over rings. In a welcome: they come with it. Whoever knows none
+    /// leaves it 0 and does not look.
+    pub rings: bool,
 }
 
 impl Header {
+    /// Of a frame that is not numbered.
+    #[must_use]
+    pub fn unnumbered(kind: Kind, bytes: usize) -> Self {
+        Self { kind, bytes, operations: 0, number: 0, acknowledged: 0, rings: false }
+    }
+
     /// The header's bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -86,6 +97,7 @@ impl Header {
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[VERSION_AT] = VERSION;
         bytes[5] = self.kind as u8;
+        bytes[6] = self.rings.into();
         let length = u32::try_from(self.bytes).unwrap_or(u32::MAX);
         bytes[8..12].copy_from_slice(&length.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.operations.to_le_bytes());
@@ -115,7 +127,14 @@ impl Header {
             Ok(length) if length <= FRAME_BYTES_MAX => length,
             _ => return Err(Malformed::TooLong { length: length.into(), most: FRAME_BYTES_MAX }),
         };
-        Ok(Self { kind, bytes: length, operations: word(12), number: long(16), acknowledged: long(24) })
+        Ok(Self {
+            kind,
+            bytes: length,
+            operations: word(12),
+            number: long(16),
+            acknowledged: long(24),
+            rings: bytes[6] == 1,
+        })
     }
 }
 
@@ -130,6 +149,7 @@ fn kind(number: u8) -> Option<Kind> {
         7 => Kind::Meter,
         8 => Kind::Over,
         9 => Kind::Drain,
+        10 => Kind::Rings,
         _ => return None,
     })
 }
@@ -287,8 +307,13 @@ mod tests {
 
     #[test]
     fn headers_come_back_and_strangers_are_refused() {
-        let header =
-            Header { kind: Kind::Operations, bytes: 77, operations: 3, number: 1 << 40, acknowledged: 5 };
+        let header = Header {
+            operations: 3,
+            number: 1 << 40,
+            acknowledged: 5,
+            rings: true,
+            ..Header::unnumbered(Kind::Operations, 77)
+        };
         let mut bytes = header.encode();
         assert_eq!(Header::decode(&bytes), Ok(header));
         bytes[VERSION_AT] += 1;

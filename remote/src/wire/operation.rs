@@ -6,6 +6,7 @@ use headgate_abi::cuda::remote::{Kind, Line, Rule};
 use headgate_abi::cuda::symbols::{COUNT, SYMBOLS, Symbol};
 
 use super::codec::{Malformed, Put, Reader};
+use super::large::{DataHead, WriteHead};
 use crate::limits::{
     FRAME_BYTES_MAX, IMAGE_BYTES_MAX, KERNELS_TOLD_MAX, LAUNCH_ATTRIBUTES_MAX, NAME_BYTES_MAX,
     PARAMETER_BYTES_MAX, PIECE_BYTES_MAX,
@@ -346,13 +347,16 @@ impl<'a> Names<'a> {
     }
 }
 
-mod code {
+/// What a notice of bytes begins with.
+pub(super) const DATA: u8 = 4;
+
+pub(super) mod code {
     pub(super) const CALL: u8 = 1;
     pub(super) const CONTEXT: u8 = 2;
     pub(super) const LAUNCH: u8 = 3;
     pub(super) const TEMPLATE: u8 = 4;
     pub(super) const AGAIN: u8 = 5;
-    pub(super) const WRITE: u8 = 6;
+    pub(in crate::wire) const WRITE: u8 = 6;
     pub(super) const READ: u8 = 7;
     pub(super) const FENCE: u8 = 8;
     pub(super) const RECORD: u8 = 9;
@@ -442,10 +446,8 @@ impl<'a> Operation<'a> {
                 to.extend_from_slice(words);
             }
             Self::Write { stream, to: address, bytes } => {
-                to.push(code::WRITE);
-                to.varint((*stream).into());
-                to.varint(*address);
-                to.run(bytes);
+                WriteHead { stream: *stream, to: *address, bytes: bytes.len() }.encode(to);
+                to.extend_from_slice(bytes);
             }
             Self::Read { stream, from, bytes, token } => {
                 to.push(code::READ);
@@ -726,10 +728,8 @@ impl<'a> Notice<'a> {
                 to.varint(*operation);
             }
             Self::Data { token, offset, bytes } => {
-                to.push(4);
-                to.varint(*token);
-                to.varint(*offset);
-                to.run(bytes);
+                DataHead { token: *token, offset: *offset, bytes: bytes.len() }.encode(to);
+                to.extend_from_slice(bytes);
             }
         }
     }
@@ -749,7 +749,7 @@ impl<'a> Notice<'a> {
                 Self::Fault { operation: from.varint()?, context: from.varint32()?, status: from.varint32()? }
             }
             3 => Self::Done { token: from.varint()?, status: from.varint32()? },
-            4 => Self::Data {
+            DATA => Self::Data {
                 token: from.varint()?,
                 offset: from.varint()?,
                 bytes: from.run(PIECE_BYTES_MAX)?,

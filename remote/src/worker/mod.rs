@@ -29,6 +29,7 @@ mod session;
 pub mod confine;
 
 use std::io;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -39,14 +40,14 @@ use thiserror::Error;
 use driver::Driver;
 pub use driver::NoDriver;
 use gauges::Nvml;
-use session::{End, Session};
+use session::{End, Session, Stop};
 use staging::Staging;
 use watch::Watch;
 
 pub(crate) use launch::travels as launch_attribute_travels;
 
 use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN, UNASKED_AFTER, WORKER_LOOKS_FOR};
-use crate::link::{Inlet, Listener, Outbox, Patience, ReadError, Stream};
+use crate::link::{Arrival, Frame, Inlet, Listener, Memory, Outbox, Patience, ReadError, Side, Stream};
 use crate::wire::Malformed;
 use crate::wire::frame::{
     ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, VERSION, Welcome, refusal,
@@ -80,6 +81,8 @@ struct Greeted {
     inlet: Inlet,
     /// What the client has received.
     acknowledged: u64,
+    /// Whether it would go on over rings.
+    rings: bool,
 }
 
 /// Serves one session on a listening socket. `ready` is called when the driver has started, and before anything of the
@@ -109,7 +112,7 @@ pub fn serve(listener: Listener, ready: impl FnOnce()) -> Result<(), WorkerError
         mourner::watch_over(&first.stream).map_err(system("starting a thread"))?;
     }
     let staging = Arc::new(Staging::default());
-    let watch = Arc::new(Watch::new(Arc::clone(&driver), Arc::clone(&staging), Arc::clone(&out)));
+    let watch = Arc::new(Watch::new(Arc::clone(&driver), Arc::clone(&out)));
     for (name, body) in [("sender", true), ("watch", false)] {
         let (out, watch) = (Arc::clone(&out), Arc::clone(&watch));
         let work = move || if body { out.run() } else { watch.run() };
@@ -143,6 +146,9 @@ fn dispatch(
                 return Err(malformed.into());
             }
             Err(Stop::Session(End::Closed)) => return Err(WorkerError::Abandoned),
+            Err(Stop::Read(ReadError::Place(error))) => {
+                return Err(WorkerError::System { what: "receiving into pinned memory", error });
+            }
             Err(Stop::Read(ReadError::Gone(_))) => {
                 let next = again.and_then(|again| again.recv_timeout(RESUME_WITHIN).ok());
                 let Some(greeted) = next else { return Err(WorkerError::Abandoned) };
@@ -158,34 +164,34 @@ fn dispatch(
     }
 }
 
-enum Stop {
-    /// The lender's daemon wants the device back.
-    Drain,
-    Session(End),
-    Read(ReadError),
-}
-
 fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Result<(), Stop> {
     // What comes soon is seen sooner by a thread that looks than by one that sleeps.
     let mut ready = false;
     if session.owes_word() {
-        ready = inlet.ready(Patience::Looks(UNASKED_AFTER)).map_err(Stop::Read)?;
+        ready = inlet.ready(Patience::Looks(UNASKED_AFTER))?;
         if !ready {
             session.tell_unasked();
         }
     }
     if !ready {
-        let _soon = inlet.ready(Patience::Looks(WORKER_LOOKS_FOR)).map_err(Stop::Read)?;
+        let _soon = inlet.ready(Patience::Looks(WORKER_LOOKS_FOR))?;
     }
-    let frame = inlet.frame().map_err(Stop::Read)?;
-    match frame.header.kind {
-        Kind::Operations => {
-            session.execute(frame.header.operations, frame.payload).map_err(Stop::Session)?;
+    let header = match inlet.arrival()? {
+        Arrival::Whole(Frame { header, payload }) => {
+            match header.kind {
+                Kind::Operations => session.execute(header.operations, payload)?,
+                Kind::Drain => return Err(Stop::Drain),
+                _ => {}
+            }
+            header
         }
-        Kind::Drain => return Err(Stop::Drain),
-        _ => {}
-    }
-    out.received(&frame.header);
+        Arrival::Large(large) => {
+            let header = large.header();
+            session.execute_large(large)?;
+            header
+        }
+    };
+    out.received(&header);
     Ok(())
 }
 
@@ -195,14 +201,43 @@ fn first_client(listener: &Listener, welcome: &Welcome) -> Result<Greeted, Worke
     loop {
         if let Ok(stream) = listener.accept()
             && let Some(greeted) = greet(stream, |claimed| claimed.session == 0)
-            && answer_hello(&greeted.stream, welcome, 0).is_ok()
+            && let Some(welcomed) = welcome_in(greeted, welcome, listener.is_near())
         {
-            return Ok(greeted);
+            return Ok(welcomed);
         }
         if matches!(listener, Listener::Carried(_) | Listener::Connected(_)) {
             return Err(WorkerError::Abandoned);
         }
     }
+}
+
+/// Answers the first greeting: with rings, if the client would have them and nobody is in between.
+fn welcome_in(greeted: Greeted, welcome: &Welcome, near: bool) -> Option<Greeted> {
+    let made = if near && greeted.rings { Memory::make().ok() } else { None };
+    let Some((memory, descriptor)) = made else {
+        return answer_hello(&greeted.stream, welcome, 0).is_ok().then_some(greeted);
+    };
+    let Greeted { stream, mut inlet, acknowledged, rings } = greeted;
+    let payload = welcome.encode();
+    let header = Header { rings: true, ..Header::unnumbered(Kind::Welcome, payload.len()) };
+    stream.write_with(&[&header.encode()[..], &payload].concat(), descriptor.as_fd()).ok()?;
+    // The memory does not come through everything that passes bytes on, and not everybody can have it.
+    stream.set_patience(Some(HELLO_WITHIN)).ok()?;
+    let answer = inlet.frame().ok()?;
+    let taken = match (answer.header.kind, answer.payload) {
+        (Kind::Rings, [1]) => true,
+        (Kind::Rings, [0]) => false,
+        _ => return None,
+    };
+    stream.set_patience(None).ok()?;
+    if !taken {
+        return Some(Greeted { stream, inlet, acknowledged, rings });
+    }
+    // What the client has written since is in the ring.
+    drop(stream);
+    let stream = Arc::new(inlet.into_stream().ok()?.over(memory, Side::Worker).ok()?);
+    let inlet = Inlet::new(Arc::clone(&stream), 0);
+    Some(Greeted { stream, inlet, acknowledged, rings })
 }
 
 /// Lets the client come back after a break. Ends with the process.
@@ -231,7 +266,7 @@ fn hello(stream: Stream) -> Option<(Hello, Header, Arc<Stream>, Inlet)> {
             refuse(&stream, malformed);
             return None;
         }
-        Err(ReadError::Gone(_)) => return None,
+        Err(ReadError::Gone(_) | ReadError::Place(_)) => return None,
     };
     let hello = hello.map_err(|malformed| refuse(&stream, malformed)).ok()?;
     stream.set_patience(None).ok()?;
@@ -244,18 +279,12 @@ fn greet(stream: Stream, accept: impl Fn(&Ticket) -> bool) -> Option<Greeted> {
         refuse(&stream, Malformed::Misplaced("this worker has no such session"));
         return None;
     }
-    Some(Greeted { stream, inlet, acknowledged: header.acknowledged })
+    Some(Greeted { stream, inlet, acknowledged: header.acknowledged, rings: header.rings })
 }
 
 fn answer_hello(stream: &Stream, welcome: &Welcome, received: u64) -> io::Result<()> {
     let payload = welcome.encode();
-    let header = Header {
-        kind: Kind::Welcome,
-        bytes: payload.len(),
-        operations: 0,
-        number: 0,
-        acknowledged: received,
-    };
+    let header = Header { acknowledged: received, ..Header::unnumbered(Kind::Welcome, payload.len()) };
     stream.write_both(&header.encode(), &payload)
 }
 

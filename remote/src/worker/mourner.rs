@@ -17,8 +17,12 @@ use crate::link::{Bell, Stream};
 /// Looks out for the end of a connection that does not come back. Nobody is held up by it: a worker that is not stuck has
 /// ended by the time this one would end it.
 pub(super) fn watch_over(stream: &Arc<Stream>) -> io::Result<()> {
-    let (bell, stream) = (Bell::on(stream)?, Arc::clone(stream));
-    thread::Builder::new().name("mourner".to_owned()).spawn(move || mourn(&bell, &stream))?;
+    let (bell, stream) = (Bell::for_end_of(stream)?, Arc::clone(stream));
+    let mourner = move || {
+        mourn(&bell);
+        drop(stream);
+    };
+    thread::Builder::new().name("mourner".to_owned()).spawn(mourner)?;
     Ok(())
 }
 
@@ -26,12 +30,11 @@ pub(super) fn watch_over(stream: &Arc<Stream>) -> io::Result<()> {
     clippy::disallowed_methods,
     reason = "a thread of its own that waits, then ends what cannot end itself"
 )]
-fn mourn(bell: &Bell, stream: &Stream) {
-    bell.mute(stream);
-    bell.wait();
+fn mourn(bell: &Bell) {
+    bell.wait_for_end();
     thread::sleep(MOURNED_AFTER);
     // An interruption rings once; an end goes on ringing.
-    bell.wait();
+    bell.wait_for_end();
     let said =
         "headgate-worker: the client has gone without a word, and a call of the driver does not return\n";
     // Standard error may be gone as well.

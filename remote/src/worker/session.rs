@@ -17,7 +17,8 @@ use super::link::Link;
 use super::staging::Staging;
 use super::watch::{Mark, Then, Watch};
 use crate::limits::STAGING_PIECE_BYTES;
-use crate::link::{Closed, Outbox};
+use crate::link::{Closed, Large, Outbox, ReadError};
+use crate::wire::large::WriteHead;
 use crate::wire::operation::{Argument, Arguments, Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Gauges, Malformed, Reader};
 
@@ -46,6 +47,29 @@ impl From<Malformed> for End {
 impl From<Closed> for End {
     fn from(_: Closed) -> Self {
         Self::Closed
+    }
+}
+
+/// Why no more is executed.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The lender's daemon wants the device back.
+    Drain,
+    /// The session ends.
+    Session(End),
+    /// The connection has ended, or what came is nothing of ours.
+    Read(ReadError),
+}
+
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Self::Session(end)
+    }
+}
+
+impl From<ReadError> for Stop {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
     }
 }
 
@@ -126,9 +150,7 @@ impl Session {
         if !reader.is_empty() {
             return Err(Malformed::Misplaced("bytes behind the last operation").into());
         }
-        if std::mem::take(&mut self.must_flush) {
-            self.out.flush();
-        }
+        self.speak();
         Ok(())
     }
 
@@ -333,14 +355,49 @@ impl Session {
         if bytes.len() <= DIRECT_BYTES {
             return direct();
         }
-        match self.staging.take(&self.driver) {
+        match self.staging.take(&self.driver, bytes.len()) {
             Some(mut piece) => {
-                piece.fill(bytes);
+                piece.space().copy_from_slice(bytes);
                 let status = copy(piece.address());
                 self.mark(stream, Then::Release(piece));
                 status
             }
             None => direct(),
+        }
+    }
+
+    /// Executes a large frame: bytes for the device are received straight into the memory it reads them from. Nothing is done
+    /// before they are there, so a connection that breaks meanwhile leaves nothing half done.
+    pub(super) fn execute_large(&mut self, large: Large<'_>) -> Result<(), Stop> {
+        let header = large.header();
+        let head = WriteHead::decode(large.beginning(), header.bytes).map_err(End::Malformed)?;
+        let piece = head
+            .and_then(|(head, behind)| Some((head, behind, self.staging.take(&self.driver, head.bytes)?)));
+        let Some((head, behind, mut piece)) = piece else {
+            let frame = large.whole()?;
+            return Ok(self.execute(header.operations, frame.payload)?);
+        };
+        large.land(behind, piece.space())?;
+        self.operation += 1;
+        self.note(head.stream);
+        let status = match self.handles.real(Kind::Stream, head.stream) {
+            Ok(real) => {
+                let words = [head.to, piece.address(), head.bytes as u64, real];
+                let status = self.driver.call(Symbol::cuMemcpyHtoDAsync_v2, &words);
+                self.mark(head.stream, Then::Release(piece));
+                status
+            }
+            Err(status) => status,
+        };
+        self.fault(status)?;
+        self.speak();
+        Ok(())
+    }
+
+    /// Sends at once what the client waits for.
+    fn speak(&mut self) {
+        if std::mem::take(&mut self.must_flush) {
+            self.out.flush();
         }
     }
 
@@ -358,13 +415,13 @@ impl Session {
                 .map_or(STAGING_PIECE_BYTES, |left| left.min(STAGING_PIECE_BYTES));
             let address = from.wrapping_add(offset);
             let last = offset + length as u64 == bytes;
-            if let Some(piece) = self.staging.take(&self.driver) {
+            if let Some(piece) = self.staging.take(&self.driver, length) {
                 let words = [piece.address(), address, length as u64, real];
                 let status = self.driver.call(Symbol::cuMemcpyDtoHAsync_v2, &words);
                 self.mark_or(
                     stream,
                     status,
-                    Then::Send { token, offset, piece, length, last: last || !status.is_success() },
+                    Then::Send { token, offset, piece, last: last || !status.is_success() },
                 );
                 if !status.is_success() {
                     return Ok(());

@@ -1,10 +1,11 @@
 //! Pinned host memory in which copies are under way.
 //!
-//! Pieces of one size are cut from slabs that are registered with the driver. When all are taken, a copy goes through
-//! pageable memory instead: the driver then does what it does for pageable copies natively, wait if it must.
+//! Pieces of one size are cut from slabs that are registered with the driver. A piece comes back when its holder drops it: when
+//! the device has read it, or when the client has received what is in it. When all are taken, a copy goes through pageable
+//! memory instead: the driver then does what it does for pageable copies natively, wait if it must.
 #![expect(unsafe_code, reason = "maps memory that the device reads and writes")]
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_abi::cuda::symbols::Symbol;
 
@@ -22,6 +23,9 @@ const _: () = assert!(SLAB_BYTES.is_multiple_of(STAGING_PIECE_BYTES));
 #[derive(Debug)]
 pub(super) struct Piece {
     address: usize,
+    /// Bytes of the copy.
+    length: usize,
+    home: Arc<Staging>,
 }
 
 impl Piece {
@@ -30,19 +34,27 @@ impl Piece {
         self.address as u64
     }
 
-    /// Puts bytes into it, as many as fit.
-    pub(super) fn fill(&mut self, bytes: &[u8]) {
-        let length = bytes.len().min(STAGING_PIECE_BYTES);
+    /// The memory, to be filled. Only for when the device does not use it.
+    pub(super) fn space(&mut self) -> &mut [u8] {
         let to: *mut u8 = std::ptr::with_exposed_provenance_mut(self.address);
-        // SAFETY: a piece is STAGING_PIECE_BYTES of mapped memory that belongs to its holder.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, length) };
+        // SAFETY: a piece is STAGING_PIECE_BYTES of mapped memory, zeroed by the kernel, that belongs to its holder; its
+        // length is no more.
+        unsafe { std::slice::from_raw_parts_mut(to, self.length) }
     }
+}
 
-    /// Its first bytes. Only for when the device has finished with it.
-    pub(super) fn bytes(&self, length: usize) -> &[u8] {
+impl AsRef<[u8]> for Piece {
+    /// The copy's bytes. Only for when the device has finished with them.
+    fn as_ref(&self) -> &[u8] {
         let from: *const u8 = std::ptr::with_exposed_provenance(self.address);
-        // SAFETY: as above; the memory was zeroed by the kernel when mapped.
-        unsafe { std::slice::from_raw_parts(from, length.min(STAGING_PIECE_BYTES)) }
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(from, self.length) }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.home.state().free.push(self.address);
     }
 }
 
@@ -54,30 +66,33 @@ pub(super) struct Staging {
 
 #[derive(Debug, Default)]
 struct State {
-    free: Vec<Piece>,
+    free: Vec<usize>,
     slabs: usize,
 }
 
 impl Staging {
-    /// A piece, if there is one to be had.
-    pub(super) fn take(&self, driver: &Driver) -> Option<Piece> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece for a copy of so many bytes, which fit into one, if there is one to be had.
+    pub(super) fn take(self: &Arc<Self>, driver: &Driver, length: usize) -> Option<Piece> {
+        if length > STAGING_PIECE_BYTES {
+            return None;
+        }
+        let mut state = self.state();
         if state.free.is_empty() && (state.slabs + 1) * SLAB_BYTES <= STAGING_BYTES_MAX {
             let slab = map(SLAB_BYTES)?;
             // Without registration copies are merely not asynchronous.
             let _status =
                 driver.call(Symbol::cuMemHostRegister_v2, &[slab as u64, SLAB_BYTES as u64, PORTABLE]);
             state.slabs += 1;
-            let pieces = (0..SLAB_BYTES / STAGING_PIECE_BYTES)
-                .map(|index| Piece { address: slab + index * STAGING_PIECE_BYTES });
+            let pieces =
+                (0..SLAB_BYTES / STAGING_PIECE_BYTES).map(|index| slab + index * STAGING_PIECE_BYTES);
             state.free.extend(pieces);
         }
-        state.free.pop()
-    }
-
-    /// Gives a piece back.
-    pub(super) fn give(&self, piece: Piece) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).free.push(piece);
+        let address = state.free.pop()?;
+        Some(Piece { address, length, home: Arc::clone(self) })
     }
 }
 

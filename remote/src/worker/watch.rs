@@ -14,8 +14,10 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
 use super::driver::Driver;
-use super::staging::{Piece, Staging};
+use super::staging::Piece;
+use crate::limits::LARGE_BYTES;
 use crate::link::Outbox;
+use crate::wire::large::DataHead;
 use crate::wire::operation::Notice;
 
 /// Looks in a row before the thread begins to pause.
@@ -37,8 +39,6 @@ pub(super) enum Then {
         offset: u64,
         /// The bytes.
         piece: Piece,
-        /// How many.
-        length: usize,
         /// Whether they are the last.
         last: bool,
     },
@@ -76,7 +76,6 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Watch {
     driver: Arc<Driver>,
-    staging: Arc<Staging>,
     out: Arc<Outbox<()>>,
     state: Mutex<State>,
     arrival: Condvar,
@@ -84,9 +83,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(driver: Arc<Driver>, staging: Arc<Staging>, out: Arc<Outbox<()>>) -> Self {
+    pub(super) fn new(driver: Arc<Driver>, out: Arc<Outbox<()>>) -> Self {
         let (state, arrival, told) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self { driver, staging, out, state, arrival, told }
+        Self { driver, out, state, arrival, told }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -209,17 +208,25 @@ impl Watch {
         };
         match mark.then {
             Then::Tell(token) => say(Notice::Done { token, status: status.0 }),
-            Then::Send { token, offset, piece, length, last } => {
+            Then::Send { token, offset, piece, last } => {
                 if status.is_success() {
                     self.out.wait_for_room();
-                    say(Notice::Data { token, offset, bytes: piece.bytes(length) });
+                    let bytes = piece.as_ref().len();
+                    if bytes < LARGE_BYTES {
+                        say(Notice::Data { token, offset, bytes: piece.as_ref() });
+                    } else {
+                        let head = DataHead { token, offset, bytes };
+                        // As above.
+                        let _closed = self.out.add_now(|batch| {
+                            batch.push_alone(|bytes| head.encode(bytes), Some(Box::new(piece)))
+                        });
+                    }
                 }
                 if last {
                     say(Notice::Done { token, status: status.0 });
                 }
-                self.staging.give(piece);
             }
-            Then::Release(piece) => self.staging.give(piece),
+            Then::Release(piece) => drop(piece),
             Then::Reached(operation) if status.is_success() => {
                 let (context, stream) = mark.lane;
                 say(Notice::Reached { context, stream, operation });

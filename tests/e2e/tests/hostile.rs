@@ -207,7 +207,7 @@ fn end(session: &mut Session, chance: &mut Chance) -> &'static str {
 }
 
 fn head(bytes: usize, operations: u32, number: u64) -> Header {
-    Header { kind: Frame::Operations, bytes, operations, number, acknowledged: 0 }
+    Header { operations, number, ..Header::unnumbered(Frame::Operations, bytes) }
 }
 
 /// A frame that is none, or not the next.

@@ -10,7 +10,7 @@ use headgate_harness::relay::{Relay, Wire};
 use headgate_harness::remote::{self, Transport, Worker};
 use headgate_harness::{Node, Program, TenantSpec, eventually, workspace};
 use serde_json::Value;
-use support::{MIB, SOON, eventually_used, node, used_bytes};
+use support::{MIB, SOON, eventually_used, has_rings, node, used_bytes};
 
 /// How long a sample program may take on a busy two-core machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -117,6 +117,55 @@ fn a_broken_wire_is_a_stall_and_nothing_runs_twice() {
     // The program compares its launches with what the kernel counted: one lost or done twice, and it fails.
     let counted = program.finish(PATIENCE).unwrap().json().unwrap();
     assert_eq!(counted["launches"], counted["counted"], "{counted}");
+}
+
+#[test]
+fn on_one_host_a_session_goes_over_rings_and_ends_with_its_program() {
+    let node = node(vec![tenant()]);
+    for (transport, near) in [(Transport::Unix, true), (Transport::Tcp, false)] {
+        let worker = Worker::in_tenant(&node, "guest", transport).unwrap();
+        let path = workspace::program("app-loop").unwrap();
+        let mut command = worker.command(&path).unwrap();
+        let mut program =
+            Program::start("app-loop", command.args(["--seconds", "0", "--sync-every", "5"])).unwrap();
+        eventually("it works on the device", SOON, || (used_bytes(&node, "guest") > 0).then_some(()));
+        assert_eq!(has_rings(program.pid()), near, "over {transport:?}");
+        if near {
+            // In the middle of whatever is in them.
+            program.kill().unwrap();
+            eventually_used(&node, "guest", 0, SOON);
+        }
+    }
+}
+
+/// Copies of some megabytes, which the program compares with what it sent, over a wire that breaks in the middle of them.
+#[test]
+fn copies_are_whole_over_every_wire_and_across_breaks() {
+    let node = node(vec![tenant()]);
+    let path = workspace::program("app-step").unwrap();
+    let copies = ["--copy", "12345678"];
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let worker = Worker::in_tenant(&node, "guest", transport).unwrap();
+        run("app-step", worker.command(&path).unwrap(), &copies);
+    }
+    let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let wire = Wire { bytes_per_second: 60_000_000, ..Wire::default() };
+    let relay = Relay::to(worker.address(), wire).unwrap();
+    let mut command = remote::command(&path, relay.address()).unwrap();
+    let mut program = Program::start("app-step", command.args(copies)).unwrap();
+    let (mut cuts, mut before) = (0, 0);
+    while program.is_running() {
+        // Both ways, at places that have nothing to do with where frames begin.
+        if relay.carried() > before + 7_000_000 {
+            relay.cut();
+            relay.mend();
+            (cuts, before) = (cuts + 1, relay.carried());
+        }
+        std::thread::yield_now();
+    }
+    let outcome = program.finish(PATIENCE).unwrap();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert!(cuts > 5, "{cuts} cuts in {} bytes", relay.carried());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use headgate_harness::{Node, Pair, PairOptions, Program, eventually, skipped, workspace};
 use serde_json::{Value, json};
-use support::{MIB, Puppet, SOON, puppet};
+use support::{MIB, Puppet, SOON, has_rings, puppet};
 
 /// Loans take seconds by design, and builds share the machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -30,6 +30,15 @@ fn borrowing(borrow: &str) -> PairOptions {
 /// The worker of one of the borrower's tenants.
 fn worker(pair: &Pair, tenant: usize) -> Option<i32> {
     pair.workers(&pair.tenants[tenant]).unwrap().first().copied()
+}
+
+/// The seated processes of a tenant.
+fn processes(node: &Node, tenant: &str) -> Vec<u32> {
+    let status = node.status().unwrap();
+    let tenants = status["tenants"].as_array().unwrap();
+    let known = tenants.iter().find(|known| known["name"] == tenant).unwrap();
+    let pids = known["processes"].as_array().unwrap().iter().map(|process| process["pid"].as_u64().unwrap());
+    pids.map(|pid| pid.try_into().unwrap()).collect()
 }
 
 /// A field of an audit line.
@@ -254,6 +263,14 @@ fn a_node_s_own_device_needs_no_wire_and_who_may_not_borrow_hears_it() {
         "nothing was borrowed"
     );
     assert!(Pair::lines(&pair.borrower, "begun").is_empty(), "nothing left the node");
+    // Here the daemon hands the connection on, and its two ends share memory.
+    let mut looping = pair.command(&pair.tenants[0], "app-loop", Some("south")).unwrap();
+    let looping = Program::start("app-loop", looping.args(["--seconds", "0", "--sync-every", "5"])).unwrap();
+    eventually("program and worker share rings", SOON, || {
+        let seated = processes(&pair.borrower, &pair.tenants[0]);
+        (has_rings(looping.pid()) && seated.into_iter().any(has_rings)).then_some(())
+    });
+    drop(looping);
     // Outside every tenant there is no device either.
     let mut stray = Command::new(workspace::program(app).unwrap());
     stray.env("LD_LIBRARY_PATH", workspace::remote_directory().unwrap());

@@ -62,7 +62,7 @@ pub(super) fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, byte
     let source = raw::bytes(from, bytes)?;
     for (index, piece) in source.chunks(PIECE_BYTES_MAX).enumerate() {
         let to = to + (index * PIECE_BYTES_MAX) as u64;
-        client.session.tell(context.id, &Operation::Write { stream: stream.id, to, bytes: piece })?;
+        client.session.write(context.id, stream.id, to, piece)?;
     }
     stream.touch(client.session.placed());
     context.report()

@@ -22,6 +22,11 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// A program that has not answered by then never will.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// Whether a process has a session's rings mapped.
+pub fn has_rings(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap().contains("memfd:headgate-rings")
+}
+
 /// A CUDA program that does what it is told.
 #[derive(Debug)]
 pub struct Puppet {

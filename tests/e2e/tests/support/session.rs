@@ -108,7 +108,8 @@ impl Session {
 
     fn head(&self, operations: u32, payload: &[u8]) -> Header {
         let acknowledged = self.ear.received.load(SeqCst);
-        Header { kind: Kind::Operations, bytes: payload.len(), operations, number: self.frames, acknowledged }
+        let unnumbered = Header::unnumbered(Kind::Operations, payload.len());
+        Header { operations, number: self.frames, acknowledged, ..unnumbered }
     }
 
     /// Sends the next frame.
@@ -203,7 +204,7 @@ fn listen(mut inlet: Inlet, ear: &Ear) {
             }
             Ok(_) => continue,
             Err(ReadError::Gone(_)) => break,
-            Err(ReadError::Malformed(malformed)) => panic!("the worker broke the protocol: {malformed}"),
+            Err(error) => panic!("the worker broke the protocol: {error}"),
         };
         ear.received.store(inlet.received(), SeqCst);
         let mut reader = Reader::new(&payload);

@@ -31,7 +31,7 @@ impl Way {
     pub(super) fn name(self) -> String {
         match self {
             Self::Native => "native".to_owned(),
-            Self::Unix => "same host, Unix socket".to_owned(),
+            Self::Unix => "same host, rings".to_owned(),
             Self::Tcp => "loopback TCP".to_owned(),
             Self::Far(_) => format!("TCP, round trip {} ms", self.round_trip_us() / 1e3),
         }
