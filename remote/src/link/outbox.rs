@@ -67,6 +67,7 @@ pub struct Batch<S> {
     operations: u32,
     total: u64,
     spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
     /// The owner's own state, changed only in the order of operations.
     pub state: S,
 }
@@ -93,7 +94,9 @@ impl<S> Batch<S> {
         if self.operations == 0 {
             return;
         }
-        let bytes = std::mem::replace(&mut self.bytes, self.spare.pop().unwrap_or_default());
+        let next = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= next.capacity();
+        let bytes = std::mem::replace(&mut self.bytes, next);
         let payload = Payload { bytes, tail };
         self.sealed_bytes += payload.len();
         self.sealed_operations += self.operations;
@@ -122,11 +125,12 @@ impl<S> Batch<S> {
 
     /// Keeps a buffer for another frame.
     fn recycle(&mut self, payload: Arc<Payload>) {
-        if self.spare.len() < SPARE
-            && let Ok(Payload { mut bytes, .. }) = Arc::try_unwrap(payload)
-            && (1..=SPARE_BYTES).contains(&bytes.capacity())
+        if let Ok(Payload { mut bytes, .. }) = Arc::try_unwrap(payload)
+            && bytes.capacity() > 0
+            && self.spare_bytes + bytes.capacity() <= SPARE_BYTES
         {
             bytes.clear();
+            self.spare_bytes += bytes.capacity();
             self.spare.push(bytes);
         }
     }
@@ -174,10 +178,9 @@ impl<S> Pending<S> {
     }
 }
 
-/// Buffers given back by acknowledged frames that are kept for the next.
-const SPARE: usize = 16;
-/// Larger buffers than this are not kept.
-const SPARE_BYTES: usize = 2 * PENDING_BYTES_MAX;
+/// Bytes of buffers given back by acknowledged frames that are kept for the next: as much as is under way where a wire is
+/// near. A new buffer costs more than what is copied into it.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// The sending half of a session.
 #[derive(Debug)]
@@ -214,6 +217,7 @@ impl<S> Outbox<S> {
             operations: 0,
             total: 0,
             spare: Vec::new(),
+            spare_bytes: 0,
             state,
         };
         let pending = Pending {
@@ -311,6 +315,8 @@ impl<S> Outbox<S> {
             }
             pending.acknowledge = false;
             let frame = self.take(&mut pending);
+            // All at once: whoever waits for room is woken once for it.
+            let more: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
             let crowd = pending.crowd;
             drop(pending);
             if crowd > 0 {
@@ -318,7 +324,9 @@ impl<S> Outbox<S> {
             }
             let Some(stream) = wire.as_ref() else { continue };
             let written = match &frame {
-                Some(frame) => self.write(stream, frame),
+                Some(frame) => {
+                    [frame].into_iter().chain(&more).try_for_each(|frame| self.write(stream, frame))
+                }
                 None => stream.write_both(&self.acknowledgement().encode(), &[]),
             };
             if written.is_err() {
@@ -326,8 +334,9 @@ impl<S> Outbox<S> {
                 stream.shut();
                 *wire = None;
             }
-            if let Some(frame) = frame.filter(|_| !self.resumes) {
-                lock(&self.pending).batch.recycle(frame.payload);
+            if !self.resumes && frame.is_some() {
+                let mut pending = lock(&self.pending);
+                frame.into_iter().chain(more).for_each(|sent| pending.batch.recycle(sent.payload));
             }
         }
     }
