@@ -26,7 +26,7 @@ use headgate_abi::cuda::types::{CUcontext, CUstream};
 use headgate_abi::limits::{GATE_WAIT_US_MAX, LANES_MAX};
 use headgate_abi::segment::layout::{
     BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED,
-    GATE_WAIT_BUCKETS, Seat,
+    GATE_WAIT_BUCKETS,
 };
 
 use crate::session::{self, Session};
@@ -398,7 +398,8 @@ impl Lane {
             }
         };
         if status.is_success() {
-            self.cost.learn(seat, self.row, number, marks.completed.load(Acquire), launched);
+            let gate = seat.gates[self.row].load(Acquire);
+            self.cost.learn(sys::now_us(), gate, number, marks.completed.load(Acquire), launched);
         } else {
             // The context has failed or will not take the operation: there will be no report to wait for.
             lanes::settle(seat, index);
@@ -431,17 +432,18 @@ impl Default for Cost {
 }
 
 impl Cost {
-    /// Batch `number` of `launched` launches has been closed, and `completed` is the last one done.
-    fn learn(&mut self, seat: &Seat, row: usize, number: u32, completed: u32, launched: u32) {
+    /// Batch `number` of `launched` launches has been closed at `now_us`; `completed` is the last one done, and `gate` the
+    /// word of the gate it is behind.
+    fn learn(&mut self, now_us: u64, gate: u32, number: u32, completed: u32, launched: u32) {
         self.sizes[number as usize % SIZES] = launched;
         self.last_size = launched;
-        let now_us = sys::now_us();
-        let gate = seat.gates[row].load(Acquire);
         let done = completed.wrapping_sub(self.mark_number);
         if number.wrapping_sub(completed) <= 1 {
-            // The device has caught up: it is at least as fast as thought, and idled for some of the time.
-            self.launch_ns -= self.launch_ns / 8;
-            self.last_size = self.last_size.saturating_mul(2);
+            if 0 < done {
+                // The device has caught up: it is at least as fast as thought, and idled for some of the time.
+                self.launch_ns -= self.launch_ns / 8;
+                self.last_size = self.last_size.saturating_mul(2);
+            }
         } else if done == 0 {
             return;
         } else if (done as usize) < SIZES && gate == self.mark_gate && gate & GATE_OPEN_BIT != 0 {
@@ -510,3 +512,38 @@ fn wait_for_gate(session: &'static Session, row: usize) {
 }
 
 const _: () = assert!(LANES_PER_THREAD_MAX <= LANES_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Launches in each of so many batches of a program that runs ahead, on a device that takes `launch_us` for each.
+    fn batches(launch_us: u64, count: u32) -> Vec<u32> {
+        const BATCH_US: u32 = 250;
+        const HOST_US: u64 = 1;
+        let (mut cost, mut now_us, mut ends) = (Cost::default(), 0, Vec::<u64>::new());
+        let sizes = (1..=count).map(|number| {
+            let size = cost.batch(BATCH_US, 64);
+            now_us += u64::from(size) * HOST_US;
+            let free = ends.last().copied().unwrap_or(0).max(now_us);
+            ends.push(free + u64::from(size) * launch_us);
+            let completed = ends.iter().filter(|end| **end <= now_us).count();
+            cost.learn(now_us, GATE_OPEN_BIT, number, u32::try_from(completed).unwrap_or(number), size);
+            size
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn nothing_known_of_a_kernel_means_one_in_a_batch() {
+        // Nothing has completed when the first batch is closed, which says nothing of how long it takes.
+        assert_eq!(batches(50_000, 100), [1; 100]);
+    }
+
+    #[test]
+    fn short_kernels_are_soon_gathered() {
+        let sizes = batches(5, 40);
+        assert!(sizes[20..].iter().all(|size| (25..=64).contains(size)), "{sizes:?}");
+        assert!(batches(0, 10).ends_with(&[64; 3]), "a device that keeps up gets as many as there may be");
+    }
+}
