@@ -22,9 +22,10 @@ use super::{Figure, Settings, Subject};
 use crate::workspace::{self, Artifacts, Profile};
 use stage::{Stage, Way};
 
-const PACKAGES: [&str; 5] = [
+const PACKAGES: [&str; 6] = [
     "headgate-simgpu",
     "headgate-simgpu-libcuda",
+    "headgate-nulldriver",
     "headgate-remote",
     "headgate-remote-libcuda",
     "headgate-apps",
@@ -175,29 +176,41 @@ fn start(bench: &Bench) -> Result<Vec<Figure>> {
     ])
 }
 
-/// Bulk copies, beside what TCP itself carries here.
+/// Bulk copies, beside what TCP itself carries here; and the same with a driver that copies nothing, which is what the way
+/// there and back carries without the simulated device's own copying.
 fn copies(bench: &Bench) -> Result<Vec<Figure>> {
     let stage = Stage::start(&bench.built, &json!({}))?;
     let bytes = COPY_BYTES.to_string();
     let rate = |micros: f64| COPY_BYTES as f64 / micros / 1e3;
-    let ways = [Way::Native, Way::Unix, Way::Tcp];
-    let mut samples: Vec<[Vec<f64>; 2]> = ways.iter().map(|_| Default::default()).collect();
+    let nothing = Stage::on_nothing(&bench.built)?;
+    let cases = [
+        (&stage, Way::Native, ""),
+        (&stage, Way::Unix, ""),
+        (&stage, Way::Tcp, ""),
+        (&nothing, Way::Unix, ", nothing copied there"),
+        (&nothing, Way::Tcp, ", nothing copied there"),
+    ];
+    let mut samples: Vec<[Vec<f64>; 2]> = cases.iter().map(|_| Default::default()).collect();
     let mut raw = Vec::new();
     for _ in 0..bench.rounds(5) {
         raw.push(raw_tcp()?);
-        for (way, [down, up]) in ways.iter().zip(&mut samples) {
-            let found = stage.run(*way, bench.step()?, &["--copy", &bytes])?;
+        for ((stage, way, alone), [down, up]) in cases.iter().zip(&mut samples) {
+            let unchecked = if alone.is_empty() { "0" } else { "1" };
+            let arguments = ["--copy", &bytes, "--unchecked", unchecked];
+            let found = stage.run(*way, bench.step()?, &arguments)?;
             down.push(rate(found.number("to_device_us")?));
             up.push(rate(found.number("to_host_us")?));
         }
     }
     let subject = &bench.subject;
     let mut figures = vec![subject.higher("bulk copy", "raw TCP, one stream", "GB/s", None, &raw)?];
-    let ninety = super::figure::Spread::of(&raw).map(|spread| (spread.median * 0.9).min(6.0));
-    for (way, [down, up]) in ways.iter().zip(&samples) {
+    let ninety = super::figure::Spread::of(&raw)
+        .map(|spread| (spread.median * 90.0).round() / 100.0)
+        .map(|rate| rate.min(6.0));
+    for ((_, way, alone), [down, up]) in cases.iter().zip(&samples) {
         let goal = ninety.filter(|_| *way != Way::Native);
         for (direction, samples) in [("to the device", down), ("to the host", up)] {
-            let case = format!("{direction}, {}", way.name());
+            let case = format!("{direction}, {}{alone}", way.name());
             figures.push(subject.higher("bulk copy", case, "GB/s", goal, samples)?);
         }
     }

@@ -68,7 +68,7 @@ impl Found {
 /// A simulated device, and the directories in which programs find one driver or the other.
 #[derive(Debug)]
 pub(super) struct Stage {
-    _device: Ended,
+    _device: Option<Ended>,
     socket: PathBuf,
     worker: PathBuf,
     directory: tempfile::TempDir,
@@ -87,21 +87,35 @@ impl Drop for Ended {
 
 impl Stage {
     pub(super) fn start(built: &Artifacts, config: &Value) -> Result<Self> {
+        let stage = Self::with_driver(built, "headgate_simcuda")?;
+        let file = stage.directory.path().join("device.json");
+        fs::write(&file, config.to_string())?;
+        let mut device = Command::new(built.path("headgate-simgpu")?);
+        device.arg("--socket").arg(&stage.socket).arg("--config").arg(file).stdout(Stdio::null());
+        let device = Ended(device.spawn().context("starting the simulated device")?);
+        wait_for(READY_WAIT, || stage.socket.exists().then_some(()))
+            .context("the simulated device did not come up")?;
+        Ok(Self { _device: Some(device), ..stage })
+    }
+
+    /// Without a device: on a driver that does nothing, successfully.
+    pub(super) fn on_nothing(built: &Artifacts) -> Result<Self> {
+        let stage = Self::with_driver(built, "headgate_nullcuda")?;
+        // Workers are told to let it through.
+        fs::write(&stage.socket, [])?;
+        Ok(stage)
+    }
+
+    fn with_driver(built: &Artifacts, driver: &str) -> Result<Self> {
         let directory = tempfile::tempdir().context("making a directory for the bench")?;
         let path = |name: &str| directory.path().join(name);
-        fs::write(path("device.json"), config.to_string())?;
-        for (name, library) in [("native", "headgate_simcuda"), ("remote", "headgate_remote")] {
+        for (name, library) in [("native", driver), ("remote", "headgate_remote")] {
             fs::create_dir(path(name))?;
             symlink(built.path(library)?, path(name).join("libcuda.so.1"))?;
             symlink("libcuda.so.1", path(name).join("libcuda.so"))?;
         }
-        let socket = path("device.sock");
-        let mut device = Command::new(built.path("headgate-simgpu")?);
-        device.arg("--socket").arg(&socket).arg("--config").arg(path("device.json")).stdout(Stdio::null());
-        let device = Ended(device.spawn().context("starting the simulated device")?);
-        wait_for(READY_WAIT, || socket.exists().then_some(()))
-            .context("the simulated device did not come up")?;
-        Ok(Self { _device: device, socket, worker: built.path("headgate-worker")?.to_owned(), directory })
+        let (socket, worker) = (path("device.sock"), built.path("headgate-worker")?.to_owned());
+        Ok(Self { _device: None, socket, worker, directory })
     }
 
     /// A program whose driver is the simulated device's own.
