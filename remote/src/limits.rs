@@ -13,6 +13,9 @@ pub const PIECE_BYTES_MAX: usize = 256 << 10;
 /// A piece of at least so many bytes travels in a frame of its own, past the gathering of operations: from here on copying its
 /// bytes once more costs more than a frame.
 pub const LARGE_BYTES: usize = 32 << 10;
+/// A copy of at least so many bytes is written from the program's memory also where the connection may break: of a shorter one
+/// little would be acknowledged by its end, and all the rest is copied then.
+pub const LENT_BYTES: usize = 2 << 20;
 /// Bytes of each of two rings. Four pieces: enough for both sides to be at work, and little enough to stay in a cache.
 pub const RING_BYTES: usize = 1 << 20;
 /// Bytes written to a ring before the reader is told: it is at work on them while the next are written.

@@ -19,6 +19,10 @@ enum Event {
     Add(u8),
     /// One is added that is mostly bytes; those in memory of their own, or not.
     AddLarge(bool),
+    /// One is written from memory that is lent.
+    Lend,
+    /// What was lent is given back.
+    Keep,
     /// What is pending is written.
     Flush,
     /// So many frames are received, if they are there.
@@ -35,6 +39,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (1u8..20).prop_map(Event::Add),
         any::<bool>().prop_map(Event::AddLarge),
+        Just(Event::Lend),
+        Just(Event::Keep),
         Just(Event::Flush),
         (1u8..5).prop_map(Event::Receive),
         Just(Event::Acknowledge),
@@ -50,6 +56,7 @@ struct Session {
     far: Arc<Stream>,
     added: u64,
     large: u64,
+    lent: Vec<Arc<[u8]>>,
     frames: u64,
     got: Vec<u64>,
 }
@@ -72,7 +79,16 @@ impl Session {
     fn new() -> Self {
         let (near, far) = pair();
         let inlet = Inlet::new(Arc::clone(&far), 0);
-        Self { out: Outbox::new(near, true, ()), inlet, far, added: 0, large: 0, frames: 0, got: Vec::new() }
+        Self {
+            out: Outbox::new(near, true, ()),
+            inlet,
+            far,
+            added: 0,
+            large: 0,
+            lent: Vec::new(),
+            frames: 0,
+            got: Vec::new(),
+        }
     }
 
     fn happen(&mut self, event: Event) {
@@ -84,7 +100,21 @@ impl Session {
                     self.out.add(|batch| batch.push(|bytes| bytes.varint(value))).unwrap();
                 }
             }
-            Event::AddLarge(_) if self.large == LARGE_MAX => {}
+            Event::AddLarge(_) | Event::Lend if self.large == LARGE_MAX => {}
+            Event::Lend => {
+                self.large += 1;
+                self.added += 1;
+                let bytes: Arc<[u8]> = large(self.added).into();
+                let head = WriteHead { stream: 0, to: LARGE + self.added, bytes: bytes.len() };
+                self.lent.push(Arc::clone(&bytes));
+                self.out.send_lent(|_| (), |to| head.encode(to), Box::new(bytes)).unwrap();
+            }
+            Event::Keep => {
+                self.out.keep();
+                for lent in self.lent.drain(..) {
+                    assert_eq!(Arc::strong_count(&lent), 1, "what was lent is given back");
+                }
+            }
             Event::AddLarge(own) => {
                 self.large += 1;
                 self.added += 1;
@@ -223,8 +253,16 @@ fn large_pieces_are_sent_from_where_they_are_behind_what_came_before() {
                     };
                     let bytes = large(number);
                     let head = WriteHead { stream: 0, to: LARGE + number, bytes: bytes.len() };
-                    let placed = out.send_large(before, |to| head.encode(to), &bytes).unwrap();
+                    let bytes: Arc<[u8]> = bytes.into();
+                    let lent = Box::new(Arc::clone(&bytes));
+                    let placed = out.send_lent(before, |to| head.encode(to), lent).unwrap();
                     assert_eq!(placed, 3 * number);
+                    if number % 5 == 0 {
+                        out.keep();
+                    }
+                    if number % 5 == 0 || !resumes {
+                        assert_eq!(Arc::strong_count(&bytes), 1, "what was lent is given back");
+                    }
                     // Nothing but the other side's room may hold the next up.
                     out.flush();
                 }

@@ -53,6 +53,12 @@ pub(super) fn bytes<'call>(from: *const c_void, length: usize) -> Result<&'call 
     Ok(unsafe { core::slice::from_raw_parts(from.cast(), length) })
 }
 
+/// The same for a session that is to send them from where they are, and reads them no more when
+/// [`Session::write`](super::session::Session::write) has returned.
+pub(super) fn lent(from: *const c_void, length: usize) -> Result<&'static [u8], CUresult> {
+    bytes(from, length)
+}
+
 /// A name of the caller, likewise.
 pub(super) fn text<'call>(from: *const c_char) -> Result<&'call str, CUresult> {
     if from.is_null() {

@@ -10,7 +10,9 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
-use crate::limits::{CLIENT_LOOKS_FOR, HELLO_WITHIN, LARGE_BYTES, RECONNECT_PAUSE, RESUME_WITHIN};
+use crate::limits::{
+    CLIENT_LOOKS_FOR, HELLO_WITHIN, LARGE_BYTES, LENT_BYTES, PIECE_BYTES_MAX, RECONNECT_PAUSE, RESUME_WITHIN,
+};
 use crate::link::{
     Address, Arrival, Batch, Bell, Frame, Inlet, Large, Memory, Outbox, Patience, ReadError, Side, Stream,
 };
@@ -99,6 +101,15 @@ impl Inbox {
             return Err(Malformed::Misplaced("more bytes than were asked for"));
         }
         Ok(address + usize::try_from(offset).map_err(|_| Malformed::Overlong)?)
+    }
+}
+
+/// Memory of the program is lent to the session for as long as this lives.
+struct Lending<'a>(&'a Outbox<InOrder>);
+
+impl Drop for Lending<'_> {
+    fn drop(&mut self) {
+        self.0.keep();
     }
 }
 
@@ -309,14 +320,43 @@ impl Session {
         told.map(|_| ()).map_err(|_| self.gone())
     }
 
-    /// Adds a piece of a copy to the device. The bytes are the caller's own again when this returns.
-    pub(super) fn write(&self, context: u32, stream: u32, to: u64, bytes: &[u8]) -> Result<(), CUresult> {
-        if bytes.len() < LARGE_BYTES {
-            return self.tell(context, &Operation::Write { stream, to, bytes });
+    /// Adds a copy to the device. The bytes are the caller's own again when this returns.
+    pub(super) fn write(
+        &self,
+        context: u32,
+        stream: u32,
+        to: u64,
+        bytes: &'static [u8],
+    ) -> Result<(), CUresult> {
+        // Whatever becomes of the call, what was lent is given back.
+        let _lending = Lending(&self.out);
+        // What may break would have to be kept of a short copy after all, and another thread can write that.
+        let lent = !self.resumes || bytes.len() >= LENT_BYTES;
+        for (index, piece) in bytes.chunks(PIECE_BYTES_MAX).enumerate() {
+            let to = to + (index * PIECE_BYTES_MAX) as u64;
+            if lent && piece.len() >= LARGE_BYTES {
+                self.write_lent(context, WriteHead { stream, to, bytes: piece.len() }, piece)?;
+                continue;
+            }
+            let operation = Operation::Write { stream, to, bytes: piece };
+            let placed = self.out.add(|batch| {
+                Self::enter(batch, context);
+                let encode = |bytes: &mut Vec<u8>| operation.encode(bytes);
+                let number = if piece.len() < LARGE_BYTES {
+                    batch.push(encode)
+                } else {
+                    batch.push_alone(encode, None)
+                };
+                self.placed.store(number, Ordering::Release);
+            });
+            placed.map_err(|_| self.gone())?;
         }
-        let head = WriteHead { stream, to, bytes: bytes.len() };
+        Ok(())
+    }
+
+    fn write_lent(&self, context: u32, head: WriteHead, piece: &'static [u8]) -> Result<(), CUresult> {
         let before = |batch: &mut Batch<InOrder>| Self::enter(batch, context);
-        let sent = self.out.send_large(before, |to| head.encode(to), bytes);
+        let sent = self.out.send_lent(before, |to| head.encode(to), Box::new(piece));
         let number = sent.map_err(|_| self.gone())?;
         // Another thread may have placed something behind it by now.
         self.placed.fetch_max(number, Ordering::AcqRel);

@@ -7,7 +7,7 @@
 //!
 //! Between two processes of one host the bytes go through memory that both have ([`Near`]), otherwise through sockets; whoever
 //! sends and receives frames does not see which. A large piece of a copy is written from where it is and received into its
-//! place ([`Outbox::send_large`], [`Large`]).
+//! place ([`Outbox::send_lent`], [`Large`]).
 //!
 //! Reading threads never write: two ends that both wait for the other to read would wait for ever. What a reader has to
 //! say it leaves in the [`Outbox`], whose own thread sends it. A client's thread that waits for an answer has written

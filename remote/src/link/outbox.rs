@@ -9,12 +9,14 @@
 //! one system call the next batch gathers. A caller that is going to wait for an answer writes at once
 //! ([`Outbox::flush`]), which saves waking that thread.
 //!
-//! A large piece of a copy has a frame of its own ([`Batch::push_alone`]) and is not gathered with others. Where the
-//! connection ends only with the session, the caller writes it from where it is ([`Outbox::send_large`]). Where the session
-//! outlives its connection, the frame must be there to be sent again until it is acknowledged: a worker's journal then holds
-//! the very memory that the device wrote, a client's holds a copy. To keep the program's call instead until the
-//! acknowledgement would cost each copy a round trip of the wire, which is more than to copy it once; the program may change
-//! its memory as soon as the call returns.
+//! A large piece of a copy has a frame of its own ([`Batch::push_alone`]) and is not gathered with others. A caller may
+//! lend its memory for as long as its copy lasts and write the pieces from where they are ([`Outbox::send_lent`]). Where the
+//! connection ends only with the session, that is all. Where the session outlives its connection, a frame must be there to be
+//! sent again until it is acknowledged: until the copy ends the journal holds what was lent, and then a copy of what is not
+//! acknowledged by then ([`Outbox::keep`]). To wait for that instead would cost each copy a round trip of the wire, which
+//! is more than to copy the rest once; the program may change its memory as soon as the call returns.
+//!
+//! What is lent is in frames of the journal only, and whoever reads those holds the lock of the wire.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,6 +46,8 @@ impl<T: AsRef<[u8]> + fmt::Debug + Send + Sync> Tail for T {}
 struct Payload {
     bytes: Vec<u8>,
     tail: Option<Box<dyn Tail>>,
+    /// The tail is the caller's own again before long.
+    lent: bool,
 }
 
 impl Payload {
@@ -94,10 +98,9 @@ impl<S> Batch<S> {
         if self.operations == 0 {
             return;
         }
-        let next = self.spare.pop().unwrap_or_default();
-        self.spare_bytes -= next.capacity();
+        let next = self.spare();
         let bytes = std::mem::replace(&mut self.bytes, next);
-        let payload = Payload { bytes, tail };
+        let payload = Payload { bytes, tail, lent: false };
         self.sealed_bytes += payload.len();
         self.sealed_operations += self.operations;
         self.sealed.push_back((std::mem::take(&mut self.operations), payload));
@@ -121,6 +124,13 @@ impl<S> Batch<S> {
     /// Bytes that gather.
     fn held_bytes(&self) -> usize {
         self.sealed_bytes + self.bytes.len()
+    }
+
+    /// A buffer, used before if there is one.
+    fn spare(&mut self) -> Vec<u8> {
+        let spare = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= spare.capacity();
+        spare
     }
 
     /// Keeps a buffer for another frame.
@@ -345,27 +355,18 @@ impl<S> Outbox<S> {
         stream.write([&self.header(frame).encode(), &frame.payload.bytes, frame.payload.tail()])
     }
 
-    /// Sends an operation that ends with so many bytes, in a frame of its own, behind what is pending and what `before`
-    /// adds. The caller's memory is its own again when this returns. The operation's number.
+    /// Sends an operation that ends with the caller's memory, in a frame of its own, behind what is pending and what
+    /// `before` adds. The operation's number. The memory is lent until the caller has called [`Outbox::keep`]; of a
+    /// session that ends with its connection, until this returns.
     ///
     /// # Errors
     /// When the session is over.
-    pub fn send_large(
+    pub fn send_lent(
         &self,
         before: impl Fn(&mut Batch<S>),
         head: impl Fn(&mut Vec<u8>),
-        tail: &[u8],
+        tail: Box<dyn Tail>,
     ) -> Result<u64, Closed> {
-        if self.resumes {
-            return self.add(|batch| {
-                before(batch);
-                let whole = |bytes: &mut Vec<u8>| {
-                    head(bytes);
-                    bytes.extend_from_slice(tail);
-                };
-                batch.push_alone(whole, None)
-            });
-        }
         loop {
             self.wait_for_room();
             let mut wire = lock(&self.wire);
@@ -377,31 +378,49 @@ impl<S> Outbox<S> {
                 continue;
             }
             before(&mut pending.batch);
-            let earlier: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
-            // Only now, so that it is by itself.
-            let number = pending.batch.push(&head);
-            let Some(beginning) = self.take(&mut pending) else { return Err(Closed) };
+            let number = pending.batch.push_alone(&head, Some(tail));
+            if let Some((_, payload)) = pending.batch.sealed.back_mut() {
+                payload.lent = true;
+            }
+            // All of it, so that nothing lent is left among what is pending.
+            let frames: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
             pending.acknowledge = false;
             let crowd = pending.crowd;
             drop(pending);
             if crowd > 0 {
                 self.room.notify_all();
             }
-            let written = wire.as_ref().map_or(Ok(()), |stream| {
-                earlier.iter().try_for_each(|frame| self.write(stream, frame))?;
-                let header = self.header(&beginning);
-                let header = Header { bytes: header.bytes + tail.len(), ..header };
-                stream.write([&header.encode(), &beginning.payload.bytes, tail])
-            });
+            let written = wire
+                .as_ref()
+                .map_or(Ok(()), |stream| frames.iter().try_for_each(|frame| self.write(stream, frame)));
             if let Some(stream) = wire.as_ref().filter(|_| written.is_err()) {
                 // As above.
                 stream.shut();
                 *wire = None;
             }
             let mut pending = lock(&self.pending);
-            earlier.into_iter().chain([beginning]).for_each(|sent| pending.batch.recycle(sent.payload));
+            frames.into_iter().for_each(|sent| pending.batch.recycle(sent.payload));
             return Ok(number);
         }
+    }
+
+    /// Gives back what was lent: of frames that the other side has not acknowledged, copies are kept.
+    pub fn keep(&self) {
+        if !self.resumes {
+            return;
+        }
+        // Nobody reads what was lent while this is held.
+        let wire = lock(&self.wire);
+        let mut pending = lock(&self.pending);
+        let Pending { journal, batch, .. } = &mut *pending;
+        for sent in journal.iter_mut().filter(|sent| sent.payload.lent) {
+            let mut bytes = batch.spare();
+            bytes.extend_from_slice(&sent.payload.bytes);
+            bytes.extend_from_slice(sent.payload.tail());
+            sent.payload = Arc::new(Payload { bytes, tail: None, lent: false });
+        }
+        drop(pending);
+        drop(wire);
     }
 
     /// Makes a frame of the pending operations.

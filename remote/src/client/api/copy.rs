@@ -15,7 +15,6 @@ use crate::client::objects::{Allocation, Context, Reached, Stream, lock};
 use crate::client::session::Expected;
 use crate::client::state::{Client, client};
 use crate::client::{Answer, capture, current, raw, travel};
-use crate::limits::PIECE_BYTES_MAX;
 use crate::wire::operation::Operation;
 use crate::word::Word as _;
 
@@ -59,11 +58,7 @@ pub(super) fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, byte
     }
     must_be_device(client, to, bytes)?;
     host::settle(client, from.addr(), bytes)?;
-    let source = raw::bytes(from, bytes)?;
-    for (index, piece) in source.chunks(PIECE_BYTES_MAX).enumerate() {
-        let to = to + (index * PIECE_BYTES_MAX) as u64;
-        client.session.write(context.id, stream.id, to, piece)?;
-    }
+    client.session.write(context.id, stream.id, to, raw::lent(from, bytes)?)?;
     stream.touch(client.session.placed());
     context.report()
 }
