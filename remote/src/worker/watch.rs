@@ -202,9 +202,10 @@ impl Watch {
     }
 
     fn tell(&self, mark: Mark, status: CUresult) {
-        // A session that is over has nobody to tell; the memory is given back all the same.
+        // This thread writes it itself when it has looked at all. A session that is over has nobody to tell; the memory is
+        // given back all the same.
         let say = |notice: Notice<'_>| {
-            let _closed = self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)));
+            let _closed = self.out.add_unsent(|batch| batch.push(|bytes| notice.encode(bytes)));
         };
         match mark.then {
             Then::Tell(token) => say(Notice::Done { token, status: status.0 }),
@@ -216,7 +217,7 @@ impl Watch {
                         say(Notice::Data { token, offset, bytes: piece.as_ref() });
                     } else {
                         let head = DataHead { token, offset, bytes };
-                        // As above.
+                        // Much of it may follow, which the sender's thread can write meanwhile. Else as above.
                         let _closed = self.out.add_now(|batch| {
                             batch.push_alone(|bytes| head.encode(bytes), Some(Box::new(piece)))
                         });
