@@ -90,6 +90,23 @@ pub const WORKER_TASKS_MAX: u64 = 1024;
 /// Files and directories of the host that a worker sees.
 pub const WORKER_PATHS_MAX: usize = 256;
 
+/// First and longest slab of device memory that a client takes ahead of its use. What of a slab is unused while something is
+/// in it, nobody else has: an allocation may be refused so many bytes early at most.
+pub const SLAB_BYTES_MIN: u64 = 512 << 10;
+/// See [`SLAB_BYTES_MIN`]. Drivers take so much at a time for small allocations themselves.
+pub const SLAB_BYTES_MAX: u64 = 2 << 20;
+/// All slabs of a session: what is scattered over them in small pieces may keep so much from others at worst. Small
+/// allocations beyond it wait for the worker.
+pub const SLABS_BYTES_MAX: u64 = 16 << 20;
+/// A slab is granted while as much as so many of it is free: where memory is short, nobody takes it ahead.
+pub const SLABS_LEFT_MIN: u64 = 16;
+/// Longest allocation that is carved from a slab unless it would be refused otherwise.
+pub const CARVED_BYTES_MAX: u64 = 128 << 10;
+/// How long nothing has come when a client hears that it had better give back what it took ahead.
+pub const IDLE_AFTER: Duration = Duration::from_secs(1);
+
+const _: () = assert!(4 * CARVED_BYTES_MAX <= SLAB_BYTES_MIN && SLAB_BYTES_MIN <= SLAB_BYTES_MAX);
+const _: () = assert!(SLAB_BYTES_MAX <= SLABS_BYTES_MAX);
 const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(LINKED_PIECE_BYTES + 3 * COMPILER_LOG_BYTES <= PIECE_BYTES_MAX);

@@ -139,6 +139,8 @@ proptest! {
             Operation::Linked { digest, offset: long },
             Operation::Observe { device: id },
             Operation::Settle,
+            Operation::Ahead { bytes: long },
+            Operation::Barrier,
             Operation::Goodbye,
         ] {
             there_and_back(&operation)?;
@@ -149,6 +151,7 @@ proptest! {
             Notice::Done { token, status: id },
             Notice::Reached { context: id, stream: other, operation: long },
             Notice::Data { token, offset: long, bytes: &bytes },
+            Notice::Idle,
         ] {
             let mut encoded = Vec::new();
             notice.encode(&mut encoded);
@@ -208,6 +211,8 @@ fn one_of_each() -> Vec<u8> {
         Operation::Linked { digest, offset: 45 },
         Operation::Observe { device: 46 },
         Operation::Settle,
+        Operation::Ahead { bytes: 61 },
+        Operation::Barrier,
         Operation::Goodbye,
     ] {
         operation.encode(&mut bytes);
@@ -218,6 +223,7 @@ fn one_of_each() -> Vec<u8> {
         Notice::Done { token: 53, status: 54 },
         Notice::Reached { context: 55, stream: 56, operation: 57 },
         Notice::Data { token: 58, offset: 59, bytes: &[60] },
+        Notice::Idle,
     ] {
         notice.encode(&mut bytes);
     }
@@ -235,7 +241,7 @@ fn what_travels_is_what_this_version_says() {
     let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         (VERSION, digest.as_str()),
-        (3, "85e956ce28a956ed"),
+        (4, "00057f4ea13992ad"),
         "the wire has changed: raise its VERSION, then note both here"
     );
 }

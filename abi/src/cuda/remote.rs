@@ -252,7 +252,7 @@ macro_rules! remote_lines {
             cuCtxSynchronize_v2 own [Sync, Control, free, []];
 
             // Memory.
-            cuMemGetInfo_v2 plain [Reply, Control, bound, [OUT8, OUT8]];
+            cuMemGetInfo_v2 own [Reply, Control, bound, [OUT8, OUT8]];
             cuMemAlloc_v2 own [Reply, Control, bound, [OUT8, WORD]];
             cuMemAllocPitch_v2 own [Reply, Control, bound, [OUT8, OUT8, WORD, WORD, WORD]];
             cuMemFree_v2 own [Forget, Control, bound, [WORD]];

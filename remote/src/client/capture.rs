@@ -173,7 +173,8 @@ pub(super) fn end_context(client: &Client, context: u32) {
 }
 
 impl Client {
-    fn captures_any(&self) -> bool {
+    /// Whether any stream is captured.
+    pub(super) fn captures_any(&self) -> bool {
         self.captures.count.load(Ordering::Acquire) > 0
     }
 }

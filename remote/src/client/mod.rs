@@ -8,7 +8,7 @@
 //! What it never does: exit or panic in its program, wait without the session's end to end the wait, use the session in
 //! a forked child, or offer a function that it does not have.
 //!
-//! Read in this order: [`session`], [`handles`], [`objects`], [`current`], [`capture`], [`travel`], then [`api`];
+//! Read in this order: [`session`], [`handles`], [`objects`], [`credits`], [`current`], [`capture`], [`travel`], then [`api`];
 //! [`contract`] for what is different beside a genuine driver, [`nvml`] beside it all.
 
 pub mod api;
@@ -16,6 +16,8 @@ pub mod contract;
 mod session;
 mod handles;
 mod objects;
+mod credits;
+mod foreseen;
 mod current;
 mod capture;
 mod travel;

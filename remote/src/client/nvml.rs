@@ -86,8 +86,14 @@ fn find(to: *mut NvmlDevice, is_it: impl Fn(&DeviceSnapshot) -> bool) -> Answer 
     place(to, handle(found.ok_or(NvmlReturn::ERROR_NOT_FOUND)?))
 }
 
-/// Asks the worker's NVML.
+/// Asks the worker's NVML. What this program has taken ahead of its use is free, as far as it is concerned.
 fn gauges(client: &Client, index: usize) -> Result<Gauges, NvmlReturn> {
+    let told = ask(client, index)?;
+    let unused = client.session.credits.unused(index).min(told.used);
+    Ok(Gauges { free: told.free.saturating_add(unused).min(told.total), used: told.used - unused, ..told })
+}
+
+fn ask(client: &Client, index: usize) -> Result<Gauges, NvmlReturn> {
     let device = u32::try_from(index).map_err(|_| NvmlReturn::ERROR_INVALID_ARGUMENT)?;
     let reply =
         client.session.ask(0, &Operation::Observe { device }).map_err(|_| NvmlReturn::ERROR_UNKNOWN)?;

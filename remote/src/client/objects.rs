@@ -68,6 +68,8 @@ pub(super) struct Context {
     pub(super) stuck: AtomicU32,
     /// What went wrong in a call that had returned, until a call reports it.
     pub(super) late: AtomicU32,
+    /// Why it could not be made, though the program has its handle.
+    failed: AtomicU32,
     pub(super) legacy: Arc<Stream>,
     /// Streams made in it, the legacy one excepted.
     pub(super) streams: Mutex<Vec<Arc<Stream>>>,
@@ -90,6 +92,7 @@ impl Context {
             alive: AtomicBool::new(true),
             stuck: AtomicU32::new(0),
             late: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
             legacy: Arc::new(Stream::new(0, id, true, 0, 0)),
             streams: Mutex::default(),
             of_threads: Mutex::default(),
@@ -101,6 +104,17 @@ impl Context {
         let place = if sticks(status) { &self.stuck } else { &self.late };
         // The first one counts.
         let _earlier = place.compare_exchange(0, status, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// It could not be made. Whatever is done with it says so.
+    pub(super) fn fail(&self, status: CUresult) {
+        self.failed.store(status.0, Ordering::Release);
+        self.stuck.store(status.0, Ordering::Release);
+    }
+
+    /// Why it could not be made, if it could not.
+    pub(super) fn failure(&self) -> Option<CUresult> {
+        Some(CUresult(self.failed.load(Ordering::Acquire))).filter(|status| !status.is_success())
     }
 
     /// The error that sticks to it.

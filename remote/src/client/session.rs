@@ -6,8 +6,11 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
+use super::credits::Credits;
+use super::foreseen::{Answers, Foreseen};
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
 use crate::limits::{
@@ -18,7 +21,7 @@ use crate::link::{
 };
 use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
 use crate::wire::large::{DataHead, WriteHead};
-use crate::wire::operation::{Notice, Operation, Shape, TEMPLATES};
+use crate::wire::operation::{Argument, Arguments, Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Malformed, Reader};
 
 /// Answers that nobody has fetched yet. A worker that sends more talks to itself.
@@ -127,6 +130,13 @@ pub(super) struct Session {
     resumes: bool,
     inbox: Mutex<Inbox>,
     arrival: Condvar,
+    /// Device memory taken ahead.
+    pub(super) credits: Credits,
+    /// Answers that nobody waits for.
+    answers: Answers,
+    /// The program has put into a stream what waits for a word in memory. Whatever waits for such a stream may keep from
+    /// the worker what would write that word.
+    pub(super) waits_for_words: AtomicBool,
     /// Number of the last operation.
     placed: AtomicU64,
     lost: AtomicBool,
@@ -257,6 +267,9 @@ impl Session {
             reader: Mutex::new(inlet),
             inbox: Mutex::default(),
             arrival: Condvar::new(),
+            credits: Credits::default(),
+            answers: Answers::default(),
+            waits_for_words: AtomicBool::new(false),
             placed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -408,11 +421,65 @@ impl Session {
         added.map(|_| ()).map_err(|_| self.gone())
     }
 
-    /// Adds an operation and waits for its answer.
+    /// Adds an operation and waits for its answer. What fails for want of memory is tried again without the memory that was
+    /// taken ahead and is not used.
     pub(super) fn ask(&self, context: u32, operation: &Operation<'_>) -> Result<Reply, CUresult> {
+        let mut reply = self.ask_once(context, operation)?;
+        let may_wait = !self.waits_for_words.load(Ordering::Acquire);
+        if reply.status == CUresult::ERROR_OUT_OF_MEMORY && self.give_back(0, may_wait)? {
+            reply = self.ask_once(context, operation)?;
+        }
+        // In a context that could not be made nothing else is worth telling.
+        if !reply.status.is_success()
+            && let Some(why) = self.contexts.get(context).and_then(|context| context.failure())
+        {
+            reply.status = why;
+        }
+        Ok(reply)
+    }
+
+    fn ask_once(&self, context: u32, operation: &Operation<'_>) -> Result<Reply, CUresult> {
         let asked = self.out.add_and_flush(|batch| self.place(batch, context, operation));
         let number = asked.map_err(|_| self.gone())?;
         self.wait(|inbox| inbox.replies.remove(&number))
+    }
+
+    /// Adds an operation whose answer nobody waits for.
+    pub(super) fn foresee(
+        &self,
+        context: u32,
+        operation: &Operation<'_>,
+        foreseen: Foreseen,
+    ) -> Result<(), CUresult> {
+        let added = self.out.add_now(|batch| {
+            let number = self.place(batch, context, operation);
+            self.answers.expect(number, foreseen);
+        });
+        added.map_err(|_| self.gone())
+    }
+
+    /// Has memory taken ahead for a context, if what there is comes to its end.
+    pub(super) fn take_ahead(&self, context: &Arc<Context>) -> Result<(), CUresult> {
+        let Some(bytes) = self.credits.wants(context.id) else { return Ok(()) };
+        let foreseen = Foreseen::Slab(Arc::clone(context), bytes);
+        self.foresee(context.id, &Operation::Ahead { bytes }, foreseen)
+    }
+
+    /// Gives back memory that was taken ahead and that nothing is in, save so many slabs of a context. Whether there was any.
+    /// The driver waits for a context's work when memory of it is freed: where nobody may be kept waiting, contexts at work keep
+    /// their slabs.
+    pub(super) fn give_back(&self, keep: usize, may_wait: bool) -> Result<bool, CUresult> {
+        let is_done = |context: Arc<Context>| context.everything().iter().all(Reached::is_done);
+        let may_lose = |context| may_wait || self.contexts.get(context).is_none_or(is_done);
+        let unused = self.credits.take_unused(keep, may_lose);
+        for &(base, context) in &unused {
+            let mut arguments = Arguments::new();
+            arguments.push(Argument::Word(base));
+            let free = Operation::Call(Symbol::cuMemFree_v2, arguments);
+            let added = self.out.add_now(|batch| self.place(batch, context, &free));
+            added.map_err(|_| self.gone())?;
+        }
+        Ok(!unused.is_empty())
     }
 
     /// Says what the worker will tell of, and gives the token to ask it with.
@@ -662,6 +729,12 @@ impl Session {
         let mut reader = Reader::new(payload);
         for _ in 0..notices {
             match Notice::decode(&mut reader)? {
+                Notice::Reply { operation, status, results }
+                    if self.answers.take(&self.credits, operation, CUresult(status), results) => {}
+                Notice::Idle => {
+                    // A session that is over has given everything back.
+                    let _gone = self.give_back(0, false);
+                }
                 Notice::Reply { operation, status, results } => {
                     let reply = Reply { status: CUresult(status), results: results.to_vec() };
                     let mut inbox = lock(&self.inbox);

@@ -40,6 +40,8 @@ pub(super) struct Primary {
     pub(super) id: u32,
     /// How often it is retained, and its flags.
     pub(super) state: Mutex<(u32, u32)>,
+    /// It could not be made the last time.
+    pub(super) failed: AtomicBool,
 }
 
 /// Everything a process with a session has.
@@ -129,7 +131,7 @@ fn connect() -> Result<Client, CUresult> {
         if let Some(&handle) = handles.get(index) {
             arena.give(id, handle);
         }
-        Primary { id, state: Mutex::new((0, 0)) }
+        Primary { id, state: Mutex::new((0, 0)), failed: AtomicBool::new(false) }
     };
     let primaries = (0..borrowed).map(primary).collect();
     Ok(Client {
@@ -202,6 +204,7 @@ impl Client {
     pub(super) fn end_context(&self, context: &Context) {
         context.alive.store(false, Ordering::Release);
         self.contexts.remove(context.id);
+        self.session.credits.end(context.id);
         self.streams.retain(|stream| stream.context != context.id);
         self.events.retain(|event| event.context != context.id);
         self.modules.retain(|module| module.context != context.id);

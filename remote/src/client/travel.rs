@@ -1,6 +1,7 @@
 //! Calls that travel by their row's rules.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::remote::{Class, Kind, Len, Line, Rule};
 use headgate_abi::cuda::symbols::Symbol;
@@ -35,6 +36,12 @@ pub(super) fn by_rule(
     words: &[u64],
     context: Option<&Arc<Context>>,
 ) -> Result<Made, CUresult> {
+    if !ranges(symbol, words).into_iter().all(|(at, bytes)| client.session.credits.admits(at, bytes)) {
+        return Err(CUresult::ERROR_INVALID_VALUE);
+    }
+    if matches!(symbol, Symbol::cuStreamWaitValue32_v2 | Symbol::cuStreamWaitValue64_v2) {
+        client.session.waits_for_words.store(true, Ordering::Release);
+    }
     let mut arguments = Arguments::new();
     let mut touched: Option<Arc<Stream>> = None;
     let mut made: Vec<(Kind, u32, u64)> = Vec::new();
@@ -86,6 +93,30 @@ pub(super) fn by_rule(
         raw::store_if(Word::<usize>::pointer(place).cast_mut(), client.arena.handle(kind, id));
     }
     Ok(made.into_iter().map(|(_, id, _)| id).collect())
+}
+
+/// Device memory that a call is about, where the client can tell: first addresses and bytes. What is of the driver's own
+/// making the driver checks; of memory that was carved from a larger piece it cannot know where it ends.
+fn ranges(symbol: Symbol, words: &[u64]) -> [(u64, u64); 2] {
+    let word = |index: usize| words.get(index).copied().unwrap_or(0);
+    let run = |element: u64| [(word(0), word(2).saturating_mul(element)), (0, 0)];
+    let rows = |element: u64| {
+        let (pitch, width, height) = (word(1), word(3).saturating_mul(element), word(4));
+        let before = pitch.saturating_mul(height.saturating_sub(1));
+        [(word(0), if height == 0 { 0 } else { before.saturating_add(width) }), (0, 0)]
+    };
+    match symbol {
+        Symbol::cuMemcpyDtoDAsync_v2 => [(word(0), word(2)), (word(1), word(2))],
+        Symbol::cuMemsetD8Async => run(1),
+        Symbol::cuMemsetD16Async => run(2),
+        Symbol::cuMemsetD32Async => run(4),
+        Symbol::cuMemsetD2D8Async => rows(1),
+        Symbol::cuMemsetD2D16Async => rows(2),
+        Symbol::cuMemsetD2D32Async => rows(4),
+        Symbol::cuStreamWriteValue32_v2 | Symbol::cuStreamWaitValue32_v2 => [(word(1), 4), (0, 0)],
+        Symbol::cuStreamWriteValue64_v2 | Symbol::cuStreamWaitValue64_v2 => [(word(1), 8), (0, 0)],
+        _ => [(0, 0); 2],
+    }
 }
 
 /// Pointers from words.

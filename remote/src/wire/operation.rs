@@ -288,6 +288,14 @@ pub enum Operation<'a> {
     /// The program has waited for something. A driver gives back what pools keep too much of when it is waited for, and
     /// waiting here is nobody's business but the client's.
     Settle,
+    /// Device memory of the current context, ahead of its use. Its address, where there is plenty.
+    Ahead {
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// Memory that was taken ahead is given back inside the client: what follows begins when the current context's work is
+    /// done, as behind a `cuMemFree`.
+    Barrier,
     /// What NVML on the worker's node says of a device.
     Observe {
         /// Which device.
@@ -372,6 +380,8 @@ pub(super) mod code {
     pub(super) const LINKED: u8 = 19;
     pub(super) const OBSERVE: u8 = 20;
     pub(super) const SETTLE: u8 = 21;
+    pub(super) const AHEAD: u8 = 22;
+    pub(super) const BARRIER: u8 = 23;
 }
 
 fn put_shape(to: &mut Vec<u8>, shape: &Shape) {
@@ -529,6 +539,11 @@ impl<'a> Operation<'a> {
                 to.push(code::OBSERVE);
                 to.varint((*device).into());
             }
+            Self::Ahead { bytes } => {
+                to.push(code::AHEAD);
+                to.varint(*bytes);
+            }
+            Self::Barrier => to.push(code::BARRIER),
             Self::Settle => to.push(code::SETTLE),
             _ => to.push(code::GOODBYE),
         }
@@ -624,6 +639,8 @@ impl<'a> Operation<'a> {
             code::LINKED => Self::Linked { digest: take_digest(from)?, offset: from.varint()? },
             code::OBSERVE => Self::Observe { device: from.varint32()? },
             code::SETTLE => Self::Settle,
+            code::AHEAD => Self::Ahead { bytes: from.varint()? },
+            code::BARRIER => Self::Barrier,
             code::GOODBYE => Self::Goodbye,
             other => return Err(Malformed::Unknown { what: "an operation", value: other.into() }),
         })
@@ -698,6 +715,8 @@ pub enum Notice<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+    /// Nothing has come for a while. What was taken ahead and is not used others could use.
+    Idle,
 }
 
 impl<'a> Notice<'a> {
@@ -727,6 +746,7 @@ impl<'a> Notice<'a> {
                 to.varint((*stream).into());
                 to.varint(*operation);
             }
+            Self::Idle => to.push(6),
             Self::Data { token, offset, bytes } => {
                 DataHead { token: *token, offset: *offset, bytes: bytes.len() }.encode(to);
                 to.extend_from_slice(bytes);
@@ -759,6 +779,7 @@ impl<'a> Notice<'a> {
                 stream: from.varint32()?,
                 operation: from.varint()?,
             },
+            6 => Self::Idle,
             other => return Err(Malformed::Unknown { what: "a notice", value: other.into() }),
         })
     }

@@ -45,6 +45,12 @@ impl Handles {
         self.space(Kind::Context).iter().map(|(&id, entry)| (id, entry.real)).collect()
     }
 
+    /// The driver's streams that were made in a context.
+    pub(super) fn streams(&self, context: u32) -> Vec<u64> {
+        let streams = self.space(Kind::Stream).values();
+        streams.filter(|entry| entry.context == context).map(|entry| entry.real).collect()
+    }
+
     /// The driver's handle; null for 0, which is null on the wire.
     pub(super) fn real(&self, kind: Kind, id: u32) -> Result<u64, CUresult> {
         match (id, kind) {

@@ -23,6 +23,7 @@ mod call;
 mod launch;
 pub(crate) mod compiler;
 mod load;
+mod ahead;
 mod link;
 mod gauges;
 mod session;

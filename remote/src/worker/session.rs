@@ -249,6 +249,14 @@ impl Session {
                 self.settle_pools();
                 Ok(())
             }
+            Operation::Ahead { bytes } => {
+                let (status, results) = self.ahead(bytes);
+                self.reply(status, &results)
+            }
+            Operation::Barrier => {
+                let status = self.barrier();
+                self.fault(status)
+            }
             Operation::Observe { device } => {
                 let mut results = Vec::new();
                 let status = match self.observe(device) {
@@ -394,8 +402,9 @@ impl Session {
         Ok(())
     }
 
-    /// Sends at once what the client waits for.
+    /// A frame has been executed: sends at once what the client waits for.
     fn speak(&mut self) {
+        self.watch.executed();
         if std::mem::take(&mut self.must_flush) {
             self.out.flush();
         }
@@ -533,6 +542,24 @@ impl Session {
             }
         }
         self.out.flush();
+    }
+
+    /// Waits for what the current context has been given. A client sends none while it captures; if one of its threads has
+    /// begun to just now, the other streams are waited for one by one.
+    fn barrier(&mut self) -> CUresult {
+        if !self.is_capturing() {
+            return self.driver.call(Symbol::cuCtxSynchronize, &[]);
+        }
+        let (driver, handles, current) = (&self.driver, &self.handles, self.current);
+        let captured: Vec<u64> =
+            self.capturing.iter().filter_map(|&(_, id)| handles.real(Kind::Stream, id).ok()).collect();
+        for stream in handles.streams(current).into_iter().filter(|stream| !captured.contains(stream)) {
+            let status = driver.call(Symbol::cuStreamSynchronize, &[stream]);
+            if !status.is_success() {
+                return status;
+            }
+        }
+        CUresult::SUCCESS
     }
 
     /// Whether a stream is captured.

@@ -7,6 +7,7 @@
 //! it, and less in a program that goes round in a loop.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::driver::Driver;
 use super::staging::Piece;
-use crate::limits::LARGE_BYTES;
+use crate::limits::{IDLE_AFTER, LARGE_BYTES};
 use crate::link::Outbox;
 use crate::wire::large::DataHead;
 use crate::wire::operation::Notice;
@@ -69,6 +70,8 @@ struct State {
     open: HashMap<u32, usize>,
     /// Events to be used again, by context.
     events: HashMap<u32, Vec<u64>>,
+    /// The client has taken memory ahead, and something has come since it last heard that nothing does.
+    ahead: bool,
     closed: bool,
 }
 
@@ -80,12 +83,17 @@ pub(super) struct Watch {
     state: Mutex<State>,
     arrival: Condvar,
     told: Condvar,
+    /// Counts frames that were executed.
+    executed: AtomicU64,
+    /// The client has heard that nothing comes. What comes next may leave memory unused that was in use then.
+    heard: AtomicBool,
 }
 
 impl Watch {
     pub(super) fn new(driver: Arc<Driver>, out: Arc<Outbox<()>>) -> Self {
         let (state, arrival, told) = (Mutex::default(), Condvar::new(), Condvar::new());
-        Self { driver, out, state, arrival, told }
+        let (executed, heard) = (AtomicU64::new(0), AtomicBool::new(false));
+        Self { driver, out, state, arrival, told, executed, heard }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -105,6 +113,37 @@ impl Watch {
     /// Whether everything of a context has been told.
     pub(super) fn is_quiet(&self, context: u32) -> bool {
         self.lock().open.get(&context).is_none_or(|open| *open == 0)
+    }
+
+    /// A frame has been executed.
+    pub(super) fn executed(&self) {
+        self.executed.fetch_add(1, Ordering::Relaxed);
+        if self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::AcqRel) {
+            self.expect_idleness();
+        }
+    }
+
+    /// Has the client told when nothing has come for a while.
+    pub(super) fn expect_idleness(&self) {
+        self.lock().ahead = true;
+        self.arrival.notify_one();
+    }
+
+    /// Sleeps until something is under way, or nothing has come for a while and the client shall hear of it.
+    fn sleep<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if !state.ahead {
+            return self.arrival.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let before = self.executed.load(Ordering::Relaxed);
+        let woken = self.arrival.wait_timeout(state, IDLE_AFTER);
+        let (mut state, waited) = woken.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() && self.executed.load(Ordering::Relaxed) == before {
+            state.ahead = false;
+            self.heard.store(true, Ordering::Release);
+            // A session that is over has nobody to tell.
+            let _closed = self.out.add_now(|batch| batch.push(|bytes| Notice::Idle.encode(bytes)));
+        }
+        state
     }
 
     /// Looks out for a mark.
@@ -149,7 +188,7 @@ impl Watch {
         loop {
             let mut state = self.lock();
             while lanes.is_empty() && state.arrived.is_empty() && !state.closed {
-                state = self.arrival.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.sleep(state);
                 (looks, since) = (0, Instant::now());
             }
             if lanes.values().len() > 0 && state.arrived.is_empty() && looks > LOOKS_AT_ONCE {

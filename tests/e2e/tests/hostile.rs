@@ -142,7 +142,7 @@ impl Foe {
         let names = Names::encode(["spin", "none"].into_iter());
         let (stream, number) = (Self::number(chance), Self::number(chance));
         let (address, token) = (self.address(chance), chance.below(100));
-        let operation = match chance.below(30) {
+        let operation = match chance.below(32) {
             0..=10 => return self.call(chance, to),
             11 => Operation::Context(number),
             12 => Operation::Launch {
@@ -173,7 +173,11 @@ impl Foe {
             26 => Operation::LinkAdd { link: number, kind: stream, digest, name: "x.ptx", options: &options },
             27 => Operation::LinkComplete { link: number },
             28 => Operation::Linked { digest, offset: address },
-            29 if chance.one_in(2) => Operation::Observe { device: number },
+            29 => Operation::Ahead {
+                bytes: chance.pick(&[0, 1, 4096, 512 << 10, 2 << 20, (2 << 20) + 1, u64::MAX]),
+            },
+            30 => Operation::Barrier,
+            31 if chance.one_in(2) => Operation::Observe { device: number },
             _ => Operation::Settle,
         };
         operation.encode(to);

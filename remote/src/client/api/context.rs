@@ -2,6 +2,7 @@
 
 use core::ffi::{c_int, c_uint};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
@@ -9,6 +10,7 @@ use headgate_abi::cuda::types::{CUcontext, CUdevice, CUresult};
 
 use super::{device, stream};
 use crate::client::contract::storage;
+use crate::client::foreseen::Foreseen;
 use crate::client::objects::{Context, lock};
 use crate::client::state::{Client, Primary, client};
 use crate::client::{Answer, current, raw};
@@ -22,10 +24,21 @@ const API_VERSION: c_uint = 3_020;
 fn ask(client: &Client, symbol: Symbol, arguments: &[Argument<'_>]) -> Answer {
     let mut list = Arguments::new();
     arguments.iter().for_each(|argument| list.push(*argument));
-    match client.session.ask(0, &Operation::Call(symbol, list))?.status {
-        CUresult::SUCCESS => Ok(()),
-        status => Err(status),
+    answered(client.session.ask(0, &Operation::Call(symbol, list))?.status)
+}
+
+fn answered(status: CUresult) -> Answer {
+    if status.is_success() { Ok(()) } else { Err(status) }
+}
+
+/// Whether a primary context turned out not to be there, though the program has its handle. It is forgotten when it is
+/// released or reset as often as it was retained.
+fn has_failed(client: &Client, primary: &Primary) -> bool {
+    let failed = client.contexts.get(primary.id).is_some_and(|context| context.failure().is_some());
+    if failed {
+        primary.failed.store(true, Ordering::Release);
     }
+    failed
 }
 
 fn primary(client: &Client, device: CUdevice) -> Result<(usize, &Primary), CUresult> {
@@ -33,17 +46,40 @@ fn primary(client: &Client, device: CUdevice) -> Result<(usize, &Primary), CUres
     Ok((index, &client.primaries[index]))
 }
 
+/// Returns at once: a context that is there is what programs get, and what they do next would only wait behind it. Where
+/// none can be made, whatever is done with the handle says why, and from then on this call waits.
 pub fn cuDevicePrimaryCtxRetain(ctx: *mut CUcontext, dev: CUdevice) -> Answer {
     let client = client()?;
     let (index, primary) = primary(client, dev)?;
     if ctx.is_null() {
         return Err(CUresult::ERROR_INVALID_VALUE);
     }
+    client.session.check()?;
     let mut state = lock(&primary.state);
-    let arguments = [Argument::New(Kind::Context, primary.id), Argument::Word(dev.to_word())];
-    ask(client, Symbol::cuDevicePrimaryCtxRetain, &arguments)?;
-    if client.contexts.get(primary.id).is_none() {
-        client.contexts.insert(primary.id, Arc::new(Context::new(primary.id, index, state.1, true)));
+    if has_failed(client, primary)
+        && let Some(context) = client.contexts.get(primary.id)
+    {
+        // It never was; whoever retains it again begins anew.
+        client.end_context(&context);
+        state.0 = 0;
+    }
+    let retained = client.contexts.get(primary.id);
+    let context =
+        retained.clone().unwrap_or_else(|| Arc::new(Context::new(primary.id, index, state.1, true)));
+    let mut arguments = Arguments::new();
+    arguments.push(Argument::New(Kind::Context, primary.id));
+    arguments.push(Argument::Word(dev.to_word()));
+    let retain = Operation::Call(Symbol::cuDevicePrimaryCtxRetain, arguments);
+    if primary.failed.load(Ordering::Acquire) {
+        // Whoever tries again after a failure is told at once how it went.
+        answered(client.session.ask(0, &retain)?.status)?;
+        primary.failed.store(false, Ordering::Release);
+    } else {
+        client.session.foresee(0, &retain, Foreseen::Context(Arc::clone(&context)))?;
+    }
+    if retained.is_none() {
+        client.contexts.insert(primary.id, Arc::clone(&context));
+        client.session.take_ahead(&context)?;
     }
     state.0 += 1;
     raw::store(ctx, CUcontext::from_addr(client.arena.handle(Kind::Context, primary.id)))
@@ -54,7 +90,10 @@ pub fn cuDevicePrimaryCtxRelease_v2(dev: CUdevice) -> Answer {
     let (_, primary) = primary(client, dev)?;
     let mut state = lock(&primary.state);
     let left = state.0.checked_sub(1).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
-    ask(client, Symbol::cuDevicePrimaryCtxRelease_v2, &[Argument::Word(dev.to_word())])?;
+    let released = ask(client, Symbol::cuDevicePrimaryCtxRelease_v2, &[Argument::Word(dev.to_word())]);
+    if !has_failed(client, primary) {
+        released?;
+    }
     state.0 = left;
     if left == 0
         && let Some(context) = client.contexts.get(primary.id)
@@ -76,7 +115,10 @@ pub fn cuDevicePrimaryCtxReset_v2(dev: CUdevice) -> Answer {
     // What is kept with the context is told while it still is, and with nothing locked: it may call the driver.
     storage::end(client.arena.handle(Kind::Context, primary.id));
     let mut state = lock(&primary.state);
-    ask(client, Symbol::cuDevicePrimaryCtxReset_v2, &[Argument::Word(dev.to_word())])?;
+    let reset = ask(client, Symbol::cuDevicePrimaryCtxReset_v2, &[Argument::Word(dev.to_word())]);
+    if !has_failed(client, primary) {
+        reset?;
+    }
     state.0 = 0;
     if let Some(context) = client.contexts.get(primary.id) {
         client.end_context(&context);
@@ -123,7 +165,9 @@ pub fn cuCtxCreate_v2(ctx: *mut CUcontext, flags: c_uint, dev: CUdevice) -> Answ
     let arguments =
         [Argument::New(Kind::Context, id), Argument::Word(flags.into()), Argument::Word(dev.to_word())];
     ask(client, Symbol::cuCtxCreate_v2, &arguments)?;
-    client.contexts.insert(id, Arc::new(Context::new(id, index, flags, false)));
+    let context = Arc::new(Context::new(id, index, flags, false));
+    client.contexts.insert(id, Arc::clone(&context));
+    client.session.take_ahead(&context)?;
     let handle = client.arena.handle(Kind::Context, id);
     current::push(handle);
     raw::store(ctx, CUcontext::from_addr(handle))

@@ -8,9 +8,10 @@ use headgate_abi::cuda::remote::Kind;
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUcontext, CUdeviceptr, CUenum, CUmemoryPool, CUresult, CUstream};
 
-use crate::client::objects::{Allocation, Context, lock};
+use crate::client::objects::{Allocation, Context, Reached, lock};
 use crate::client::state::{Client, client};
 use crate::client::{Answer, capture, current, raw, travel};
+use crate::limits::CARVED_BYTES_MAX;
 use crate::wire::operation::{Argument, Arguments, Operation};
 use crate::word::Word as _;
 
@@ -25,9 +26,44 @@ fn allocate(symbol: Symbol, dptr: *mut CUdeviceptr, bytes: impl FnOnce() -> u64,
     Ok(())
 }
 
+/// Small ones are carved from what was taken ahead, if there is enough. What does not fit is the worker's to refuse.
 pub fn cuMemAlloc_v2(dptr: *mut CUdeviceptr, bytes: usize) -> Answer {
-    capture::forbid_unsafe_call(client()?)?;
-    allocate(Symbol::cuMemAlloc_v2, dptr, || bytes as u64, &[dptr.to_word(), bytes.to_word()])
+    let client = client()?;
+    capture::forbid_unsafe_call(client)?;
+    let context = current::context(client)?;
+    let credits = &client.session.credits;
+    let carved = |address: u64| {
+        let found = Allocation { bytes: bytes as u64, context: context.id, device: context.device };
+        lock(&client.allocations).insert(address, found);
+        raw::store(dptr, address)
+    };
+    if !dptr.is_null()
+        && let Some(address) = credits.carve(context.id, bytes as u64)
+    {
+        carved(address)?;
+        return client.session.take_ahead(&context);
+    }
+    let words = [dptr.to_word(), bytes.to_word()];
+    match allocate(Symbol::cuMemAlloc_v2, dptr, || bytes as u64, &words) {
+        Err(CUresult::ERROR_OUT_OF_MEMORY) => {
+            let last = credits.carve_any(context.id, bytes as u64);
+            carved(last.ok_or(CUresult::ERROR_OUT_OF_MEMORY)?)
+        }
+        // It was small, and there was nothing to carve it from. The next one finds something.
+        Ok(()) if bytes as u64 <= CARVED_BYTES_MAX => client.session.take_ahead(&context),
+        outcome => outcome,
+    }
+}
+
+/// What was taken ahead is free as far as the program is concerned.
+pub fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> Answer {
+    let client = client()?;
+    let context = current::context(client)?;
+    let symbol = Symbol::cuMemGetInfo_v2;
+    let line = symbol.line().ok_or(CUresult::ERROR_NOT_SUPPORTED)?;
+    travel::by_rule(client, symbol, line, &[free.to_word(), total.to_word()], Some(&context))?;
+    let unused = usize::try_from(client.session.credits.unused(context.device)).unwrap_or(0);
+    raw::store(free, raw::load(free)?.saturating_add(unused).min(raw::load(total)?))
 }
 
 pub fn cuMemAllocPitch_v2(
@@ -71,21 +107,50 @@ pub fn cuMemFree_v2(dptr: CUdeviceptr) -> Answer {
         return Ok(());
     }
     capture::forbid_unsafe_call(client)?;
-    forget(client, dptr)?;
+    let found = forget(client, dptr)?;
+    if client.session.credits.holds(dptr) {
+        return give_back(client, dptr, &found);
+    }
+    client.session.credits.freed(found.context);
     let mut arguments = Arguments::new();
     arguments.push(Argument::Word(dptr));
     client.session.tell(context.id, &Operation::Call(Symbol::cuMemFree_v2, arguments))
+}
+
+/// Gives a carved block back. What uses it next begins when what used it before is done, and as behind the driver's own
+/// `cuMemFree` so does everything else.
+fn give_back(client: &Client, dptr: CUdeviceptr, found: &Allocation) -> Answer {
+    let context = client.contexts.get(found.context).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
+    if client.captures_any() {
+        // Waiting for a context harms its captures.
+        client.session.credits.park(context.id, dptr, context.everything());
+        return Ok(());
+    }
+    if !context.everything().iter().all(Reached::is_done) {
+        client.session.tell(context.id, &Operation::Barrier)?;
+    }
+    client.session.credits.give_back(context.id, dptr);
+    client.session.give_back(1, true).map(|_| ())
 }
 
 pub fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> Answer {
     let client = client()?;
     let context = current::context(client)?;
     let stream = current::stream(client, &context, stream.addr())?;
-    capture::admit(client, &stream)?;
+    let recorded = capture::admit(client, &stream)?;
     if dptr == 0 {
         return Ok(());
     }
-    forget(client, dptr)?;
+    let carved = client.session.credits.holds(dptr);
+    // A graph frees what a graph has allocated. To be told so, the driver must be asked.
+    if !(carved && recorded) {
+        let found = forget(client, dptr)?;
+        if carved {
+            let behind = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
+            client.session.credits.park(found.context, dptr, behind);
+            return Ok(());
+        }
+    }
     let mut arguments = Arguments::new();
     arguments.push(Argument::Word(dptr));
     arguments.push(Argument::Handle(Kind::Stream, stream.id));
