@@ -54,6 +54,7 @@ const PARTS: &[(&str, Part)] = &[
     ("near", |bench| steps(bench, &[(Way::Unix, 3.0), (Way::Tcp, 3.0)])),
     ("far", |bench| steps(bench, &[(Way::Far(300), 8.0), (Way::Far(1_000), 30.0)])),
     ("start", start),
+    ("memory", memory),
     ("copies", copies),
     ("cut", cut),
     ("audit", audit),
@@ -174,6 +175,35 @@ fn start(bench: &Bench) -> Result<Vec<Figure>> {
         subject.lower("first result", Way::Tcp.name(), "ms", None, &near)?,
         subject.lower("first result: round trips", far.name(), "trips", Some(3.0), &trips)?,
     ])
+}
+
+/// Taking a piece of device memory, small enough to be carved from what was taken ahead, and one that is not. With each, what is
+/// known of it is asked, which is local.
+fn memory(bench: &Bench) -> Result<Vec<Figure>> {
+    let stage = bench.stage(1_000)?;
+    let app = bench.built.path("app-churn")?;
+    let ways = [Way::Native, Way::Unix, Way::Tcp, Way::Far(300)];
+    let pieces = [("4 KiB", "4096"), ("256 KiB", "262144")];
+    let mut samples: Vec<[[Vec<f64>; 2]; 2]> = ways.iter().map(|_| Default::default()).collect();
+    for _ in 0..bench.rounds(5) {
+        for (way, sizes) in ways.iter().zip(&mut samples) {
+            for ((_, bytes), [take, free]) in pieces.iter().zip(sizes) {
+                let found =
+                    stage.run(*way, app, &["--rounds", "500", "--launches", "0", "--bytes", bytes])?;
+                take.push(found.number("take_p50_us")?);
+                free.push(found.number("free_p50_us")?);
+            }
+        }
+    }
+    let mut figures = Vec::new();
+    for (way, sizes) in ways.iter().zip(&samples) {
+        for ((size, _), [take, free]) in pieces.iter().zip(sizes) {
+            let case = || format!("{size}, {}", way.name());
+            figures.push(bench.subject.lower("device memory taken: p50", case(), "us", None, take)?);
+            figures.push(bench.subject.lower("device memory freed: p50", case(), "us", None, free)?);
+        }
+    }
+    Ok(figures)
 }
 
 /// Bulk copies, beside what TCP itself carries here; and the same with a driver that copies nothing, which is what the way
