@@ -8,11 +8,12 @@
 //! What it never does: exit or panic in its program, wait without the session's end to end the wait, use the session in
 //! a forked child, or offer a function that it does not have.
 //!
-//! Read in this order: [`session`], [`handles`], [`objects`], [`credits`], [`current`], [`capture`], [`travel`], then [`api`];
-//! [`contract`] for what is different beside a genuine driver, [`nvml`] beside it all.
+//! Read in this order: [`greeting`], [`session`], [`handles`], [`objects`], [`credits`], [`foreseen`], [`current`], [`capture`],
+//! [`travel`], then [`api`]; [`contract`] for what is different beside a genuine driver, [`nvml`] beside it all.
 
 pub mod api;
 pub mod contract;
+mod greeting;
 mod session;
 mod handles;
 mod objects;

@@ -11,15 +11,14 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::credits::Credits;
 use super::foreseen::{Answers, Foreseen};
+use super::greeting::{NoSession, greet};
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
 use crate::limits::{
-    CLIENT_LOOKS_FOR, HELLO_WITHIN, LARGE_BYTES, LENT_BYTES, PIECE_BYTES_MAX, RECONNECT_PAUSE, RESUME_WITHIN,
+    CLIENT_LOOKS_FOR, LARGE_BYTES, LENT_BYTES, PIECE_BYTES_MAX, RECONNECT_PAUSE, RESUME_WITHIN,
 };
-use crate::link::{
-    Address, Arrival, Batch, Bell, Frame, Inlet, Large, Memory, Outbox, Patience, ReadError, Side, Stream,
-};
-use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
+use crate::link::{Address, Arrival, Batch, Bell, Frame, Inlet, Large, Outbox, Patience, ReadError};
+use crate::wire::frame::{Kind, Ticket, Welcome};
 use crate::wire::large::{DataHead, WriteHead};
 use crate::wire::operation::{Argument, Arguments, Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Malformed, Reader};
@@ -146,41 +145,6 @@ pub(super) struct Session {
     waits: AtomicU64,
 }
 
-/// Why there is no session.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoSession {
-    /// The worker cannot be reached.
-    #[error("{address}: {error}")]
-    Unreachable {
-        /// Where it should be.
-        address: Address,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// It answers something else.
-    #[error("{address} does not speak this protocol: {error}")]
-    Stranger {
-        /// Where it is.
-        address: Address,
-        /// What was wrong.
-        error: ReadError,
-    },
-    /// It is of another release.
-    #[error("{address}: {malformed}")]
-    Release {
-        /// Where it is.
-        address: Address,
-        /// What tells.
-        malformed: Malformed,
-    },
-    /// It does not want this client.
-    #[error("refused: {0}")]
-    Refused(String),
-    /// The system starts no thread, or has no descriptor left.
-    #[error("no thread: {0}")]
-    NoThread(std::io::Error),
-}
-
 /// Why nothing is read any more.
 enum Stop {
     /// The session is over, and why.
@@ -193,62 +157,6 @@ impl From<ReadError> for Stop {
     fn from(error: ReadError) -> Self {
         Self::Read(error)
     }
-}
-
-/// Says hello over a new connection and reads the answer: welcome, and what the worker has received.
-fn greet(
-    address: &Address,
-    ticket: Ticket,
-    received: u64,
-) -> Result<(Arc<Stream>, Inlet, Welcome, u64), NoSession> {
-    let unreachable = |error| NoSession::Unreachable { address: address.clone(), error };
-    let stranger = |error: ReadError| match error {
-        ReadError::Malformed(malformed @ (Malformed::Version { .. } | Malformed::Table)) => {
-            NoSession::Release { address: address.clone(), malformed }
-        }
-        error => NoSession::Stranger { address: address.clone(), error },
-    };
-    let stream = Arc::new(address.connect().map_err(unreachable)?);
-    let payload = Hello { ticket }.encode();
-    // Who answers over this host's socket may be of this host.
-    let near = matches!(*stream, Stream::Unix(_));
-    let header =
-        Header { acknowledged: received, rings: near, ..Header::unnumbered(Kind::Hello, payload.len()) };
-    // Who refuses may have done so, and gone, before it was greeted. What it said is still there to be read.
-    let greeted = stream.write_both(&header.encode(), &payload);
-    stream.set_patience(Some(HELLO_WITHIN + RESUME_WITHIN)).map_err(unreachable)?;
-    let mut inlet = Inlet::new(Arc::clone(&stream), received);
-    let begun = if near { inlet.begin_with_descriptor() } else { Ok(None) };
-    let (memory, frame) = match begun {
-        Ok(memory) => (memory, inlet.frame()),
-        Err(error) => (None, Err(error)),
-    };
-    let frame = match (frame, greeted) {
-        (Ok(frame), _) => frame,
-        (Err(_), Err(error)) => return Err(unreachable(error)),
-        (Err(error), Ok(())) => return Err(stranger(error)),
-    };
-    let (acknowledged, rings) = (frame.header.acknowledged, frame.header.rings);
-    let welcome = match frame.header.kind {
-        Kind::Welcome => Welcome::decode(frame.payload).map_err(|malformed| stranger(malformed.into()))?,
-        Kind::Refused | Kind::Over => {
-            return Err(NoSession::Refused(String::from_utf8_lossy(frame.payload).into_owned()));
-        }
-        _ => return Err(stranger(Malformed::Misplaced("no answer to a greeting").into())),
-    };
-    stream.set_patience(None).map_err(unreachable)?;
-    if !rings {
-        return Ok((stream, inlet, welcome, acknowledged));
-    }
-    // Where somebody passes the bytes on, the memory does not come along. What cannot be used is as good as none.
-    let memory = memory.and_then(|descriptor| Memory::of(descriptor).ok());
-    stream.write_both(&Kind::Rings.alone(&[memory.is_some().into()]), &[]).map_err(unreachable)?;
-    let Some(memory) = memory else { return Ok((stream, inlet, welcome, acknowledged)) };
-    drop(stream);
-    let stream = inlet.into_stream().map_err(|malformed| stranger(malformed.into()))?;
-    let stream = Arc::new(stream.over(memory, Side::Client).map_err(unreachable)?);
-    let inlet = Inlet::new(Arc::clone(&stream), received);
-    Ok((stream, inlet, welcome, acknowledged))
 }
 
 impl Session {
@@ -806,50 +714,4 @@ fn slot(shape: &Shape) -> u8 {
         sides.fold(shape.function, |mixed, side| mixed.rotate_left(5).wrapping_mul(0x9e37_79b1) ^ side);
     let mixed = mixed.wrapping_mul(0x85eb_ca6b) >> 26;
     u8::try_from(mixed).unwrap_or(0) % u8::try_from(TEMPLATES).unwrap_or(1)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-    use crate::wire::frame::VERSION;
-
-    #[test]
-    fn a_worker_of_another_release_is_named_with_both_versions() {
-        let path = std::env::temp_dir().join(format!("headgate-release-{}.sock", std::process::id()));
-        let listener = UnixListener::bind(&path).unwrap();
-        let other = thread::spawn(move || {
-            let (stream, _) = listener.accept().unwrap();
-            let mut welcome = Kind::Welcome.alone(&Welcome::default().encode());
-            welcome[4] = VERSION + 1;
-            Stream::Unix(stream).write_both(&welcome, &[]).unwrap();
-        });
-        let error = greet(&Address::Unix(path.clone()), Ticket::default(), 0).map(|_| ()).unwrap_err();
-        let said = error.to_string();
-        let named = |version: u8| said.contains(&format!("version {version} "));
-        assert!(named(VERSION) && named(VERSION + 1) && said.contains("same release"), "{said}");
-        other.join().unwrap();
-        std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn who_is_refused_before_the_greeting_hears_why() {
-        const ROUNDS: usize = 100;
-        let path = std::env::temp_dir().join(format!("headgate-refusal-{}.sock", std::process::id()));
-        let listener = UnixListener::bind(&path).unwrap();
-        let refuser = thread::spawn(move || {
-            for _ in 0..ROUNDS {
-                let (stream, _) = listener.accept().unwrap();
-                Stream::Unix(stream).write_both(&Kind::Refused.alone(b"not you"), &[]).unwrap();
-            }
-        });
-        let address = Address::Unix(path.clone());
-        for _ in 0..ROUNDS {
-            let answer = greet(&address, Ticket::default(), 0).map(|_| ());
-            assert!(matches!(&answer, Err(NoSession::Refused(why)) if why == "not you"), "{answer:?}");
-        }
-        refuser.join().unwrap();
-        std::fs::remove_file(path).unwrap();
-    }
 }
