@@ -1,293 +1,38 @@
-//! What the node looks like from outside: the status document and the metrics snapshot.
+//! What the node looks like from outside: the status document ([`document`]) and the metrics snapshot ([`metrics`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod document;
+mod samples;
+mod metrics;
+
 use std::sync::atomic::Ordering::Relaxed;
 
-use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
 use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, UNLIMITED};
-use headgate_exporter::kernel::Kernel;
-use headgate_exporter::loans::Loans;
-use headgate_exporter::snapshot::{self, Histogram, Snapshot};
-use headgate_loans::desk::DeskView;
-use headgate_quota::loan::What;
-use headgate_quota::{Bytes, Micros, Ppm, Status};
-use serde::{Deserialize, Serialize};
+use headgate_quota::{Micros, Status};
 
 use crate::config::model::{DeviceUuid, Identity};
 use crate::config::space::Sharing;
-use crate::devices::xids;
-use crate::drivers::Unhooked;
 use crate::effects::Hands;
-use crate::enforcement;
-use crate::limits::SAMPLES_MAX;
 use crate::node::census::Presence;
 use crate::node::state::REASONS;
 use crate::node::state::TenantState;
 use crate::node::{Row, State, TenantLimits, TenantSlot};
-use crate::page::Keys;
 use crate::probes::Figures;
 use crate::segments::TenantSegments;
 use crate::segments::counts::Counts;
 use crate::segments::gate;
 use crate::space::holding::{Holding, LACKING, OUTSIDE};
 
+pub use document::{
+    AccountView, ConfigView, DeviceView, IdentityView, ProcessView, SpaceView, StatusDocument, TenantView,
+};
+pub use metrics::loans;
+pub use samples::Samples;
+
+use samples::Lately;
+
 /// Share above nominal from which a tenant counts as borrowing: more than what windows overshoot by.
 const BORROWING_ABOVE_PPM: u64 = 20_000;
-
-/// The whole status, as `headgate status --json` prints it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct StatusDocument {
-    /// Version of the daemon.
-    pub version: String,
-    /// The node's name.
-    pub node: String,
-    /// The node's district.
-    pub district: String,
-    /// The daemon's process id.
-    pub pid: u32,
-    /// Whether the node is ready for tenants.
-    pub ready: bool,
-    /// Why not.
-    pub unready: Vec<String>,
-    /// The configuration.
-    pub config: ConfigView,
-    /// How processes are told apart.
-    pub identity: IdentityView,
-    /// Device rows.
-    pub devices: Vec<DeviceView>,
-    /// Tenants.
-    pub tenants: Vec<TenantView>,
-    /// Kernel probes.
-    pub probes: Vec<crate::probes::ProbeState>,
-    /// The kernel's other parts: what witnesses, and what refuses.
-    #[serde(default)]
-    pub parts: Vec<enforcement::PartState>,
-    /// Remote sessions that begin or are hosted here.
-    #[serde(default)]
-    pub sessions: Vec<crate::remote::SessionView>,
-    /// Entry points of the drivers on this node that nothing stands in front of; `null` while no driver was seen.
-    #[serde(default)]
-    pub unhooked_symbols: Option<Vec<Unhooked>>,
-    /// Hellos refused, by reason.
-    pub refused: BTreeMap<String, u64>,
-}
-
-/// How the configuration stands.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct ConfigView {
-    /// The file.
-    pub file: String,
-    /// Identifies the content in force.
-    pub hash: String,
-    /// When it was read, in seconds since 1970.
-    pub loaded_unix_seconds: u64,
-    /// Whether the file could be used when it was last read.
-    pub last_reload_successful: bool,
-    /// What is wrong with it, if not.
-    pub error: Option<String>,
-    /// Settings that changed in the file but only take effect at a restart.
-    pub restart_needed: Vec<String>,
-}
-
-/// How processes are told apart.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct IdentityView {
-    /// `cgroup`, or `process-tree` where processes cannot be moved into cgroups.
-    pub method: String,
-    /// What that means, where it is the weaker one.
-    pub note: Option<String>,
-}
-
-/// A device row.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct DeviceView {
-    /// Row in the segments.
-    pub row: usize,
-    /// UUID.
-    pub gpu: String,
-    /// Product name.
-    pub name: String,
-    /// Bytes of memory.
-    pub memory_bytes: u64,
-    /// Whether it is there now.
-    pub present: bool,
-    /// How tenants are to share it: `temporal`, `mpsPartition`, `mpsPercentage` or `greenContexts`.
-    #[serde(default)]
-    pub sharing: String,
-    /// Whether it is shared by green contexts without MPS, so that their shares multiply with the device's own turns.
-    #[serde(default)]
-    pub multiplied: bool,
-    /// Why it is shared by time although it is to be shared by space, and what to do.
-    #[serde(default)]
-    pub sharing_down: Option<String>,
-}
-
-/// A tenant's part of a device that is shared by space.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct SpaceView {
-    /// SMs its programs have; `null` where the driver makes SMs of a percentage.
-    pub sms: Option<u32>,
-    /// Part of the device it was given: its share, rounded.
-    pub given_ppm: u32,
-    /// Part of the device that its programs hold.
-    pub held_ppm: u32,
-    /// Whether nobody else can be on these SMs. If not, they are a ceiling, and each process has one of its own.
-    pub exclusive: bool,
-    /// What is still to change, and when.
-    pub pending: Option<String>,
-}
-
-/// A tenant.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct TenantView {
-    /// Its name.
-    pub name: String,
-    /// Its district.
-    pub district: String,
-    /// Its cgroup.
-    pub cgroup: Option<String>,
-    /// Its class now.
-    pub class: String,
-    /// The event that raises it there: `NAME`, or `DISTRICT/NAME` of another district's.
-    pub raised_by: Option<String>,
-    /// Its mode.
-    pub mode: String,
-    /// Its fail policy.
-    pub fail_policy: String,
-    /// Whether anything is held against it.
-    pub enforcement: bool,
-    /// Removed from the configuration, with processes still running.
-    pub removed: bool,
-    /// The word for how it stands: the worst of its devices.
-    pub status: String,
-    /// Processes seated.
-    pub seats: usize,
-    /// Frees of memory nobody had charged.
-    pub untracked_frees: u64,
-    /// Failures of the hook.
-    pub hook_faults: u64,
-    /// Its accounts.
-    pub gpus: Vec<AccountView>,
-    /// Its processes.
-    pub processes: Vec<ProcessView>,
-}
-
-/// A tenant's account on one device.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct AccountView {
-    /// UUID of the device.
-    pub gpu: String,
-    /// The word for how it stands here.
-    pub status: String,
-    /// Why, where the word alone does not say.
-    pub reason: Option<String>,
-    /// Owned share of SM time in parts per million; `null` without a quota.
-    pub sm_quota_ppm: Option<u32>,
-    /// Charged share over the last second, in parts per million.
-    pub sm_share_ppm: u64,
-    /// Its part of the device, where that is shared by space now.
-    #[serde(default)]
-    pub space: Option<SpaceView>,
-    /// Device time charged, in microseconds; where the device is shared by space, as much of it as was held.
-    pub charged_us: u64,
-    /// Tokens left in microseconds; negative is debt.
-    pub tokens_us: i64,
-    /// `open`, `closed`, or `ungoverned`.
-    pub gate: String,
-    /// Most bytes; `null` without a quota.
-    pub memory_quota_bytes: Option<u64>,
-    /// Who holds the tenant to it: `hook`, `driver+hook`, or `none`.
-    pub enforced_by: String,
-    /// Bytes charged.
-    pub memory_used_bytes: u64,
-    /// Of those, what contexts and loaded code take.
-    pub memory_overhead_bytes: u64,
-    /// Bytes the tenant's processes have, by the driver's word; `null` while it cannot tell.
-    pub memory_driver_bytes: Option<u64>,
-    /// Processes that are on the device and have no seat: they came without the hook.
-    pub unenforced: Vec<u32>,
-    /// Most bytes ever charged at once.
-    pub memory_peak_bytes: u64,
-    /// Allocations refused.
-    pub denied_allocations: u64,
-    /// Launches.
-    pub launches: u64,
-    /// Batches.
-    pub batches: u64,
-}
-
-/// A seated process.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct ProcessView {
-    /// Process id.
-    pub pid: u32,
-    /// Its seat.
-    pub seat: usize,
-    /// Whether its connection stands.
-    pub connected: bool,
-    /// How its work is gated and its completion measured: `memops`, `events`, `watchdog`, or `none` while nothing of it
-    /// was gated.
-    pub gate_backend: String,
-}
-
-/// Device time as it was at a few recent moments, for the share over the last second.
-#[derive(Debug, Default)]
-pub struct Samples(VecDeque<(Micros, HashMap<u64, [Seen; DEVICES_MAX]>)>);
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Seen {
-    charged: Micros,
-    /// Time launches have spent waiting, summed over threads.
-    waited: Micros,
-    active: bool,
-}
-
-/// What happened to a tenant on a device since the oldest sample.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lately {
-    /// Share of the device charged.
-    share_ppm: u64,
-    /// Share of the time that launches waited at the gate; more than the whole if several threads did.
-    waited_ppm: u64,
-    /// Whether it showed work in every sample.
-    always_active: bool,
-}
-
-impl Samples {
-    /// Takes a sample.
-    pub fn take(&mut self, now: Micros, state: &State, hands: &Hands) {
-        let seen = state.tenants().filter_map(|(slot, tenant)| {
-            let segments = hands.segments.get(&slot)?;
-            let counts = segments.counts(seats_of(tenant));
-            let row = |row: usize| {
-                let account = &segments.accounts[row];
-                let waited = Micros(counts.rows[row].gate_wait_us);
-                Seen { charged: account.charged(), waited, active: account.active() }
-            };
-            Some((tenant.serial, std::array::from_fn(row)))
-        });
-        self.0.push_back((now, seen.collect()));
-        if SAMPLES_MAX < self.0.len() {
-            self.0.pop_front();
-        }
-    }
-
-    fn lately(&self, now: Micros, serial: u64, row: usize, charged: Micros) -> Lately {
-        let (Some((then, oldest)), Some((latest, newest))) = (self.0.front(), self.0.back()) else {
-            return Lately::default();
-        };
-        let of = |seen: &HashMap<u64, [Seen; DEVICES_MAX]>| seen.get(&serial).map(|rows| rows[row]);
-        let (before, after) = (of(oldest).unwrap_or_default(), of(newest).unwrap_or_default());
-        let per_million = |part: Micros, span: Micros| part.0.saturating_mul(1_000_000) / span.0.max(1);
-        Lately {
-            share_ppm: per_million(charged.saturating_sub(before.charged), now.saturating_sub(*then)),
-            waited_ppm: per_million(after.waited.saturating_sub(before.waited), latest.saturating_sub(*then)),
-            always_active: self.0.len() == SAMPLES_MAX
-                && self.0.iter().all(|(_, seen)| of(seen).is_some_and(|seen| seen.active)),
-        }
-    }
-}
 
 /// Every way a process's work can be gated and measured, best first.
 const BACKENDS: [&str; 4] = ["memops", "events", "watchdog", "none"];
@@ -617,115 +362,6 @@ impl View<'_> {
             processes: processes.collect(),
         }
     }
-
-    /// Everything on the metrics page but what the probes saw.
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        let config = self.state.configured.as_ref();
-        Snapshot {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            node: config.map(|c| c.config.node.to_string()).unwrap_or_default(),
-            district: config.map(|c| c.config.district.to_string()).unwrap_or_default(),
-            config: snapshot::ConfigState {
-                last_reload_successful: config.is_some_and(|c| c.rejected.is_none()),
-                last_success_unix_seconds: config.map_or(0, |c| c.at.as_secs()),
-                hash: config.map(|c| c.hash.clone()).unwrap_or_default(),
-            },
-            devices: self
-                .rows()
-                .filter(|(_, row)| row.present)
-                .map(|(_, row)| snapshot::Device {
-                    sharing: self.sharing(row.uuid).word(),
-                    shared_as_wanted: !self.sharing(row.uuid).is_spatial()
-                        || self.state.space.0.contains_key(&row.uuid)
-                            && self.sharing_down(row.uuid).is_none(),
-                    gpu: row.uuid.to_string(),
-                    name: row.name.clone(),
-                    memory: row.memory,
-                })
-                .collect(),
-            xids: xids::rows(&self.hands.xids),
-            gate_backends: self.gate_backends(),
-            tenants: self.state.tenants().map(|(slot, _)| self.tenant_snapshot(slot)).collect(),
-            refused: REASONS.iter().zip(self.state.refused).map(|((_, word), n)| (*word, n)).collect(),
-            probes: Vec::new(),
-            parts: Vec::new(),
-            loans: None,
-            remote: None,
-            unhooked_symbols: Vec::new(),
-            unknown: None,
-            probe_events: Vec::new(),
-        }
-    }
-
-    fn gate_backends(&self) -> Vec<(&'static str, u64)> {
-        let mut seats = BACKENDS.map(|word| (word, 0));
-        for (seat, _) in self.state.seats() {
-            let Some(segments) = self.hands.segments.get(&seat.slot) else { continue };
-            let word = backend(segments, seat.seat);
-            seats.iter_mut().filter(|(known, _)| *known == word).for_each(|(_, count)| *count += 1);
-        }
-        seats.to_vec()
-    }
-
-    fn tenant_snapshot(&self, slot: TenantSlot) -> snapshot::Tenant {
-        let Some(tenant) = self.state.tenant(slot) else { unreachable!("asked for tenants there are") };
-        let limits = TenantLimits::of(self.state, slot, tenant);
-        let counts = self.counts(slot);
-        let segments = self.hands.segments.get(&slot).map(AsRef::as_ref);
-        let mut status = Status::Nominal;
-        let gpus = self
-            .rows()
-            .filter_map(|(row, device)| {
-                let of_row = limits.rows[row]?;
-                status = status.max(self.account(slot, row, &limits).status);
-                Some(snapshot::Account {
-                    gpu: device.uuid.to_string(),
-                    memory_quota: Bytes(of_row.memory_bytes_max.min(device.memory.0)),
-                    memory_used: Bytes(segments.map_or(0, |s| s.ledger.used_bytes(row))),
-                    memory_overhead: Bytes(overhead(segments, row)),
-                    memory_peak: Bytes(peak(segments, row)),
-                    denied: denied(segments, row),
-                    space: self
-                        .space(device, tenant.policy.name.as_str())
-                        .and_then(|space| Ppm::new(space.held_ppm)),
-                    sm_quota: of_row.sm.min(Ppm::WHOLE),
-                    charged: segments.map_or(Micros::ZERO, |s| s.accounts[row].charged()),
-                    tokens_us: segments.map_or(0, |s| s.accounts[row].tokens_us()),
-                    launches: counts.rows[row].launches,
-                    batches: counts.rows[row].batches,
-                    gate_waits: vec![
-                        ("host", Micros(counts.rows[row].gate_wait_us)),
-                        ("device", segments.map_or(Micros::ZERO, |s| s.accounts[row].held())),
-                    ],
-                })
-            })
-            .collect();
-        snapshot::Tenant {
-            tenant: tenant.policy.name.to_string(),
-            district: tenant.policy.district.to_string(),
-            status,
-            seats: tenant.seats.len() as u64,
-            untracked_frees: counts.untracked_frees,
-            hook_faults: counts.faults,
-            process_exits: 0,
-            gate_wait: Histogram::of_doubling_micros(&counts.gate_wait_buckets, counts.gate_wait()),
-            lanes_refused: counts.lanes_refused,
-            unenforced: self.state.census.as_ref().map(|census| census.unenforced(slot).len() as u64),
-            failed_open: segments.map_or(0, |s| s.ledger.failed_open().load(Relaxed)),
-            kernel: Kernel { ledgers: self.driver_ledger(slot), ..Kernel::default() },
-            gpus,
-        }
-    }
-
-    /// Who and what is which on the snapshot, for the probes' figures.
-    #[must_use]
-    pub fn keys(&self) -> Keys {
-        Keys {
-            serials: self.state.tenants().map(|(_, tenant)| tenant.serial).collect(),
-            gpus: self.rows().map(|(_, row)| row.uuid.to_string()).collect(),
-        }
-    }
 }
 
 /// A tenant is starved when it gets clearly less than it owns and waited at the gate for longer than the share
@@ -760,40 +396,4 @@ fn peak(segments: Option<&TenantSegments>, row: usize) -> u64 {
 
 fn denied(segments: Option<&TenantSegments>, row: usize) -> u64 {
     segments.map_or(0, |s| s.ledger.segment().totals(row).denied.load(Relaxed))
-}
-
-/// What the desk says, in the page's terms.
-#[must_use]
-pub fn loans(snapshot: &Snapshot, view: &DeskView) -> Loans {
-    let part = |text: &str, index: usize| text.split('/').nth(index).unwrap_or_default().to_owned();
-    let mut lent: BTreeMap<(String, String, String), u64> = BTreeMap::new();
-    for line in view.lent.iter().filter(|line| matches!(line.phase.as_str(), "active" | "noticed")) {
-        let key = (line.owner.clone(), part(&line.place, 2), part(&line.guest, 0));
-        *lent.entry(key).or_default() += line.sm_ppm;
-    }
-    let mut borrowed: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for line in view.borrowed.iter().filter(|line| line.left_seconds.is_some()) {
-        *borrowed.entry((line.tenant.clone(), part(&line.place, 0))).or_default() += line.sm_ppm;
-    }
-    let mut peers: BTreeMap<String, u64> = BTreeMap::new();
-    for peer in &view.peers {
-        *peers.entry(peer.district.clone()).or_default() += u64::from(peer.heard_seconds.is_some());
-    }
-    let counts = &view.counts;
-    let decided = |what: &What| counts.decisions.get(what.word()).copied().unwrap_or(0);
-    let own = &snapshot.district;
-    Loans {
-        lent: lent.into_iter().map(|((t, gpu, peer), ppm)| (t, own.clone(), gpu, peer, ppm)).collect(),
-        borrowed: borrowed.into_iter().map(|((t, peer), ppm)| (t, own.clone(), peer, ppm)).collect(),
-        decisions: What::ALL.iter().map(|what| (what.word().to_owned(), decided(what))).collect(),
-        stale: vec![("message", counts.stale_messages), ("order", counts.stale_orders)],
-        refused: view.refused.clone(),
-        peers: peers.into_iter().collect(),
-        swaps: counts.swaps,
-        conflicts: counts.conflicts,
-        unanswered: counts.store_unanswered,
-        serving: view.places.iter().all(|place| place.state == "serving"),
-        audited: view.audit.0,
-        audit_failures: counts.audit_failures,
-    }
 }
