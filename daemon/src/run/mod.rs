@@ -4,15 +4,16 @@
 //! control, admin, http, signals, config watch, discovery, pidfds --> Input --> step --> effects --> hands
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+mod input;
+mod discovery;
+mod source;
+
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
 
-use headgate_exporter::Snapshot;
-use headgate_loans::desk::DeskHandle;
-use headgate_quota::Bytes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,113 +21,33 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{self, EventsDocument, Place, SpacePlace, StartEvent};
 use crate::clock;
-use crate::config::model::{DeviceUuid, Tenant};
+use crate::config::model::DeviceUuid;
 use crate::config::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::control::listener::{Doors, ListenError, Socket};
-use crate::control::session::Opened;
-use crate::devices::xids::XidCounts;
-use crate::devices::{Discover, DiscoveryError, DriverLimit};
-use crate::effects::{Hands, Placed, Tools};
-use crate::enforcement::ioctls;
+use crate::devices::Discover;
+use crate::effects::{Hands, Tools};
 use crate::gate::Gates;
 use crate::identity::cgroup::Cgroups;
-use crate::identity::{peer, process};
+use crate::identity::process;
 use crate::limits::{
-    AUDIT_PERIOD, AUDIT_SEATS_MAX, CENSUS_PERIOD, DISCOVERY_PERIOD, DISCOVERY_WAIT, EVENTS_MAX,
-    MPS_COMMAND_WAIT, SAMPLE_PERIOD, SHUTDOWN_WAIT,
+    AUDIT_PERIOD, AUDIT_SEATS_MAX, DISCOVERY_WAIT, EVENTS_MAX, MPS_COMMAND_WAIT, SAMPLE_PERIOD, SHUTDOWN_WAIT,
 };
-use crate::loans::{self, Floor, Loans};
+use crate::loans::{Floor, Loans};
 use crate::node::identify::identify;
-use crate::node::{self, DeviceFacts, Event, Peer, Process, RequestId, Resident, State};
-use crate::page::{self, Keys};
+use crate::node::{self, Event, State};
 use crate::probes::{DETACH_WAIT, Figures, Setup, Witness};
 use crate::remote::{self, Remote, RemoteError, RemotePlace};
 use crate::segments::adopt;
 use crate::segments::record::{RecordError, RootRecord, StateDir};
 use crate::space;
 use crate::telemetry::LogLimit;
-use crate::view::{self, Samples, StatusDocument, View};
+use crate::view::{Samples, View};
 
-/// Where inputs go.
-pub type Inputs = mpsc::Sender<Input>;
+pub use input::{Input, Inputs, Question, Trees};
 
-/// Whether any process is known by its tree, so that a hello's ancestors matter. Set before whoever was placed
-/// is told so.
-pub type Trees = Arc<AtomicBool>;
-
-/// What comes to the node.
-#[derive(Debug)]
-pub enum Input {
-    /// Something happened.
-    Node(Event),
-    /// Something happened on a connection that the node has not seen yet.
-    Opened(Opened, Event),
-    /// A process was moved into a cgroup, or not.
-    Placed(RequestId, Result<Placed, String>),
-    /// Limits changed because of loans; told when they hold.
-    Lent(Event, oneshot::Sender<()>),
-    /// The driver holds these limits itself, and no others of ours.
-    DriverLimits(Vec<DriverLimit>),
-    /// Critical errors of the devices since the daemon started.
-    Xids(XidCounts),
-    /// Somebody asks.
-    Asked(Question),
-}
-
-/// What can be asked.
-#[derive(Debug)]
-pub enum Question {
-    /// The status document.
-    Status(oneshot::Sender<Box<StatusDocument>>),
-    /// The metrics snapshot, and its tenants' serials.
-    Snapshot(oneshot::Sender<(Snapshot, Keys)>),
-    /// The way to the desk, where there is one.
-    Desk(oneshot::Sender<Option<DeskHandle>>),
-    /// Whose a process is.
-    Who {
-        /// What the kernel says about it.
-        peer: Peer,
-        /// Where to answer.
-        reply: oneshot::Sender<Result<Arc<Tenant>, String>>,
-    },
-    /// Why the node is not ready.
-    Unready(oneshot::Sender<Vec<String>>),
-    /// To watch the GPU driver's ioctls for a while.
-    AuditIoctls {
-        /// For how long.
-        span: Duration,
-        /// Where to answer, when it is over.
-        reply: ioctls::Reply,
-    },
-    /// To declare an incident.
-    StartEvent {
-        /// What is asked for.
-        asked: StartEvent,
-        /// Where to answer: all that hold then, or why not.
-        reply: oneshot::Sender<Result<EventsDocument, String>>,
-    },
-    /// To end one of this district before its time.
-    EndEvent {
-        /// Its name.
-        name: String,
-        /// Where to answer.
-        reply: oneshot::Sender<Result<EventsDocument, String>>,
-    },
-    /// Incidents that hold.
-    Events(oneshot::Sender<EventsDocument>),
-    /// To be moved into a tenant.
-    Place {
-        /// Who asks.
-        caller: Process,
-        /// The tenant's name.
-        tenant: String,
-        /// The device to be on, of several that are shared by space.
-        gpu: Option<String>,
-        /// Where to answer.
-        reply: oneshot::Sender<Result<Place, String>>,
-    },
-}
+use discovery::discovery;
+use source::Source;
 
 /// Why a daemon cannot run. The operator is at fault, or the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -632,130 +553,5 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })
-    }
-}
-
-/// Looks for devices again and again: a driver may be installed, reloaded or fall off while we run. The first
-/// answer goes to `first`, later ones to the node when they differ. In between, more often, asks the driver who is on
-/// the devices, and has it hold the limits that are wanted.
-async fn discovery(
-    mut discover: Box<dyn Discover>,
-    first: oneshot::Sender<Event>,
-    inputs: Inputs,
-    wanted: watch::Receiver<Vec<DriverLimit>>,
-) {
-    let rounds = DISCOVERY_PERIOD.as_millis() / CENSUS_PERIOD.as_millis();
-    let mut first = Some(first);
-    let (mut last, mut last_held, mut last_xids, mut could_tell) =
-        (None, Vec::new(), XidCounts::new(), false);
-    for round in (0..rounds).cycle() {
-        let limits = wanted.borrow().clone();
-        // Away from the runtime: a driver in trouble answers late or never.
-        let looked = tokio::task::spawn_blocking(move || {
-            let found = (round == 0).then(|| discover.discover());
-            let residents = discover.residents().map(identified);
-            let held = discover.hold(&limits);
-            let xids = discover.xids();
-            (discover, found, residents, held, xids)
-        });
-        let (found, residents, held, xids);
-        (discover, found, residents, held, xids) = match looked.await {
-            Ok(looked) => looked,
-            Err(error) => {
-                tracing::error!(%error, "device discovery ended; this is a bug of Headgate");
-                return;
-            }
-        };
-        let mut news = Vec::new();
-        if let Some(found) = found
-            && last.as_ref() != Some(&found)
-        {
-            tell(&found);
-            last = Some(found.clone());
-            let event = match found {
-                Ok(devices) => Event::Devices(devices),
-                Err(error) => Event::DevicesMissing { reason: error.to_string() },
-            };
-            // If nobody waits for the first answer any more, it came late and goes the way of the others.
-            let unheard = match first.take() {
-                Some(first) => first.send(event).err(),
-                None => Some(event),
-            };
-            news.extend(unheard.map(Input::Node));
-        }
-        if residents.is_some() || could_tell {
-            could_tell = residents.is_some();
-            news.push(Input::Node(Event::Residents(residents)));
-        }
-        if held != last_held {
-            last_held.clone_from(&held);
-            news.push(Input::DriverLimits(held));
-        }
-        if xids != last_xids {
-            last_xids.clone_from(&xids);
-            news.push(Input::Xids(xids));
-        }
-        for input in news {
-            if inputs.send(input).await.is_err() {
-                return;
-            }
-        }
-        tokio::time::sleep(CENSUS_PERIOD).await;
-    }
-}
-
-/// Finds out who the processes are that the driver names. One that has ended meanwhile is nobody.
-fn identified(residents: Vec<(DeviceUuid, u32, Bytes)>) -> Vec<Resident> {
-    let mut known: HashMap<u32, Option<Peer>> = HashMap::new();
-    let look = |pid: u32| {
-        let held = peer::open(process::process(pid).ok()?).ok()?;
-        peer::facts(&held, true).ok()
-    };
-    residents
-        .into_iter()
-        .filter_map(|(gpu, pid, bytes)| {
-            let peer = known.entry(pid).or_insert_with(|| look(pid)).clone()?;
-            Some(Resident { gpu, peer, bytes })
-        })
-        .collect()
-}
-
-fn tell(found: &Result<Vec<DeviceFacts>, DiscoveryError>) {
-    match found {
-        Ok(devices) => {
-            for device in devices {
-                tracing::info!(gpu = %device.uuid, name = device.name, bytes = device.memory.0, "device");
-            }
-        }
-        Err(reason) => tracing::warn!(%reason, "no devices"),
-    }
-}
-
-/// The exporter's view of the daemon.
-#[derive(Debug)]
-struct Source {
-    inputs: Inputs,
-    witness: Witness,
-}
-
-impl Source {
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.inputs.send(Input::Asked(question(reply))).await.ok()?;
-        answer.await.ok()
-    }
-}
-
-impl headgate_exporter::Source for Source {
-    async fn snapshot(&self) -> Option<Snapshot> {
-        let (mut snapshot, keys) = self.ask(Question::Snapshot).await?;
-        let desk = self.ask(Question::Desk).await?;
-        snapshot.loans = loans::view(desk).await.map(|view| view::loans(&snapshot, &view));
-        page::add_figures(&mut snapshot, &keys, self.witness.figures().await);
-        Some(snapshot)
-    }
-
-    async fn unready(&self) -> Option<Vec<String>> {
-        self.ask(Question::Unready).await
     }
 }
