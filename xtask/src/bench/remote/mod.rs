@@ -35,6 +35,9 @@ const LAUNCHES: &str = "64";
 const KERNEL_NS: u64 = 100_000;
 /// Bytes of a bulk copy.
 const COPY_BYTES: u64 = 64 << 20;
+/// Bytes of one of its pieces.
+const PIECE: u64 = 256 << 10;
+const PIECE_BYTES: usize = 256 << 10;
 /// How long a wire is cut, and how long the program that notices it runs.
 const CUT: Duration = Duration::from_secs(10);
 const CUT_PROGRAM_S: &str = "13";
@@ -221,9 +224,10 @@ fn copies(bench: &Bench) -> Result<Vec<Figure>> {
         (&nothing, Way::Tcp, ", nothing copied there"),
     ];
     let mut samples: Vec<[Vec<f64>; 2]> = cases.iter().map(|_| Default::default()).collect();
-    let mut raw = Vec::new();
+    let (mut raw, mut whole) = (Vec::new(), Vec::new());
     for _ in 0..bench.rounds(5) {
-        raw.push(raw_tcp()?);
+        raw.push(raw_tcp(PIECE)?);
+        whole.push(raw_tcp(COPY_BYTES)?);
         for ((stage, way, alone), [down, up]) in cases.iter().zip(&mut samples) {
             let unchecked = if alone.is_empty() { "0" } else { "1" };
             let arguments = ["--copy", &bytes, "--unchecked", unchecked];
@@ -233,7 +237,10 @@ fn copies(bench: &Bench) -> Result<Vec<Figure>> {
         }
     }
     let subject = &bench.subject;
-    let mut figures = vec![subject.higher("bulk copy", "raw TCP, one stream", "GB/s", None, &raw)?];
+    let mut figures = vec![
+        subject.higher("bulk copy", "raw TCP, one stream", "GB/s", None, &raw)?,
+        subject.higher("bulk copy", "raw TCP, from and into all of the memory", "GB/s", None, &whole)?,
+    ];
     let ninety = super::figure::Spread::of(&raw)
         .map(|spread| (spread.median * 90.0).round() / 100.0)
         .map(|rate| rate.min(6.0));
@@ -247,28 +254,31 @@ fn copies(bench: &Bench) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// What one TCP stream carries on this machine, in GB/s.
+/// What one TCP stream carries on this machine, in GB/s: from and into so many bytes of memory, over and over. Few of them
+/// stay in the processors' caches; those of a copy do not.
 #[expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
-fn raw_tcp() -> Result<f64> {
-    const PIECE: usize = 256 << 10;
+fn raw_tcp(memory: u64) -> Result<f64> {
+    let memory = usize::try_from(memory)?;
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     let reader = std::thread::spawn(move || -> std::io::Result<u64> {
         let (mut stream, _) = listener.accept()?;
-        let mut buffer = vec![0; PIECE];
-        let mut total = 0;
+        // Touched, as memory that is copied to is.
+        let mut buffer = vec![1; memory];
+        let (mut total, mut at) = (0, 0);
         loop {
-            match stream.read(&mut buffer)? {
+            let end = memory.min(at + PIECE_BYTES);
+            match stream.read(&mut buffer[at..end])? {
                 0 => return Ok(total),
-                count => total += count as u64,
+                count => (total, at) = (total + count as u64, (at + count) % memory),
             }
         }
     });
     let mut stream = TcpStream::connect(address)?;
-    let piece = vec![7; PIECE];
+    let bytes = vec![7; memory];
     let begin = Instant::now();
-    for _ in 0..COPY_BYTES / PIECE as u64 {
-        stream.write_all(&piece)?;
+    for piece in bytes.chunks(PIECE_BYTES).cycle().take(usize::try_from(COPY_BYTES / PIECE)?) {
+        stream.write_all(piece)?;
     }
     drop(stream);
     let Ok(total) = reader.join() else { bail!("the reading thread panicked") };
