@@ -39,6 +39,19 @@ pub const HEARTBEAT_PERIOD_US: u64 = 16_000;
 /// Longest single sleep at a closed gate before the heartbeat is looked at again.
 pub const GATE_WAIT_US_MAX: u64 = 10_000;
 
+/// How long a refused allocation waits for memory that was taken ahead and is called back. On one host that takes a fraction of a
+/// millisecond, to another site some tens; the wait in a worker that lets work under way finish first must fit as well. A
+/// program that is told of no memory a quarter of a second late is not hurt; one that waits for a stopped one without end is.
+pub const RECALL_WAIT_MS_MAX: u32 = 250;
+
+/// Shortest time between two calls in a tenant: a program that asks again and again for what it cannot have sends no more
+/// than ten questions a second to the clients of its tenant. What was unused was given back at the call before.
+pub const RECALL_PERIOD_MS: u32 = 100;
+
+/// Longest single sleep of a worker that waits to be called. It then looks whether its process has another ledger.
+pub const RECALL_LISTEN_US_MAX: u64 = 1_000_000;
+
+const _: () = assert!(RECALL_PERIOD_MS < RECALL_WAIT_MS_MAX);
 const _: () = assert!(HEARTBEAT_PERIOD_US * 5 <= HEARTBEAT_STALE_US);
 const _: () = assert!(GATE_WAIT_US_MAX < HEARTBEAT_STALE_US);
 const _: () = assert!(FRAME_TEXT_BYTES_MAX < FRAME_BYTES_MAX);

@@ -17,7 +17,7 @@ use super::sync::{AtomicU32, AtomicU64};
 use crate::limits::{DEVICES_MAX, LANES_MAX, SEATS_MAX};
 
 /// Layout version; both sides refuse any other.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 /// `HGLIMIT1`.
 pub const LIMITS_MAGIC: u64 = u64::from_le_bytes(*b"HGLIMIT1");
 /// `HGLEDGR1`.
@@ -120,8 +120,15 @@ pub struct LedgerHeader {
     pub heartbeat_us: AtomicU64,
     /// Times a process of the tenant opened its gates by itself because the daemon was silent.
     pub failed_open: AtomicU64,
+    /// The last time that memory taken ahead was called back: how many times that makes in the lower half, when in the upper one, in
+    /// `CLOCK_MONOTONIC` milliseconds. Both wrap.
+    pub recall: AtomicU64,
+    /// A futex. The lower half of `recall`, once that is written.
+    pub recalls: AtomicU32,
+    /// A futex. How often a call was answered.
+    pub recall_answers: AtomicU32,
     /// Not used yet.
-    pub reserved: [AtomicU64; 3],
+    pub reserved: [AtomicU64; 1],
 }
 
 /// A tenant's total on one device. Writers: all of the tenant's processes (by compare-and-swap), and the
@@ -146,7 +153,7 @@ pub struct DeviceTotals {
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
 /// 1024  clocks of work with the device   1280  lanes, the host's half      2976  lanes, the GPU's half
-/// 3824  overhead per device              3952  groups of SMs per device
+/// 3824  overhead per device              3952  groups of SMs per device     4080  memory taken ahead
 /// ```
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
@@ -196,6 +203,14 @@ pub struct Seat {
     /// What of a device its work keeps to, per device row, as [`crate::space::Part::of_word`] reads it; zero while there is
     /// nothing to say.
     pub parts: [AtomicU64; DEVICES_MAX],
+    /// Device rows, a bit each, on which this process holds memory that was taken ahead of its use and that may be called back.
+    pub ahead_rows: AtomicU32,
+    /// Number of the last call that it has answered.
+    pub recalled: AtomicU32,
+    /// Threads of it that wait for others' answers themselves.
+    pub recalling: AtomicU32,
+    /// Not used yet.
+    pub reserved: AtomicU32,
 }
 
 /// A thread in the upper half of a word of [`Seat::waiting`].
@@ -266,6 +281,9 @@ pub const DEVICE_ROWS_OFFSET: usize = 128;
 /// Offset of the first seat.
 pub const SEATS_OFFSET: usize = 4096;
 
+// A row has a bit in `Seat::ahead_rows`.
+const _: () = assert!(DEVICES_MAX <= 32);
+
 // The model checker's atomics are larger, and nobody shares them.
 #[cfg(not(loom))]
 const _: () = {
@@ -286,4 +304,5 @@ const _: () = {
     assert!(core::mem::offset_of!(Seat, marks) == 2976);
     assert!(core::mem::offset_of!(Seat, overhead_bytes) == 3824);
     assert!(core::mem::offset_of!(Seat, parts) == 3952);
+    assert!(core::mem::offset_of!(Seat, ahead_rows) == 4080);
 };

@@ -288,6 +288,9 @@ fn clear(seat: &Seat) {
     seat.lanes_high.store(0, Relaxed);
     seat.gate_backend.store(0, Relaxed);
     seat.lanes_refused.store(0, Relaxed);
+    for word in [&seat.ahead_rows, &seat.recalled, &seat.recalling] {
+        word.store(0, Relaxed);
+    }
     for device in 0..DEVICES_MAX {
         seat.charged_bytes[device].store(0, Relaxed);
         seat.overhead_bytes[device].store(0, Relaxed);

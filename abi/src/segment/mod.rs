@@ -7,12 +7,13 @@
 //! Neither side trusts what it reads from the other: each word is read once, range-checked and converted.
 //! There are no locks, no pointers, no bool and no enum in shared memory.
 //!
-//! Read in this order: [`layout`], [`ledger`] (the protocol of a charge), [`progress`] and
+//! Read in this order: [`layout`], [`ledger`] (the protocol of a charge), [`recall`] (of calling memory back), [`progress`] and
 //! [`busy`] (what the device has of a process), [`map`] (the one unsafe room). Under `--cfg loom` the same protocol
 //! stands on a segment of the model checker's (`cargo xtask loom`).
 
 pub mod layout;
 pub mod ledger;
+pub mod recall;
 pub mod progress;
 pub mod busy;
 #[cfg(not(loom))]

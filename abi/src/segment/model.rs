@@ -62,6 +62,10 @@ fn seat() -> Seat {
         lanes: std::array::from_fn::<_, LANES_MAX, _>(lane),
         overhead_bytes: words(),
         parts: words(),
+        ahead_rows: half(),
+        recalled: half(),
+        recalling: half(),
+        reserved: half(),
         marks: std::array::from_fn(|_| LaneMarks { started: half(), completed: half() }),
     }
 }
@@ -77,6 +81,9 @@ impl LedgerSegment {
             bell: half(),
             heartbeat_us: word(),
             failed_open: word(),
+            recall: word(),
+            recalls: half(),
+            recall_answers: half(),
             reserved: words(),
         };
         // On the heap: the model checker's stacks are small.
