@@ -13,7 +13,7 @@ use crate::awaited;
 use crate::boundary::{cross, inside, shield};
 use crate::driver::{self, Out, Word as _};
 use crate::intercept::{array, context, graph, groups, launch, memory, physical, pool, processes, view};
-use crate::{resolve, session};
+use crate::{ahead, resolve, session};
 
 /// Families of which the hook only has to see that the device is waited for, asked, or marked: synchronous copies, polls and event
 /// records; and the beginning of a capture, because a batch that is open then could not be ended in the stream before it ends.
@@ -175,6 +175,15 @@ fn swap(
             let asked = resolve::Asked::Proc(name, version.cast_unsigned(), flags);
             if let Some(shell) = resolve::shell_in_front_of(real, &asked) {
                 found.set(shell);
+            }
+            return status;
+        }
+        let unknown = status == CUresult::ERROR_NOT_FOUND || status.is_success();
+        if unknown && !symbol.is_null() && found.get().is_none_or(|real| real.is_null()) {
+            // SAFETY: as above: the driver has compared it with all names it has.
+            if let Some(ours) = ahead::find(unsafe { CStr::from_ptr(symbol) }) {
+                found.set(ours);
+                return CUresult::SUCCESS;
             }
         }
         status

@@ -12,8 +12,8 @@
 //!
 //! The way of a call: an exported shell ([`exports`]) enters the boundary ([`boundary`]: re-entrance guard,
 //! panic guard), asks for the meaning of the call (`meaning.rs`, [`intercept`]), gets a [`verdict::Verdict`], and acts on it
-//! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`pace`],
-//! and, for drivers that cannot do everything, [`rung`] and [`reports`].
+//! with the real driver's function ([`resolve`]). Read in that order, then [`session`], [`ledger`], [`recall`] and [`ahead`] (what
+//! is called back before an allocation is refused), [`pace`], and, for drivers that cannot do everything, [`rung`] and [`reports`].
 
 #[macro_use]
 mod meaning;
@@ -28,6 +28,8 @@ mod session;
 mod space;
 mod green;
 mod ledger;
+mod recall;
+mod ahead;
 mod pace;
 mod awaited;
 mod lanes;

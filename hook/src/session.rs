@@ -363,6 +363,7 @@ fn ask(
     }
     SESSION.store(std::ptr::from_ref(session).cast_mut(), Release);
     crate::rung::tell(session);
+    crate::ahead::tell(session);
     if let Some(old) = old.filter(|_| welcome.fresh) {
         crate::green::tell(old, session);
     }
@@ -412,6 +413,7 @@ extern "C" fn forked() {
     ATTACHING.store(false, Release);
     ledger::forget();
     crate::green::forget();
+    crate::ahead::forget();
     crate::lanes::forget();
     crate::watch::forget();
     invalidate();

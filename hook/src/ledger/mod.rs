@@ -28,6 +28,7 @@ use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::layout::UNLIMITED;
 use headgate_abi::segment::{Charge, Refusal};
 
+use crate::recall;
 use crate::session::{self, Session};
 
 /// One live allocation.
@@ -127,7 +128,8 @@ fn mix(address: u64) -> u64 {
 }
 
 /// Charges `bytes` on a device row, or says why not. What this process's pools keep for later is given back to
-/// the driver before anything is refused, as the driver itself would do when the device is full.
+/// the driver before anything is refused, as the driver itself would do when the device is full; then what other processes of
+/// the tenant have taken ahead is called back.
 pub(crate) fn charge(session: &Session, row: usize, bytes: u64) -> Result<Charge, Refusal> {
     charge_within(session, row, bytes, session.memory_limit(row))
 }
@@ -135,9 +137,11 @@ pub(crate) fn charge(session: &Session, row: usize, bytes: u64) -> Result<Charge
 #[inline]
 fn charge_within(session: &Session, row: usize, bytes: u64, limit_bytes: u64) -> Result<Charge, Refusal> {
     let ledger = session.ledger();
-    ledger.try_charge(session.seat_index(), row, bytes, limit_bytes).or_else(|_| {
+    let attempt = || ledger.try_charge(session.seat_index(), row, bytes, limit_bytes);
+    attempt().or_else(|_| {
         pools::relieve(session, row);
-        ledger.charge(session.seat_index(), row, bytes, limit_bytes)
+        let found = recall::retry(session, row, bytes, attempt);
+        found.or_else(|_| ledger.charge(session.seat_index(), row, bytes, limit_bytes))
     })
 }
 

@@ -23,6 +23,7 @@ use headgate_abi::segment::{Charge, Refusal};
 
 use super::{Map, charge_what_is, credit, holdings, lock};
 use crate::driver;
+use crate::recall;
 use crate::session::{self, Session};
 
 /// Looks at a pool's figure before one is taken although other threads keep moving it.
@@ -179,7 +180,7 @@ pub(crate) fn reserve(session: &Session, id: PoolId, row: usize, bytes: u64) -> 
     };
     attempt(false).or_else(|_| {
         relieve(session, row);
-        attempt(true)
+        recall::retry(session, row, bytes, || attempt(false)).or_else(|_| attempt(true))
     })?;
     Ok(Reservation { pool: id, row, bytes })
 }
@@ -194,7 +195,11 @@ pub(crate) fn settle(reservation: Reservation, succeeded: bool) -> Result<(), Re
         }
         pool.version += 1;
     }
-    look(reservation.pool)
+    look(reservation.pool).or_else(|refusal| {
+        let session = session::seated().ok_or(refusal)?;
+        // How much of it was refused only the look knows: the pool has grown already.
+        recall::retry(session, reservation.row, 0, || look(reservation.pool))
+    })
 }
 
 /// Memory of a pool was freed by its program; the pool may keep it.
