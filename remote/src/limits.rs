@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use headgate_abi::limits::{RECALL_PERIOD_MS, RECALL_WAIT_MS_MAX};
+
 use crate::wire::large::BEGINNING_BYTES;
 
 /// Most bytes of a frame's payload. A reader allocates no more than this for one.
@@ -85,7 +87,7 @@ pub const STAGING_BYTES_MAX: usize = 256 << 20;
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 /// Descriptors of a worker: a driver opens some dozens for each device.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 4096;
-/// Threads of a worker: its own four, and a driver's, some for each device and context.
+/// Threads of a worker: its own five, and a driver's, some for each device and context.
 pub const WORKER_TASKS_MAX: u64 = 1024;
 /// Files and directories of the host that a worker sees.
 pub const WORKER_PATHS_MAX: usize = 256;
@@ -102,11 +104,26 @@ pub const SLABS_BYTES_MAX: u64 = 16 << 20;
 pub const SLABS_LEFT_MIN: u64 = 16;
 /// Longest allocation that is carved from a slab unless it would be refused otherwise.
 pub const CARVED_BYTES_MAX: u64 = 128 << 10;
+/// How long a worker that is asked for memory taken ahead waits for work of its context to finish, since that is what giving it
+/// back would wait for. Enough for what a program mostly has under way, and with the way there and back it fits into what whoever
+/// asked waits at most.
+pub const QUIET_WITHIN: Duration = Duration::from_millis(150);
+/// Then it lets so many times as long pass before it waits so again: a session that is never quiet has its operations held up for a
+/// small part of its time.
+pub const QUIET_REST: u32 = 12;
+/// It waits so long in any case: what was done a moment ago may not show yet.
+pub const QUIET_AT_LEAST: Duration = Duration::from_millis(5);
+/// Pause between two looks whether a context is quiet.
+pub const QUIET_LOOKS_EVERY: Duration = Duration::from_micros(50);
+/// How long after such a question a session takes nothing ahead: whoever was short of memory is to have it first.
+pub const MODEST_FOR: Duration = Duration::from_secs(1);
 /// How long nothing has come when a client hears that it had better give back what it took ahead.
 pub const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 const _: () = assert!(4 * CARVED_BYTES_MAX <= SLAB_BYTES_MIN && SLAB_BYTES_MIN <= SLAB_BYTES_MAX);
 const _: () = assert!(SLAB_BYTES_MAX <= SLABS_BYTES_MAX);
+const _: () = assert!(QUIET_WITHIN.as_millis() < RECALL_WAIT_MS_MAX as u128);
+const _: () = assert!(QUIET_AT_LEAST.as_millis() * 10 <= RECALL_PERIOD_MS as u128);
 const _: () = assert!(2 * PIECE_BYTES_MAX <= PENDING_BYTES_MAX);
 const _: () = assert!(PENDING_BYTES_MAX + PIECE_BYTES_MAX + PARAMETER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(LINKED_PIECE_BYTES + 3 * COMPILER_LOG_BYTES <= PIECE_BYTES_MAX);

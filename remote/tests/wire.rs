@@ -141,6 +141,8 @@ proptest! {
             Operation::Settle,
             Operation::Ahead { bytes: long },
             Operation::Barrier,
+            Operation::GiveBack { address: long },
+            Operation::GaveBack { call: id },
             Operation::Goodbye,
         ] {
             there_and_back(&operation)?;
@@ -152,6 +154,7 @@ proptest! {
             Notice::Reached { context: id, stream: other, operation: long },
             Notice::Data { token, offset: long, bytes: &bytes },
             Notice::Idle,
+            Notice::CallBack { call: id },
         ] {
             let mut encoded = Vec::new();
             notice.encode(&mut encoded);
@@ -213,6 +216,8 @@ fn one_of_each() -> Vec<u8> {
         Operation::Settle,
         Operation::Ahead { bytes: 61 },
         Operation::Barrier,
+        Operation::GiveBack { address: 62 },
+        Operation::GaveBack { call: 63 },
         Operation::Goodbye,
     ] {
         operation.encode(&mut bytes);
@@ -224,6 +229,7 @@ fn one_of_each() -> Vec<u8> {
         Notice::Reached { context: 55, stream: 56, operation: 57 },
         Notice::Data { token: 58, offset: 59, bytes: &[60] },
         Notice::Idle,
+        Notice::CallBack { call: 64 },
     ] {
         notice.encode(&mut bytes);
     }
@@ -241,7 +247,7 @@ fn what_travels_is_what_this_version_says() {
     let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         (VERSION, digest.as_str()),
-        (4, "00057f4ea13992ad"),
+        (5, "4840ccc9dff87a73"),
         "the wire has changed: raise its VERSION, then note both here"
     );
 }

@@ -116,6 +116,10 @@ struct State {
     /// By context.
     plans: HashMap<u32, Plan>,
     parked: Vec<Parked>,
+    /// Others were short of memory: until some is taken ahead again, none is kept that nothing is in.
+    modest: bool,
+    /// How often slabs were taken off to be given back.
+    given: u64,
 }
 
 impl State {
@@ -226,6 +230,27 @@ impl Credits {
         plan.coming = 0;
         plan.next = (bytes * 2).min(SLAB_BYTES_MAX);
         state.slabs.insert(base, Slab::new(context, device, base, bytes));
+        state.modest = false;
+    }
+
+    /// A slab that was to be given back could not be.
+    pub(super) fn kept(&self, context: u32, device: usize, base: u64, bytes: u64) {
+        lock(&self.0).slabs.insert(base, Slab::new(context, device, base, bytes));
+    }
+
+    /// Others are short of memory.
+    pub(super) fn be_modest(&self) {
+        lock(&self.0).modest = true;
+    }
+
+    /// How many slabs of a context are kept though nothing is in them.
+    pub(super) fn spares(&self) -> usize {
+        usize::from(!lock(&self.0).modest)
+    }
+
+    /// How often slabs were taken off so far.
+    pub(super) fn given(&self) -> u64 {
+        lock(&self.0).given
     }
 
     /// None has.
@@ -243,8 +268,8 @@ impl Credits {
     }
 
     /// Takes slabs off that nothing is in, save so many of each context, and only of contexts that may lose them: the caller
-    /// frees them. Address and context.
-    pub(super) fn take_unused(&self, keep: usize, may_lose: impl Fn(u32) -> bool) -> Vec<(u64, u32)> {
+    /// frees them. Address, context and bytes.
+    pub(super) fn take_unused(&self, keep: usize, may_lose: impl Fn(u32) -> bool) -> Vec<(u64, u32, u64)> {
         let mut state = lock(&self.0);
         state.unpark();
         let mut kept: HashMap<u32, usize> = HashMap::new();
@@ -253,10 +278,11 @@ impl Credits {
             let kept = kept.entry(slab.context).or_default();
             *kept += 1;
             if *kept > keep && may_lose(slab.context) {
-                taken.push((base, slab.context));
+                taken.push((base, slab.context, slab.bytes));
             }
         }
-        for (base, context) in &taken {
+        state.given += u64::from(!taken.is_empty());
+        for (base, context, _) in &taken {
             state.slabs.remove(base);
             let plan = state.plans.entry(*context).or_default();
             plan.next = SLAB_BYTES_MIN;
@@ -371,13 +397,31 @@ mod tests {
         stream.completed.store(1, Ordering::Release);
         assert!(credits.take_unused(1, any).is_empty(), "one is kept");
         assert!(credits.take_unused(0, |_| false).is_empty(), "its context is at work");
-        assert_eq!(credits.take_unused(0, any), [(BASE, 1)]);
+        assert_eq!(credits.take_unused(0, any), [(BASE, 1, SLAB_BYTES_MIN)]);
         assert_eq!(credits.unused(0), 0);
         assert_eq!(credits.wants(1), Some(SLAB_BYTES_MIN), "memory was given back: it is worth asking");
         credits.came(1, 0, BASE, SLAB_BYTES_MIN);
         credits.end(1);
         assert_eq!(credits.carve(1, 8), None);
         assert!(credits.admits(BASE, u64::MAX), "it is the driver's to say");
+    }
+
+    #[test]
+    fn what_is_called_back_is_kept_by_nobody_until_more_is_taken() {
+        let credits = with_slab();
+        assert_eq!((credits.spares(), credits.given()), (1, 0));
+        credits.be_modest();
+        assert_eq!(credits.spares(), 0);
+        assert_eq!(credits.take_unused(0, |_| true), [(BASE, 1, SLAB_BYTES_MIN)]);
+        assert_eq!(credits.given(), 1, "whoever is refused meanwhile may ask again");
+        assert_eq!((credits.carve(1, 8), credits.unused(0)), (None, 0), "it is on its way back");
+        credits.kept(1, 0, BASE, SLAB_BYTES_MIN);
+        assert_eq!(credits.spares(), 0, "it could not be given back, and is wanted still");
+        assert_eq!((credits.carve(1, 8), credits.unused(0)), (Some(BASE), SLAB_BYTES_MIN - 8));
+        assert!(credits.take_unused(0, |_| true).is_empty());
+        assert_eq!(credits.given(), 1);
+        credits.came(1, 0, BASE + SLAB_BYTES_MAX, SLAB_BYTES_MIN);
+        assert_eq!(credits.spares(), 1);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub(super) enum Foreseen {
     Context(Arc<Context>),
     /// Where a slab of so many bytes is.
     Slab(Arc<Context>, u64),
+    /// Whether a slab was given back that was called back: where it was, and its bytes.
+    Returned(Arc<Context>, u64, u64),
 }
 
 /// All of them, by the number of the operation.
@@ -43,6 +45,11 @@ impl Answers {
         match foreseen {
             Foreseen::Context(context) if !status.is_success() => context.fail(status),
             Foreseen::Context(_) => {}
+            Foreseen::Returned(context, base, bytes) => {
+                if !status.is_success() && context.alive.load(Ordering::Acquire) {
+                    credits.kept(context.id, context.device, base, bytes);
+                }
+            }
             // A slab of a context that has ended meanwhile has ended with it.
             Foreseen::Slab(context, _) if !context.alive.load(Ordering::Acquire) => {}
             Foreseen::Slab(context, bytes) => match results.first_chunk().filter(|_| status.is_success()) {

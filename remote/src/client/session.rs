@@ -332,9 +332,13 @@ impl Session {
     /// Adds an operation and waits for its answer. What fails for want of memory is tried again without the memory that was
     /// taken ahead and is not used.
     pub(super) fn ask(&self, context: u32, operation: &Operation<'_>) -> Result<Reply, CUresult> {
+        let given = self.credits.given();
         let mut reply = self.ask_once(context, operation)?;
         let may_wait = !self.waits_for_words.load(Ordering::Acquire);
-        if reply.status == CUresult::ERROR_OUT_OF_MEMORY && self.give_back(0, may_wait)? {
+        // What another thread has given back meanwhile, because it was called back, came too late for this.
+        if reply.status == CUresult::ERROR_OUT_OF_MEMORY
+            && (self.give_back(0, may_wait)? || self.credits.given() != given)
+        {
             reply = self.ask_once(context, operation)?;
         }
         // In a context that could not be made nothing else is worth telling.
@@ -380,7 +384,7 @@ impl Session {
         let is_done = |context: Arc<Context>| context.everything().iter().all(Reached::is_done);
         let may_lose = |context| may_wait || self.contexts.get(context).is_none_or(is_done);
         let unused = self.credits.take_unused(keep, may_lose);
-        for &(base, context) in &unused {
+        for &(base, context, _) in &unused {
             let mut arguments = Arguments::new();
             arguments.push(Argument::Word(base));
             let free = Operation::Call(Symbol::cuMemFree_v2, arguments);
@@ -388,6 +392,21 @@ impl Session {
             added.map_err(|_| self.gone())?;
         }
         Ok(!unused.is_empty())
+    }
+
+    /// Gives back what nothing is in because another process of the guest would be refused memory, and says so. Nobody waits for it:
+    /// what the worker cannot give back without waiting for work under way it leaves with this session.
+    fn answer_call(&self, call: u32) -> Result<(), CUresult> {
+        self.credits.be_modest();
+        for (base, id, bytes) in self.credits.take_unused(0, |_| true) {
+            // With a context that has ended, so has what was in it.
+            let Some(context) = self.contexts.get(id) else { continue };
+            let foreseen = Foreseen::Returned(context, base, bytes);
+            self.foresee(id, &Operation::GiveBack { address: base }, foreseen)?;
+        }
+        let done = Operation::GaveBack { call };
+        let added = self.out.add_now(|batch| batch.push(|bytes| done.encode(bytes)));
+        added.map(|_| ()).map_err(|_| self.gone())
     }
 
     /// Says what the worker will tell of, and gives the token to ask it with.
@@ -642,6 +661,10 @@ impl Session {
                 Notice::Idle => {
                     // A session that is over has given everything back.
                     let _gone = self.give_back(0, false);
+                }
+                Notice::CallBack { call } => {
+                    // Likewise.
+                    let _gone = self.answer_call(call);
                 }
                 Notice::Reply { operation, status, results } => {
                     let reply = Reply { status: CUresult(status), results: results.to_vec() };

@@ -6,7 +6,8 @@
 //! may be received like any other.
 
 use super::codec::{Malformed, Put as _, Reader};
-use super::operation::{DATA, code};
+use super::notice::DATA;
+use super::operation::code;
 use crate::limits::PIECE_BYTES_MAX;
 
 /// No beginning is longer: a code and three numbers.

@@ -13,6 +13,7 @@ mod table;
 pub mod frame;
 pub mod call;
 pub mod operation;
+mod notice;
 pub mod large;
 pub mod described;
 pub mod said;

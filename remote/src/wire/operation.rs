@@ -6,7 +6,8 @@ use headgate_abi::cuda::remote::{Kind, Line, Rule};
 use headgate_abi::cuda::symbols::{COUNT, SYMBOLS, Symbol};
 
 use super::codec::{Malformed, Put, Reader};
-use super::large::{DataHead, WriteHead};
+use super::large::WriteHead;
+pub use super::notice::Notice;
 use crate::limits::{
     FRAME_BYTES_MAX, IMAGE_BYTES_MAX, KERNELS_TOLD_MAX, LAUNCH_ATTRIBUTES_MAX, NAME_BYTES_MAX,
     PARAMETER_BYTES_MAX, PIECE_BYTES_MAX,
@@ -301,6 +302,19 @@ pub enum Operation<'a> {
         /// Which device.
         device: u32,
     },
+    /// Gives back memory of the current context that was taken ahead and that was called back. Where that would wait for work of
+    /// the context for too long, the answer is [`CUresult::ERROR_NOT_READY`], and the memory is the client's as before.
+    ///
+    /// [`CUresult::ERROR_NOT_READY`]: headgate_abi::cuda::types::CUresult::ERROR_NOT_READY
+    GiveBack {
+        /// Where it begins.
+        address: u64,
+    },
+    /// All that could be given back at a call was.
+    GaveBack {
+        /// Which call.
+        call: u32,
+    },
     /// The default pool of a device, under a number.
     DefaultPool {
         /// Which device.
@@ -355,9 +369,6 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What a notice of bytes begins with.
-pub(super) const DATA: u8 = 4;
-
 pub(super) mod code {
     pub(super) const CALL: u8 = 1;
     pub(super) const CONTEXT: u8 = 2;
@@ -382,6 +393,8 @@ pub(super) mod code {
     pub(super) const SETTLE: u8 = 21;
     pub(super) const AHEAD: u8 = 22;
     pub(super) const BARRIER: u8 = 23;
+    pub(super) const GIVE_BACK: u8 = 24;
+    pub(super) const GAVE_BACK: u8 = 25;
 }
 
 fn put_shape(to: &mut Vec<u8>, shape: &Shape) {
@@ -544,6 +557,14 @@ impl<'a> Operation<'a> {
                 to.varint(*bytes);
             }
             Self::Barrier => to.push(code::BARRIER),
+            Self::GiveBack { address } => {
+                to.push(code::GIVE_BACK);
+                to.varint(*address);
+            }
+            Self::GaveBack { call } => {
+                to.push(code::GAVE_BACK);
+                to.varint((*call).into());
+            }
             Self::Settle => to.push(code::SETTLE),
             _ => to.push(code::GOODBYE),
         }
@@ -641,6 +662,8 @@ impl<'a> Operation<'a> {
             code::SETTLE => Self::Settle,
             code::AHEAD => Self::Ahead { bytes: from.varint()? },
             code::BARRIER => Self::Barrier,
+            code::GIVE_BACK => Self::GiveBack { address: from.varint()? },
+            code::GAVE_BACK => Self::GaveBack { call: from.varint32()? },
             code::GOODBYE => Self::Goodbye,
             other => return Err(Malformed::Unknown { what: "an operation", value: other.into() }),
         })
@@ -666,121 +689,5 @@ fn travelling(index: u64) -> Result<(Symbol, &'static Line), Malformed> {
     match symbol.line() {
         Some(line) if !line.args.is_empty() => Ok((symbol, line)),
         _ => Err(unknown),
-    }
-}
-
-/// What the worker tells the client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Notice<'a> {
-    /// The answer to an operation.
-    Reply {
-        /// Its number.
-        operation: u64,
-        /// `CUresult`.
-        status: u32,
-        /// Results, in the order of the arguments that ask for them.
-        results: &'a [u8],
-    },
-    /// An operation failed whose client has long returned.
-    Fault {
-        /// Its number.
-        operation: u64,
-        /// The context it was in.
-        context: u32,
-        /// `CUresult`.
-        status: u32,
-    },
-    /// A fence was reached, an event is complete, a read is over.
-    Done {
-        /// Whose.
-        token: u64,
-        /// `CUresult`: what stuck to the context meanwhile.
-        status: u32,
-    },
-    /// A stream has come past an operation, told unasked.
-    Reached {
-        /// The stream's context.
-        context: u32,
-        /// The stream.
-        stream: u32,
-        /// Number of the operation: whatever was put into the stream up to there is done.
-        operation: u64,
-    },
-    /// Bytes of a read.
-    Data {
-        /// Of which.
-        token: u64,
-        /// Where they belong.
-        offset: u64,
-        /// The bytes.
-        bytes: &'a [u8],
-    },
-    /// Nothing has come for a while. What was taken ahead and is not used others could use.
-    Idle,
-}
-
-impl<'a> Notice<'a> {
-    /// Adds the notice to a payload.
-    pub fn encode(&self, to: &mut Vec<u8>) {
-        match self {
-            Self::Reply { operation, status, results } => {
-                to.push(1);
-                to.varint(*operation);
-                to.varint((*status).into());
-                to.run(results);
-            }
-            Self::Fault { operation, context, status } => {
-                to.push(2);
-                to.varint(*operation);
-                to.varint((*context).into());
-                to.varint((*status).into());
-            }
-            Self::Done { token, status } => {
-                to.push(3);
-                to.varint(*token);
-                to.varint((*status).into());
-            }
-            Self::Reached { context, stream, operation } => {
-                to.push(5);
-                to.varint((*context).into());
-                to.varint((*stream).into());
-                to.varint(*operation);
-            }
-            Self::Idle => to.push(6),
-            Self::Data { token, offset, bytes } => {
-                DataHead { token: *token, offset: *offset, bytes: bytes.len() }.encode(to);
-                to.extend_from_slice(bytes);
-            }
-        }
-    }
-
-    /// Takes the next notice.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn decode(from: &mut Reader<'a>) -> Result<Self, Malformed> {
-        Ok(match from.byte()? {
-            1 => Self::Reply {
-                operation: from.varint()?,
-                status: from.varint32()?,
-                results: from.run(PIECE_BYTES_MAX)?,
-            },
-            2 => {
-                Self::Fault { operation: from.varint()?, context: from.varint32()?, status: from.varint32()? }
-            }
-            3 => Self::Done { token: from.varint()?, status: from.varint32()? },
-            DATA => Self::Data {
-                token: from.varint()?,
-                offset: from.varint()?,
-                bytes: from.run(PIECE_BYTES_MAX)?,
-            },
-            5 => Self::Reached {
-                context: from.varint32()?,
-                stream: from.varint32()?,
-                operation: from.varint()?,
-            },
-            6 => Self::Idle,
-            other => return Err(Malformed::Unknown { what: "a notice", value: other.into() }),
-        })
     }
 }

@@ -141,10 +141,16 @@ impl Session {
                 self.enter(self.current);
             }
             Symbol::cuCtxDestroy_v2 => {
-                if let [Argument::End(_, id)] = arguments.all()
-                    && *id == self.current
-                {
-                    self.enter(0);
+                if let [Argument::End(_, id)] = arguments.all() {
+                    self.recall.ended(*id);
+                    if *id == self.current {
+                        self.enter(0);
+                    }
+                }
+            }
+            Symbol::cuMemFree_v2 => {
+                if let [Argument::Word(address)] = arguments.all() {
+                    self.recall.freed(*address);
                 }
             }
             Symbol::cuLinkDestroy => {
@@ -166,6 +172,7 @@ impl Session {
                 {
                     self.handles.remove(Kind::Context, id);
                     self.primaries.remove(device);
+                    self.recall.ended(id);
                     if id == self.current {
                         self.enter(0);
                     }

@@ -3,6 +3,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 
+use headgate_abi::ahead;
 use headgate_abi::cuda::symbols::{COUNT, SYMBOLS, Symbol};
 use headgate_abi::cuda::types::*;
 use headgate_abi::remote_way;
@@ -125,6 +126,14 @@ impl Driver {
     }
 }
 
+/// What the hook has for a worker ([`headgate_abi::ahead`]).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    pub(super) holds: ahead::Holds,
+    pub(super) called: ahead::Called,
+    pub(super) answered: ahead::Answered,
+}
+
 impl Driver {
     /// Has calls of this thread harm no capture: whose calls may do so, the client decides by its own threads.
     pub(super) fn relax_captures(&self) {
@@ -133,6 +142,30 @@ impl Driver {
         if self.has(Symbol::cuThreadExchangeStreamCaptureMode) {
             let _status = self.call(Symbol::cuThreadExchangeStreamCaptureMode, &[place]);
         }
+    }
+
+    /// The hook's functions for memory taken ahead, where there is a hook.
+    pub(super) fn ahead(&self) -> Option<Ahead> {
+        let (holds, called) = (self.of_hook(ahead::HOLDS)?, self.of_hook(ahead::CALLED)?);
+        let answered = self.of_hook(ahead::ANSWERED)?;
+        // SAFETY: only the hook knows these names, and what it has under them is of these types.
+        let holds = unsafe { std::mem::transmute::<*const c_void, ahead::Holds>(holds) };
+        // SAFETY: as above.
+        let called = unsafe { std::mem::transmute::<*const c_void, ahead::Called>(called) };
+        // SAFETY: as above.
+        let answered = unsafe { std::mem::transmute::<*const c_void, ahead::Answered>(answered) };
+        Some(Ahead { holds, called, answered })
+    }
+
+    fn of_hook(&self, name: &CStr) -> Option<*const c_void> {
+        /// The first version in which the driver has this look-up.
+        const VERSION: u64 = 12_000;
+        let (mut found, mut status) = (0u64, 0u32);
+        let (place, told) = ((&raw mut found).expose_provenance(), (&raw mut status).expose_provenance());
+        let name = name.as_ptr().expose_provenance() as u64;
+        let words = [name, place as u64, VERSION, 0, told as u64];
+        let known = self.call(Symbol::cuGetProcAddress_v2, &words).is_success() && found != 0;
+        known.then(|| std::ptr::with_exposed_provenance(usize::try_from(found).unwrap_or(0)))
     }
 
     /// Copies memory that the driver has just handed out: it says where it is and how long.

@@ -24,6 +24,7 @@ mod launch;
 pub(crate) mod compiler;
 mod load;
 mod ahead;
+mod recall;
 mod link;
 mod gauges;
 mod session;
@@ -41,6 +42,7 @@ use thiserror::Error;
 use driver::Driver;
 pub use driver::NoDriver;
 use gauges::Nvml;
+use recall::Recall;
 use session::{End, Session, Stop};
 use staging::Staging;
 use watch::Watch;
@@ -119,8 +121,17 @@ pub fn serve(listener: Listener, ready: impl FnOnce()) -> Result<(), WorkerError
         let work = move || if body { out.run() } else { watch.run() };
         thread::Builder::new().name(name.to_owned()).spawn(work).map_err(system("starting a thread"))?;
     }
+    let recall = Arc::new(Recall::new(driver.ahead(), Arc::clone(&out)));
+    if recall.may_be_called() {
+        let recall = Arc::clone(&recall);
+        let listen = move || recall.run();
+        thread::Builder::new()
+            .name("recall".to_owned())
+            .spawn(listen)
+            .map_err(system("starting a thread"))?;
+    }
     driver.relax_captures();
-    let mut session = Session::new(driver, nvml, staging, watch, Arc::clone(&out));
+    let mut session = Session::new(driver, nvml, staging, watch, recall, Arc::clone(&out));
     let outcome = dispatch(&mut session, first.inlet, &out, ticket, may_break.then_some(&again));
     session.finish();
     outcome

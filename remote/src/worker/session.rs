@@ -14,6 +14,7 @@ use super::gauges::Nvml;
 use super::handles::{Entry, Handles};
 use super::images::Images;
 use super::link::Link;
+use super::recall::Recall;
 use super::staging::Staging;
 use super::watch::{Mark, Then, Watch};
 use crate::limits::STAGING_PIECE_BYTES;
@@ -93,6 +94,8 @@ pub(super) struct Session {
     /// Links under way.
     pub(super) links: HashMap<u32, Link>,
     pub(super) watch: Arc<Watch>,
+    /// What the client has taken ahead, and who calls it back.
+    pub(super) recall: Arc<Recall>,
     /// NVML, if there is one.
     nvml: Option<Nvml>,
     templates: Vec<Option<Template>>,
@@ -118,6 +121,7 @@ impl Session {
         nvml: Option<Nvml>,
         staging: Arc<Staging>,
         watch: Arc<Watch>,
+        recall: Arc<Recall>,
         out: Arc<Outbox<()>>,
     ) -> Self {
         Self {
@@ -128,6 +132,7 @@ impl Session {
             images: Images::default(),
             links: HashMap::new(),
             watch,
+            recall,
             nvml,
             templates: vec![None; TEMPLATES],
             staging,
@@ -249,9 +254,14 @@ impl Session {
                 self.settle_pools();
                 Ok(())
             }
-            Operation::Ahead { bytes } => {
-                let (status, results) = self.ahead(bytes);
-                self.reply(status, &results)
+            Operation::Ahead { bytes } => self.ahead(bytes),
+            Operation::GiveBack { address } => {
+                let status = self.give_back(address);
+                self.reply(status, &[])
+            }
+            Operation::GaveBack { call } => {
+                self.recall.gave_back(call);
+                Ok(())
             }
             Operation::Barrier => {
                 let status = self.barrier();
@@ -294,7 +304,7 @@ impl Session {
         }
     }
 
-    fn reply(&mut self, status: CUresult, results: &[u8]) -> Result<(), End> {
+    pub(super) fn reply(&mut self, status: CUresult, results: &[u8]) -> Result<(), End> {
         let notice = Notice::Reply { operation: self.operation, status: status.0, results };
         self.must_flush = true;
         self.out.add_now(|batch| batch.push(|bytes| notice.encode(bytes)))?;
@@ -563,7 +573,7 @@ impl Session {
     }
 
     /// Whether a stream is captured.
-    fn is_capturing(&mut self) -> bool {
+    pub(super) fn is_capturing(&mut self) -> bool {
         let (driver, handles) = (&self.driver, &self.handles);
         self.capturing.retain(|&(_, stream)| {
             let mut found = NOT_CAPTURING;
@@ -592,7 +602,7 @@ impl Session {
     }
 
     /// An event of the current context that nothing waits for.
-    fn spare_event(&self) -> Result<u64, CUresult> {
+    pub(super) fn spare_event(&self) -> Result<u64, CUresult> {
         if let Some(event) = self.watch.event(self.current) {
             return Ok(event);
         }
@@ -613,7 +623,7 @@ impl Session {
         }
     }
 
-    fn event_behind(&self, stream: u32) -> Result<u64, CUresult> {
+    pub(super) fn event_behind(&self, stream: u32) -> Result<u64, CUresult> {
         let stream = self.handles.real(Kind::Stream, stream)?;
         let event = self.spare_event()?;
         match self.driver.call(Symbol::cuEventRecord, &[event, stream]) {
@@ -658,6 +668,7 @@ impl Session {
     /// Ends what the session had.
     pub(super) fn finish(&mut self) {
         self.watch.close();
+        self.recall.close();
         self.out.close();
     }
 }

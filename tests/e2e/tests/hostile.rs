@@ -142,7 +142,7 @@ impl Foe {
         let names = Names::encode(["spin", "none"].into_iter());
         let (stream, number) = (Self::number(chance), Self::number(chance));
         let (address, token) = (self.address(chance), chance.below(100));
-        let operation = match chance.below(32) {
+        let operation = match chance.below(34) {
             0..=10 => return self.call(chance, to),
             11 => Operation::Context(number),
             12 => Operation::Launch {
@@ -177,6 +177,8 @@ impl Foe {
                 bytes: chance.pick(&[0, 1, 4096, 512 << 10, 2 << 20, (2 << 20) + 1, u64::MAX]),
             },
             30 => Operation::Barrier,
+            32 => Operation::GiveBack { address },
+            33 => Operation::GaveBack { call: number },
             31 if chance.one_in(2) => Operation::Observe { device: number },
             _ => Operation::Settle,
         };

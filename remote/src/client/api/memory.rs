@@ -130,7 +130,7 @@ fn give_back(client: &Client, dptr: CUdeviceptr, found: &Allocation) -> Answer {
         client.session.tell(context.id, &Operation::Barrier)?;
     }
     client.session.credits.give_back(context.id, dptr);
-    client.session.give_back(1, true).map(|_| ())
+    client.session.give_back(client.session.credits.spares(), true).map(|_| ())
 }
 
 pub fn cuMemFreeAsync(dptr: CUdeviceptr, stream: CUstream) -> Answer {

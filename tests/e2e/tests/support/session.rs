@@ -224,7 +224,7 @@ fn listen(mut inlet: Inlet, ear: &Ear) {
                         data.extend_from_slice(bytes);
                     }
                 }
-                Notice::Fault { .. } | Notice::Reached { .. } | Notice::Idle => {}
+                Notice::Fault { .. } | Notice::Reached { .. } | Notice::Idle | Notice::CallBack { .. } => {}
             }
         }
         assert!(reader.is_empty());
