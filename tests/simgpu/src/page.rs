@@ -2,12 +2,13 @@
 //! no system call.
 //!
 //! ```text
-//! magic | faults_armed | journal_all | unused        16 bytes
+//! magic | faults_armed | journal_all | locked | inside | unused      24 bytes
 //! errors     [u32; CONTEXTS_MAX]                     the CUresult stuck to each context, 0 while it lives
 //! calls      [u64; SYMBOLS_MAX]                      calls of each entry point, counted by the client
 //! streams    [completed u64, waiters u32, unused u32; STREAMS_MAX]
 //! ```
-//! The server never reads a decision from it: `calls` is reported, `waiters` only saves a wake-up nobody needs.
+//! The server never reads a decision from it: `calls` is reported, `waiters` only saves a wake-up nobody needs. The one
+//! exception harms nobody else: a process that counts `inside` wrong is locked too soon, or never.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,6 +22,8 @@ use crate::limits::{CONTEXTS_MAX, STREAMS_MAX, SYMBOLS_MAX};
 use crate::sys::{self, SharedMapping};
 
 const MAGIC: u32 = 0x4753_4d31;
+/// How long a call that waits for its process to be unlocked sleeps without looking.
+const LOCK_LOOK: Duration = Duration::from_millis(100);
 
 /// How far a stream has come.
 #[repr(C)]
@@ -38,6 +41,8 @@ pub struct Page {
     magic: AtomicU32,
     faults_armed: AtomicU32,
     journal_all: AtomicU32,
+    locked: AtomicU32,
+    inside: AtomicU32,
     unused: AtomicU32,
     errors: [AtomicU32; CONTEXTS_MAX],
     calls: [AtomicU64; SYMBOLS_MAX],
@@ -152,5 +157,35 @@ impl StatusPage {
 
     pub(crate) fn journal_all(&self, all: bool) {
         self.mapping.journal_all.store(all.into(), Ordering::Relaxed);
+    }
+
+    /// Enters a call of the driver: waits for as long as the process is locked for a checkpoint.
+    pub fn enter(&self) {
+        loop {
+            // Sequentially consistent against the server: either it sees this call inside, or this call sees the lock.
+            self.mapping.inside.fetch_add(1, Ordering::SeqCst);
+            if self.mapping.locked.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            self.leave();
+            sys::futex_wait(&self.mapping.locked, 1, LOCK_LOOK);
+        }
+    }
+
+    /// Leaves it.
+    pub fn leave(&self) {
+        self.mapping.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Calls that are inside the driver now.
+    pub(crate) fn inside(&self) -> u32 {
+        self.mapping.inside.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn lock(&self, locked: bool) {
+        self.mapping.locked.store(locked.into(), Ordering::SeqCst);
+        if !locked {
+            sys::futex_wake(&self.mapping.locked);
+        }
     }
 }

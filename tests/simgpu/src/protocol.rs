@@ -22,7 +22,7 @@ pub const DEVICE_NODE_ENV: &str = "HEADGATE_SIMGPU_DEVICE_NODE";
 /// Where an MPS control program listens, in its pipe directory.
 pub const MPS_SOCKET: &str = "control";
 /// Both sides must be of one build; this catches those that are not.
-pub const PROTOCOL: u32 = 8;
+pub const PROTOCOL: u32 = 9;
 
 /// Who is calling.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -327,6 +327,13 @@ pub enum Request {
     Holding(Holding),
     /// About the Multi-Process Service.
     Mps(Mps),
+    /// A step of checkpointing a process.
+    Checkpoint {
+        /// Its process id in the server's namespace; `None` for the caller's own.
+        pid: Option<u32>,
+        /// Which step.
+        step: CheckpointStep,
+    },
     /// From a test, bench or demo.
     Admin(Admin),
 }
@@ -368,6 +375,23 @@ pub enum Mps {
         /// `CUDA_MPS_ACTIVE_THREAD_PERCENTAGE`.
         percentage: Option<u32>,
     },
+}
+
+/// A step of checkpointing a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum CheckpointStep {
+    /// Its `CUprocessState`, as [`Reply::Value`].
+    State,
+    /// Keep further calls out; [`Reply::Value`] 1 once what was submitted is done, 0 before: ask again.
+    Lock,
+    /// Give up locking.
+    GiveUp,
+    /// Take its memory off the devices.
+    Checkpoint,
+    /// Bring it back, to the addresses it had.
+    Restore,
+    /// Let calls in again.
+    Unlock,
 }
 
 /// What a test, bench or demo asks.

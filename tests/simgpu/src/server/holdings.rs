@@ -226,6 +226,20 @@ impl Node {
     }
 
     /// A block that a process has a handle of, or shows.
+    /// Whether others see some of a session's memory as well, or a device sees some of the host's as if it were its own: no
+    /// checkpoint can take such memory away.
+    pub(super) fn is_entangled(&self, id: SessionId) -> bool {
+        let seen = |block: &Block| {
+            let its = block.handles.contains_key(&id) || block.mappings.contains_key(&id);
+            its && (block.others > 0
+                || block.handles.keys().chain(block.mappings.keys()).any(|&who| who != id))
+        };
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| session.mps.is_some() || !session.managed.is_empty())
+            || self.blocks.values().any(seen)
+            || self.shared.values().any(|shared| shared.session == id)
+    }
+
     fn block_held_by(&mut self, id: SessionId, block: BlockId) -> Result<&mut Block, Refusal> {
         let known = self.blocks.get_mut(&block);
         known

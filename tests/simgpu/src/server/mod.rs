@@ -4,9 +4,10 @@
 //! the model up to each moment in turn, and sleeps until the model's next event. Interpreting a kernel delays the turn
 //! but no moment of device time.
 //!
-//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `holdings` and `pools` (memory that is more than an address), `mps` (clients that run side by side), `session` (what a client has), `admin` (what was measured).
+//! Read `node` (requests), `operations` (commands for streams), `effects` (what they do), `holdings` and `pools` (memory that is more than an address), `mps` (clients that run side by side), `checkpoints` (processes whose memory is taken off the device for a while), `session` (what a client has), `admin` (what was measured).
 
 mod admin;
+mod checkpoints;
 mod effects;
 mod holdings;
 mod journal;
@@ -251,6 +252,7 @@ impl Server {
     /// Ends a client: all it had is free at once.
     fn bury(&mut self, id: SessionId) {
         self.node.remember(&self.model, id);
+        self.node.put_back(id);
         self.node.end_mps(&mut self.model, id);
         let contexts: Vec<u32> = self
             .node

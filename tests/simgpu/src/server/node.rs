@@ -241,6 +241,7 @@ impl Node {
                 self.process_utilisation(model, device, since_us)
             }
             Request::Mps(request) => self.serve_mps(model, id, request),
+            Request::Checkpoint { pid, step } => self.checkpoint(model, id, pid, step),
             Request::Admin(request) => self.administer(model, request),
         }
     }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 
+use super::checkpoints::ProcessState;
 use super::holdings::Managed;
 use super::meter::Samples;
 use super::mps::MpsClient;
@@ -54,6 +55,7 @@ pub(crate) struct Session {
     pub(crate) graph_marks: BTreeMap<usize, GraphMarks>,
     /// What it has as a client of an MPS server.
     pub(crate) mps: Option<MpsClient>,
+    pub(crate) checkpoint: ProcessState,
     /// Directory of its control group, as it was when it connected.
     pub(crate) group: String,
     /// To be dropped at the end of the turn, with the reason.
@@ -217,6 +219,7 @@ impl Session {
             graph_spare: BTreeMap::new(),
             graph_marks: BTreeMap::new(),
             mps: None,
+            checkpoint: ProcessState::default(),
             group: control_group(pid).unwrap_or_default(),
             doomed: None,
         }

@@ -13,6 +13,7 @@ mod legacy;
 mod oldest;
 mod interop;
 mod together;
+mod checkpoint;
 mod green;
 pub(crate) mod graph;
 mod capture;
@@ -231,6 +232,11 @@ pub(crate) use pool::{cuMemGetDefaultMemPool, cuMemGetMemPool, cuMemSetMemPool};
 pub(crate) use vmm::{cuMulticastBindAddr, cuMulticastBindAddr_v2, cuMulticastBindMem_v2};
 
 pub(crate) use stream::{cuStreamGetDevice, cuStreamGetDevice_ptsz, cuStreamGetId, cuStreamGetId_ptsz};
+
+pub(crate) use checkpoint::{
+    cuCheckpointProcessCheckpoint, cuCheckpointProcessGetRestoreThreadId, cuCheckpointProcessGetState,
+    cuCheckpointProcessLock, cuCheckpointProcessRestore, cuCheckpointProcessUnlock,
+};
 
 pub(crate) use oldest::{
     cuCtxAttach, cuCtxCreate, cuCtxDestroy, cuCtxDetach, cuCtxPopCurrent, cuCtxPushCurrent, cuDeviceTotalMem,
