@@ -12,7 +12,9 @@ use headgate_abi::nvml::*;
 use crate::awaited;
 use crate::boundary::{cross, inside, shield};
 use crate::driver::{self, Out, Word as _};
-use crate::intercept::{array, context, graph, groups, launch, memory, physical, pool, processes, view};
+use crate::intercept::{
+    array, checkpoint, context, graph, groups, launch, memory, physical, pool, processes, view,
+};
 use crate::{ahead, resolve, session};
 
 /// Families of which the hook only has to see that the device is waited for, asked, or marked: synchronous copies, polls and event

@@ -278,6 +278,16 @@ macro_rules! meaning {
         launch::synchronise()
     };
 
+    (cuCheckpointProcessLock, $pid:ident, $args:ident) => {
+        checkpoint::lock($pid)
+    };
+    (cuCheckpointProcessCheckpoint, $pid:ident, $args:ident) => {
+        checkpoint::checkpoint($pid)
+    };
+    (cuCheckpointProcessRestore, $pid:ident, $args:ident) => {
+        checkpoint::restore($pid)
+    };
+
     (cuDevicePrimaryCtxRetain, $ctx:ident, $dev:ident) => {
         context::retain($dev)
     };

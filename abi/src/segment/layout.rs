@@ -153,7 +153,7 @@ pub struct DeviceTotals {
 /// 0     identity and update counters     64    charged bytes per device   192  counters per device
 /// 704   waiting threads per device       768   gate-wait histogram         960  gate words per device
 /// 1024  clocks of work with the device   1280  lanes, the host's half      2976  lanes, the GPU's half
-/// 3824  overhead per device              3952  groups of SMs per device     4080  memory taken ahead
+/// 3824  overhead per device              3952  groups of SMs per device     4080  memory taken ahead, or set aside
 /// ```
 #[cfg_attr(not(loom), repr(C, align(4096)))]
 #[derive(Debug)]
@@ -209,9 +209,13 @@ pub struct Seat {
     pub recalled: AtomicU32,
     /// Threads of it that wait for others' answers themselves.
     pub recalling: AtomicU32,
-    /// Not used yet.
-    pub reserved: AtomicU32,
+    /// What a checkpoint of this process has taken off the devices and is charged to nobody, of all devices together, in
+    /// units of [`ASIDE_UNIT_BYTES`], rounded up. A hook without this word leaves it zero.
+    pub aside_units: AtomicU32,
 }
+
+/// Unit of [`Seat::aside_units`]: what drivers round device memory to. Two TiB fit.
+pub const ASIDE_UNIT_BYTES: u64 = 512;
 
 /// A thread in the upper half of a word of [`Seat::waiting`].
 pub const AWAITING_ONE: u32 = 1 << 16;

@@ -307,6 +307,7 @@ fn clear(seat: &Seat) {
     for word in &seat.gate_wait_buckets {
         word.store(0, Relaxed);
     }
+    seat.aside_units.store(0, Relaxed);
     for gate in &seat.gates {
         // Open until the scheduler says otherwise: a lone program need not wait for a tick.
         gate.store(GATE_OPEN_BIT, Relaxed);

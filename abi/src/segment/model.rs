@@ -65,7 +65,7 @@ fn seat() -> Seat {
         ahead_rows: half(),
         recalled: half(),
         recalling: half(),
-        reserved: half(),
+        aside_units: half(),
         marks: std::array::from_fn(|_| LaneMarks { started: half(), completed: half() }),
     }
 }

@@ -13,10 +13,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use headgate_abi::limits::DEVICES_MAX;
 use headgate_abi::segment::SeatIndex;
+use headgate_abi::segment::layout::ASIDE_UNIT_BYTES;
 use headgate_ebpf::ProcessMemory;
 
 use crate::segments::TenantSegments;
@@ -48,12 +49,13 @@ impl Sitting {
     /// Bytes that a seat has charged for calls, on all devices.
     fn charged(&self, seat: SeatIndex) -> u64 {
         let seat = self.segments.ledger.seat(seat);
-        let rows = 0..DEVICES_MAX;
-        rows.fold(0u64, |sum, row| {
-            // Contexts and code are taken without a call for them.
-            let overhead = seat.overhead_bytes[row].load(Relaxed);
-            sum.saturating_add(seat.charged_bytes[row].load(Relaxed).saturating_sub(overhead))
-        })
+        let sum = |of: &[AtomicU64; DEVICES_MAX]| {
+            of.iter().fold(0u64, |sum, row| sum.saturating_add(row.load(Relaxed)))
+        };
+        // What a checkpoint took off the devices no call has given back. Contexts and code are taken without a call for them.
+        let aside = u64::from(seat.aside_units.load(Relaxed)) * ASIDE_UNIT_BYTES;
+        let held = sum(&seat.charged_bytes).saturating_add(aside);
+        held.saturating_sub(sum(&seat.overhead_bytes))
     }
 }
 

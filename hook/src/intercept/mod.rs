@@ -12,3 +12,4 @@ pub(crate) mod graph;
 pub(crate) mod launch;
 pub(crate) mod view;
 pub(crate) mod processes;
+pub(crate) mod checkpoint;

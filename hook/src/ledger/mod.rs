@@ -4,7 +4,7 @@
 //! has a room: [`addresses`] (the hot one), [`arrays`], [`pools`] (stream-ordered memory, of which the driver
 //! keeps more than programs asked for), [`blocks`] (physical memory with handles and mappings), [`graphs`]
 //! (what graphs allocate when they run) and [`overhead`] (what contexts and code take). [`users`] knows when a context ends
-//! that is given up more than once.
+//! that is given up more than once, [`aside`] what a checkpoint has taken off the devices.
 //!
 //! No lock of this module is held across a driver call.
 
@@ -15,6 +15,7 @@ pub(crate) mod graphs;
 pub(crate) mod overhead;
 pub(crate) mod pools;
 pub(crate) mod users;
+pub(crate) mod aside;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::atomic::{
@@ -219,4 +220,5 @@ pub(crate) fn forget() {
     pools::forget();
     graphs::forget();
     overhead::forget();
+    aside::forget();
 }

@@ -9,7 +9,8 @@
 //! * under the hook with limits, which must refuse exactly what does not fit, with the driver's own code.
 //!
 //! Read in this order: [`gpu`] (the calls), [`family`] (every way to take memory), [`transcript`] (what is
-//! compared), [`work`] (the same for graphs and launches), [`copies`] (and for copies and code), [`limits`] (what is
+//! compared), [`work`] (the same for graphs and launches), [`copies`] (and for copies and code), [`aside`] (and for
+//! checkpoints), [`limits`] (what is
 //! refused), [`churn`] (random operations), [`chaos`] (the same on a driver that fails), [`route`] (the ways to the
 //! driver), [`report`] (all of it for machines).
 
@@ -19,6 +20,7 @@ pub mod nvml;
 pub mod transcript;
 pub mod work;
 pub mod copies;
+pub mod aside;
 pub mod chaos;
 pub mod limits;
 pub mod churn;

@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use headgate_harness::remote::{Transport, Worker};
-use headgate_harness::{Program, TenantSpec, skipped};
-use support::{PATIENCE, conform, native, node, used_bytes};
+use headgate_harness::{Program, TenantSpec, eventually, skipped};
+use support::{PATIENCE, UNIT, conform, native, node, used_bytes};
 
 #[test]
 fn the_hook_changes_nothing_without_limits() {
@@ -67,6 +67,37 @@ fn exactly_what_does_not_fit_is_refused() {
         skipped("exactly_what_does_not_fit_is_refused", &line);
     }
     assert_eq!(used_bytes(&node, "alerts"), 0);
+}
+
+#[test]
+fn what_is_checkpointed_is_charged_to_nobody_and_fits_again_or_stays_away() {
+    let node = node(vec![TenantSpec::new("alerts").memory("256Mi")]);
+    let start = |words: [&str; 2]| {
+        let mut command = conform(&node, "alerts");
+        let mut child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let orders = child.stdin.take().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, orders, lines.map(Result::unwrap))
+    };
+    let (mut first, mut orders, mut said) = start(["aside", "64"]);
+    assert_eq!(said.next().unwrap(), "aside");
+    assert_eq!(used_bytes(&node, "alerts"), 0, "the quota is another's to use");
+    let (mut second, holds, mut told) = start(["hog", "1"]);
+    let took = told.next().unwrap();
+    let units: u64 = took.strip_prefix("took ").unwrap().parse().unwrap();
+    assert!(units > 64, "{took}");
+    writeln!(orders, "restore").unwrap();
+    assert_eq!(said.next().unwrap(), "2", "no room is what it is told, and it may try again");
+    drop(holds);
+    assert!(second.wait().unwrap().success());
+    writeln!(orders, "restore").unwrap();
+    assert_eq!(said.next().unwrap(), "0");
+    let charged = || (used_bytes(&node, "alerts") > 64 * UNIT).then_some(());
+    eventually("what came back is charged", PATIENCE, charged);
+    writeln!(orders, "look").unwrap();
+    assert_eq!(said.next().unwrap(), "true", "the bytes are what they were");
+    assert!(first.wait().unwrap().success());
+    eventually("and nothing is left", PATIENCE, || (used_bytes(&node, "alerts") == 0).then_some(()));
 }
 
 #[test]

@@ -136,9 +136,9 @@ macro_rules! cuda_rows_process {
             cuCtxFromGreenCtx (p_context: *mut CUcontext, ctx: CUgreenCtx) ["cuCtxFromGreenCtx", 12040, Base, GreenContext, passed];
 
             // Checkpoint and restore of a process.
-            cuCheckpointProcessLock (pid: c_int, args: *mut c_void) ["cuCheckpointProcessLock", 12080, Base, Checkpoint, passed];
-            cuCheckpointProcessCheckpoint (pid: c_int, args: *mut c_void) ["cuCheckpointProcessCheckpoint", 12080, Base, Checkpoint, passed];
-            cuCheckpointProcessRestore (pid: c_int, args: *mut c_void) ["cuCheckpointProcessRestore", 12080, Base, Checkpoint, passed];
+            cuCheckpointProcessLock (pid: c_int, args: *mut c_void) ["cuCheckpointProcessLock", 12080, Base, Checkpoint, hooked];
+            cuCheckpointProcessCheckpoint (pid: c_int, args: *mut c_void) ["cuCheckpointProcessCheckpoint", 12080, Base, Checkpoint, hooked];
+            cuCheckpointProcessRestore (pid: c_int, args: *mut c_void) ["cuCheckpointProcessRestore", 12080, Base, Checkpoint, hooked];
             cuCheckpointOperationComplete (handle: *mut c_void) ["cuCheckpointOperationComplete", 13040, Base, Checkpoint, passed];
             cuCheckpointProcessUnlock (pid: c_int, args: *mut c_void) ["cuCheckpointProcessUnlock", 12080, Base, Checkpoint, passed];
 

@@ -11,7 +11,7 @@ use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
-use headgate_conformance::{chaos, copies, limits, report, route, transcript, work};
+use headgate_conformance::{aside, chaos, copies, limits, report, route, transcript, work};
 
 const USAGE: &str = "\
 Runs the conformance suite of Headgate on the libcuda.so.1 and libnvidia-ml.so.1 that the loader finds: NVIDIA's own
@@ -40,6 +40,8 @@ For the suite's own tests:
   conform answers               what cuGetProcAddress answers to many questions
   conform look                  for each line of input, free and total by CUDA and twice by NVML, or error numbers
   conform beside UNITS          with a context on the first device, takes physical memory on each device by turns
+  conform aside UNITS           takes units, checkpoints itself, \"aside\"; for each line of input
+                                restores, and the error number
   conform home NAME             starts CUDA, then tells the library in which a function is found by its name
 
 Exit status 0: nothing failed. What a driver does not support is skipped by name, and is no failure.
@@ -105,6 +107,9 @@ fn run(words: &[&str]) -> Result<bool, String> {
             let mut orders = std::io::stdin().lock().lines();
             Ok(orders.all(|order| order.is_ok() && look(&gpu)))
         }
+        ["aside", units] => {
+            aside::on_order(&gpu, number(units)?).map(|()| true).map_err(|code| format!("error {code}"))
+        }
         ["beside", units] => beside(&gpu, number(units)?),
         ["home", name] => {
             let name = CString::new(*name).map_err(|error| error.to_string())?;
@@ -144,7 +149,7 @@ fn number(word: &str) -> Result<u64, String> {
 
 /// All cases, or those that are named. A name that no case has is no good.
 fn observe(gpu: &Gpu, wanted: &[&str]) -> bool {
-    let all = || transcript::CASES.iter().chain(work::CASES).chain(copies::CASES);
+    let all = || transcript::CASES.iter().chain(work::CASES).chain(copies::CASES).chain(aside::CASES);
     let mut good = wanted.iter().all(|wanted| all().any(|(name, _)| name == wanted));
     for (name, case) in all().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         let mut lines = Lines::default();
