@@ -152,6 +152,13 @@ pub const SESSION_LOAN_WAIT: Duration = Duration::from_secs(20);
 pub const SESSION_RESUME_WAIT: Duration = Duration::from_secs(35);
 /// How long whoever leaves is heard out.
 pub const SESSION_FAREWELL_WAIT: Duration = Duration::from_secs(2);
+/// How long a program waits, unless its tenant's configuration says otherwise, for a device that was taken back: longer than
+/// an owner that took its own back lends nothing.
+pub const PATIENCE_DEFAULT: Duration = Duration::from_secs(120);
+/// How long a lender keeps what a guest had on a device that was taken back, whatever the borrower's patience.
+pub const SESSION_ASIDE_MAX: Duration = Duration::from_secs(900);
+/// Bytes of guests' device memory that a lender keeps in its own memory, unless its configuration says otherwise.
+pub const SET_ASIDE_DEFAULT: headgate_quota::Bytes = headgate_quota::Bytes(4 << 30);
 /// Lines of a worker's that are written into the daemon's log, and bytes of one: a program of strangers' could say much.
 pub const WORKER_LINES_MAX: usize = 16;
 /// See [`WORKER_LINES_MAX`].

@@ -725,6 +725,22 @@ pub const FAMILIES: &[Family] = &[
         help: "Remote sessions that went on over another connection.",
         samples: |s, sink| remote::by_role(s, sink, |remote| &remote.resumed),
     },
+    Family {
+        name: "remote_asides",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role"],
+        help: "Remote sessions whose device was taken back and whose memory was kept for another loan.",
+        samples: |s, sink| remote::by_role(s, sink, |remote| &remote.aside),
+    },
+    Family {
+        name: "remote_returns",
+        kind: Kind::Counter,
+        unit: None,
+        labels: &["role"],
+        help: "Of these, those that went on under another loan.",
+        samples: |s, sink| remote::by_role(s, sink, |remote| &remote.returned),
+    },
 ];
 
 /// Time the last page took to make, which is known only to the endpoint itself.

@@ -20,6 +20,10 @@ pub struct Remote {
     pub lost: Vec<(&'static str, u64)>,
     /// Sessions that went on over another connection, by role.
     pub resumed: Vec<(&'static str, u64)>,
+    /// Sessions whose device was taken back and whose memory was kept, by role.
+    pub aside: Vec<(&'static str, u64)>,
+    /// Of these, those that went on under another loan, by role.
+    pub returned: Vec<(&'static str, u64)>,
 }
 
 fn each(snapshot: &Snapshot, sample: impl FnOnce(&Remote)) {

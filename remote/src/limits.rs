@@ -92,6 +92,10 @@ pub const WORKER_TASKS_MAX: u64 = 1024;
 /// Files and directories of the host that a worker sees.
 pub const WORKER_PATHS_MAX: usize = 256;
 
+/// How long a worker tries to keep its own calls out of the driver before what is on the device is put aside: everything is
+/// finished by then, and other threads are in the driver for moments.
+pub const LOCK_WITHIN: Duration = Duration::from_millis(500);
+
 /// First and longest slab of device memory that a client takes ahead of its use. What of a slab is unused while something is
 /// in it, nobody else has: an allocation may be refused so many bytes early at most.
 pub const SLAB_BYTES_MIN: u64 = 512 << 10;

@@ -91,10 +91,16 @@ fn parts(text: &mut String, tenant: &TenantView) {
 fn session(text: &mut String, session: &SessionView) {
     let way = if session.role == "lender" { "borrowed by" } else { "on a device of" };
     let broken = if session.connected { "" } else { ", not connected" };
+    let phase = match session.phase.as_str() {
+        "" | "going" => "",
+        "parting" => ", the device is taken back",
+        "aside" => ", waits for the device",
+        _ => ", the device comes back",
+    };
     line(
         text,
         format_args!(
-            "remote {} {way} {} under {}: {} up, {} down{broken}",
+            "remote {} {way} {} under {}: {} up, {} down{broken}{phase}",
             session.tenant,
             session.peer,
             session.loan,

@@ -103,6 +103,20 @@ impl Floor {
         &self.uses
     }
 
+    /// Bytes of device memory that a guest's processes are charged for, on all devices.
+    #[must_use]
+    pub fn guest_bytes(&self, name: &str) -> u64 {
+        let shown = Arc::clone(&locked(&self.shown));
+        let is_it = |who: &Who| {
+            matches!(who, Who::Guest(guest) if Name::guest(guest.district.as_str(), guest.tenant.as_str())
+                .is_some_and(|known| known.as_str() == name))
+        };
+        let segments = shown.standing.iter().filter(|standing| is_it(&standing.who));
+        let segments = segments.filter_map(|standing| standing.segments.as_deref());
+        let bytes = segments.flat_map(|segments| (0..DEVICES_MAX).map(|row| segments.ledger.used_bytes(row)));
+        bytes.fold(0, u64::saturating_add)
+    }
+
     /// Guests on this node's devices, with their terms.
     #[must_use]
     pub fn guests(&self) -> Vec<(Device, GuestTerms)> {

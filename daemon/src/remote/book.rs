@@ -5,6 +5,8 @@
 //! told    session=.. .. up frames=12 to_device=.. ..      a window's end, told to the other daemon
 //! agreed  session=.. .. down frames=9 from_device=.. ..   what the other daemon told, and counted here as well
 //! differs session=.. .. up frames=.. told frames=..       the session ends
+//! aside   session=.. ..                                the loan is over, and what was on the device is kept
+//! returned session=.. loan=OTHER ..                    it is back there, under another loan
 //! ended   session=.. .. why=..
 //! ```
 //!
@@ -57,6 +59,10 @@ pub(super) enum Entry {
         /// What it told.
         told: Mark,
     },
+    /// Its loan is over; what was on the device is in its worker's memory.
+    Aside,
+    /// It goes on under the loan that the line names.
+    Returned,
     /// A session has ended.
     Ended(String),
 }
@@ -74,6 +80,8 @@ impl fmt::Display for Line<'_> {
             |f: &mut fmt::Formatter<'_>, word: &str| write!(f, "{word} session={session:016x} {about}");
         match entry {
             Entry::Begun => head(f, "begun"),
+            Entry::Aside => head(f, "aside"),
+            Entry::Returned => head(f, "returned"),
             Entry::Told(direction, mark) => {
                 head(f, "told")?;
                 write!(f, " {} {mark}", direction.word())

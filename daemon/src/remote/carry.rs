@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use headgate_remote::meter::{Direction, Mark, Meter};
-use headgate_remote::wire::Malformed;
 use headgate_remote::wire::frame::{Header, Kind, Ticket, Welcome};
+use headgate_remote::wire::{Claim, Malformed};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::book::{About, Book, Entry};
 use super::frames::{FrameError, Frames, say};
+use super::phase::{Parting, Phase, Phases};
 use super::tally::Flow;
 use crate::limits::{SESSION_FAREWELL_WAIT, SESSION_WINDOW};
 
@@ -50,7 +51,8 @@ impl Role {
 #[derive(Debug)]
 pub(super) struct Session {
     role: Role,
-    about: About,
+    about: Mutex<Arc<About>>,
+    phases: Phases,
     /// How often the daemons compare.
     window: Duration,
     outward: Mutex<Meter>,
@@ -75,7 +77,8 @@ impl Session {
         };
         Self {
             role,
-            about,
+            about: Mutex::new(Arc::new(about)),
+            phases: Phases::default(),
             window: SESSION_WINDOW,
             outward: Mutex::new(Meter::new(outward)),
             inward: Mutex::new(Meter::new(inward)),
@@ -87,8 +90,19 @@ impl Session {
     }
 
     /// What it is about.
-    pub(super) fn about(&self) -> &About {
-        &self.about
+    pub(super) fn about(&self) -> Arc<About> {
+        Arc::clone(&self.about.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on it stands on another loan.
+    pub(super) fn stands_on(&self, loan: String) {
+        let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+        *about = Arc::new(About { loan, ..About::clone(&about) });
+    }
+
+    /// Whether its loan is over, and what comes then.
+    pub(super) fn phases(&self) -> &Phases {
+        &self.phases
     }
 
     /// Whether it has a connection now.
@@ -103,6 +117,11 @@ impl Session {
             Role::Borrower => (outward, inward),
             Role::Lender => (inward, outward),
         }
+    }
+
+    /// Whether nothing that the near end sends is passed on: the program's, while the session's loan is over.
+    fn holds(&self) -> bool {
+        self.role == Role::Borrower && self.phases.now() != Phase::Going
     }
 
     /// Counts a frame that passes.
@@ -121,7 +140,7 @@ impl Session {
 
     fn write(&self, book: &Book, entry: &Entry) -> Result<(), End> {
         let name = self.ticket().map_or(0, |ticket| ticket.session);
-        if book.write(name, &self.about, entry) { Ok(()) } else { Err(End::Unrecorded) }
+        if book.write(name, &self.about(), entry) { Ok(()) } else { Err(End::Unrecorded) }
     }
 
     /// Writes down that it has ended, and why.
@@ -198,10 +217,24 @@ pub(super) trait Owner: Sync {
     fn welcomed(&self, ticket: Ticket);
     /// The near end has gone, after a goodbye or not; what the other daemon is told, if anything.
     fn farewell(&self, goodbye: bool) -> BoxFuture<'_, Option<String>>;
-    /// Resolves when what is under way is to be finished.
-    fn drain(&self) -> BoxFuture<'_, ()>;
+    /// Resolves when what is under way is to be finished; what comes then.
+    fn drain(&self) -> BoxFuture<'_, Parting>;
     /// Resolves when the session is to end, with why.
     fn stop(&self) -> BoxFuture<'_, String>;
+    /// Whether what is on the device may be put aside; why not.
+    fn may_put_aside(&self) -> Result<(), String>;
+    /// It is aside: the loan has nothing under it any more.
+    fn put_aside(&self);
+    /// Resolves when it has a loan again.
+    fn next_loan(&self) -> BoxFuture<'_, Claim>;
+    /// The loan that it has now.
+    fn claim(&self) -> Claim;
+    /// Whether it may come back under a loan; why not.
+    fn may_return(&self, claim: &Claim) -> Result<(), String>;
+    /// It is back, under the loan it has now.
+    fn returned(&self);
+    /// Resolves when the near end's process is gone. Asked while nothing is taken from it.
+    fn gone(&self) -> BoxFuture<'_, ()>;
 }
 
 /// One connection of a session.
@@ -283,16 +316,37 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let mut window = interval_at(Instant::now() + session.window, session.window);
     window.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Mark::default();
+    let (phases, mut changes) = (&session.phases, session.phases.changes());
     let mut draining = owner.drain();
     let mut drained = false;
+    if let Err(end) = say_again(far, session, owner).await {
+        return end;
+    }
     loop {
+        let phase = *changes.borrow_and_update();
+        let held =
+            session.holds() && !near.seen(0).is_ok_and(|seen| seen.is_some_and(|seen| begins(&seen.header)));
         let step = tokio::select! {
-            () = &mut draining, if !drained => {
+            parting = &mut draining, if !drained => {
                 drained = true;
-                say(far, Kind::Drain, &[]).await.map_err(|_| End::Broken)
+                part(far, session, parting).await
             }
+            claim = owner.next_loan(), if phase == Phase::Aside => {
+                session.stands_on(claim.loan.clone());
+                phases.enter(Phase::Returning);
+                say(far, Kind::Return, &claim.encode()).await.map_err(|_| End::Broken)
+            }
+            _ = changes.changed() => {
+                // Under another loan: that one may be called back as well.
+                if drained && phases.now() == Phase::Going {
+                    draining = owner.drain();
+                    drained = false;
+                }
+                Ok(())
+            }
+            () = owner.gone(), if held => return leave(far, session, book, owner, &mut told).await,
             _ = window.tick() => tell(far, session, book, &mut told).await,
-            arrived = near.arrive() => match arrived {
+            arrived = near.arrive(), if !held => match arrived {
                 Ok(true) => pass_outward(near, far, session, book, owner).await,
                 Ok(false) | Err(FrameError::Gone(_)) => return leave(far, session, book, owner, &mut told).await,
                 Err(FrameError::Malformed(what)) => Err(End::Malformed("this node's end", what)),
@@ -304,6 +358,37 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     }
 }
 
+/// Whether a frame begins a connection: only these pass while a session's loan is over.
+fn begins(header: &Header) -> bool {
+    header.kind == Kind::Hello
+}
+
+/// The loan is called back: tells the lender's daemon what comes of it.
+async fn part<W: AsyncWrite + Unpin>(far: &mut W, session: &Session, parting: Parting) -> Result<(), End> {
+    let kind = match parting {
+        Parting::End => Kind::Drain,
+        Parting::Aside => {
+            session.phases.enter(Phase::Parting);
+            Kind::Aside
+        }
+    };
+    say(far, kind, &[]).await.map_err(|_| End::Broken)
+}
+
+/// After a break: what may not have been heard.
+async fn say_again<W: AsyncWrite + Unpin>(
+    far: &mut W,
+    session: &Session,
+    owner: &dyn Owner,
+) -> Result<(), End> {
+    let (kind, payload) = match (session.role, session.phases.now()) {
+        (Role::Borrower, Phase::Parting) => (Kind::Aside, Vec::new()),
+        (Role::Borrower, Phase::Returning) => (Kind::Return, owner.claim().encode()),
+        _ => return Ok(()),
+    };
+    say(far, kind, &payload).await.map_err(|_| End::Broken)
+}
+
 async fn pass_outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     near: &mut Frames<R>,
     far: &mut W,
@@ -313,14 +398,24 @@ async fn pass_outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 ) -> Result<(), End> {
     let malformed = |what| End::Malformed("this node's end", what);
     let (mut bytes, mut kept) = (0, 0);
+    let mut answer = None;
     while let Some(seen) = near.seen(bytes).map_err(malformed)? {
+        if session.holds() && !begins(&seen.header) {
+            break;
+        }
         let known = match session.role {
             Role::Borrower => {
                 matches!(seen.header.kind, Kind::Hello | Kind::Operations | Kind::Acknowledge)
             }
             Role::Lender => matches!(
                 seen.header.kind,
-                Kind::Welcome | Kind::Refused | Kind::Operations | Kind::Acknowledge | Kind::Over
+                Kind::Welcome
+                    | Kind::Refused
+                    | Kind::Operations
+                    | Kind::Acknowledge
+                    | Kind::Over
+                    | Kind::Aside
+                    | Kind::Return
             ),
         };
         if !known {
@@ -329,6 +424,11 @@ async fn pass_outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         if seen.header.kind == Kind::Over {
             // The worker has finished and ends next. The other daemon first hears what was counted, then this.
             let _first = session.last_word.set(String::from_utf8_lossy(seen.payload).into_owned());
+            kept = seen.bytes;
+            break;
+        }
+        if matches!(seen.header.kind, Kind::Aside | Kind::Return) {
+            answer = Some(seen.header.kind);
             kept = seen.bytes;
             break;
         }
@@ -343,7 +443,9 @@ async fn pass_outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     };
     sent.await.map_err(|_: io::Error| End::Broken)?;
     near.consume(bytes + kept);
-    Ok(())
+    let Some(kind) = answer else { return Ok(()) };
+    answered(session, book, owner, kind, "the worker")?;
+    say(far, kind, &[]).await.map_err(|_| End::Broken)
 }
 
 /// Takes note of what names the session: the first welcome.
@@ -419,7 +521,7 @@ async fn inward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         match far.arrive().await {
             Ok(true) => {}
             Ok(false) | Err(FrameError::Gone(_)) => return End::Broken,
-            Err(FrameError::Malformed(what)) => return End::Malformed("the other daemon", what),
+            Err(FrameError::Malformed(what)) => return End::Malformed(OTHER, what),
         }
         let (bytes, own) = match pass_inward(far, session, book, owner) {
             Ok(passed) => passed,
@@ -444,15 +546,31 @@ async fn inward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                     }
                 }
                 Own::Over(why) => return End::Over(why),
+                Own::Order(bytes, order) => {
+                    far.consume(bytes);
+                    if let Err(end) = carry_out(near, session, book, owner, order).await {
+                        return end;
+                    }
+                }
             }
         }
     }
 }
 
+/// Who is at fault if what it sends is no session.
+const OTHER: &str = "the other daemon";
+
 /// A frame that is for this daemon.
 enum Own {
     Told(usize, Mark),
     Over(String),
+    Order(usize, Order),
+}
+
+/// What becomes of a session whose loan ends: to the lender's daemon an order, to the borrower's the answer.
+enum Order {
+    Aside,
+    Return(Option<Claim>),
 }
 
 /// Counts what has arrived, up to a frame that is for this daemon.
@@ -462,7 +580,7 @@ fn pass_inward<R: AsyncRead + Unpin>(
     book: &Book,
     owner: &dyn Owner,
 ) -> Result<(usize, Option<Own>), End> {
-    let malformed = |what| End::Malformed("the other daemon", what);
+    let malformed = |what| End::Malformed(OTHER, what);
     let mut bytes = 0;
     while let Some(seen) = far.seen(bytes).map_err(malformed)? {
         match (seen.header.kind, session.role) {
@@ -479,6 +597,12 @@ fn pass_inward<R: AsyncRead + Unpin>(
                 name(owner, session, book, &seen.header, seen.payload)?;
                 session.pass(&session.inward, &seen.header, seen.payload).map_err(malformed)?;
             }
+            (Kind::Aside, _) => return Ok((bytes, Some(Own::Order(seen.bytes, Order::Aside)))),
+            (Kind::Return, role) => {
+                let claim = (role == Role::Lender).then(|| Claim::decode(seen.payload)).transpose();
+                let order = Order::Return(claim.map_err(malformed)?);
+                return Ok((bytes, Some(Own::Order(seen.bytes, order))));
+            }
             // The lender's worker heeds it; it is nothing the program sent.
             (Kind::Drain, Role::Lender) => {}
             _ => return Err(malformed(Malformed::Misplaced("a frame that does not go this way"))),
@@ -486,6 +610,72 @@ fn pass_inward<R: AsyncRead + Unpin>(
         bytes += seen.bytes;
     }
     Ok((bytes, None))
+}
+
+/// An order that `who` has carried out, perhaps once more: takes note.
+fn answered(
+    session: &Session,
+    book: &Book,
+    owner: &dyn Owner,
+    kind: Kind,
+    who: &'static str,
+) -> Result<(), End> {
+    match (kind, session.phases.now()) {
+        (Kind::Aside, Phase::Parting) => {
+            owner.put_aside();
+            session.phases.enter(Phase::Aside);
+            session.write(book, &Entry::Aside)
+        }
+        (Kind::Return, Phase::Returning) => {
+            session.phases.enter(Phase::Going);
+            owner.returned();
+            session.write(book, &Entry::Returned)
+        }
+        (Kind::Aside, Phase::Aside) | (Kind::Return, Phase::Going) => Ok(()),
+        _ => Err(End::Malformed(who, Malformed::Misplaced("an answer to no order"))),
+    }
+}
+
+/// Does what the other daemon orders, or notes what it answers.
+async fn carry_out<W: AsyncWrite + Unpin>(
+    near: &mut W,
+    session: &Session,
+    book: &Book,
+    owner: &dyn Owner,
+    order: Order,
+) -> Result<(), End> {
+    let malformed = |what| End::Malformed(OTHER, what);
+    let kind = match (order, session.role) {
+        (Order::Aside, Role::Borrower) => return answered(session, book, owner, Kind::Aside, OTHER),
+        (Order::Return(_), Role::Borrower) => return answered(session, book, owner, Kind::Return, OTHER),
+        (Order::Aside, Role::Lender) => match owner.may_put_aside() {
+            Ok(()) => {
+                if session.phases.now() == Phase::Going {
+                    session.phases.enter(Phase::Parting);
+                }
+                Kind::Aside
+            }
+            Err(why) => {
+                tracing::info!(why, "a remote session ends with its loan and is not put aside");
+                Kind::Drain
+            }
+        },
+        (Order::Return(claim), Role::Lender) => {
+            let claim = claim.unwrap_or_default();
+            if session.phases.now() == Phase::Parting {
+                return Err(malformed(Malformed::Misplaced("a return of what is not aside yet")));
+            }
+            owner.may_return(&claim).map_err(End::Stopped)?;
+            if session.phases.now() == Phase::Aside {
+                session.stands_on(claim.loan);
+                session.phases.enter(Phase::Returning);
+            }
+            Kind::Return
+        }
+    };
+    // Whoever is gone is noticed by whoever reads from it.
+    let _gone = say(near, kind, &[]).await;
+    Ok(())
 }
 
 /// Holds what the other daemon told against what was counted here.

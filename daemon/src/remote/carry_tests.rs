@@ -10,6 +10,9 @@ use tokio::sync::Notify;
 
 use super::*;
 
+#[path = "aside_tests.rs"]
+mod aside;
+
 const TICKET: Ticket = Ticket { session: 7, secret: [9; 16] };
 
 /// An owner that lets so many bytes pass.
@@ -18,13 +21,28 @@ struct Simple {
     left: AtomicU64,
     stop: Notify,
     drain: Notify,
+    parting: Parting,
+    lent: Notify,
+    gone: Notify,
+    keeps: bool,
+    takes_back: bool,
     last: Option<&'static str>,
 }
 
 impl Simple {
     fn new(role: Role, bytes: u64) -> Self {
         let last = (role == Role::Lender).then_some("the session is over");
-        Self { left: AtomicU64::new(bytes), stop: Notify::new(), drain: Notify::new(), last }
+        Self {
+            left: AtomicU64::new(bytes),
+            stop: Notify::new(),
+            drain: Notify::new(),
+            parting: Parting::End,
+            lent: Notify::new(),
+            gone: Notify::new(),
+            keeps: true,
+            takes_back: true,
+            last,
+        }
     }
 }
 
@@ -43,8 +61,39 @@ impl Owner for Simple {
         Box::pin(async move { last })
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.drain.notified())
+    fn drain(&self) -> BoxFuture<'_, Parting> {
+        Box::pin(async {
+            self.drain.notified().await;
+            self.parting
+        })
+    }
+
+    fn may_put_aside(&self) -> Result<(), String> {
+        self.keeps.then_some(()).ok_or_else(|| "nothing is kept here".to_owned())
+    }
+
+    fn put_aside(&self) {}
+
+    fn next_loan(&self) -> BoxFuture<'_, Claim> {
+        Box::pin(async {
+            self.lent.notified().await;
+            self.claim()
+        })
+    }
+
+    fn claim(&self) -> Claim {
+        Claim { loan: "south.node/1/2".to_owned(), ..Claim::default() }
+    }
+
+    fn may_return(&self, claim: &Claim) -> Result<(), String> {
+        let known = self.takes_back && *claim == self.claim();
+        known.then_some(()).ok_or_else(|| "another's loan".to_owned())
+    }
+
+    fn returned(&self) {}
+
+    fn gone(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.gone.notified())
     }
 
     fn stop(&self) -> BoxFuture<'_, String> {

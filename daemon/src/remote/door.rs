@@ -14,18 +14,19 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use headgate_ebpf::RuleMode;
-use headgate_quota::loan::{Allowance, DataClass, LoanId, Tenant as LoanTenant};
+use headgate_quota::loan::{Allowance, DataClass, LoanId, Place, Tenant as LoanTenant};
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
 use headgate_remote::wire::{Claim, Wish};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Node;
 use super::book::About;
 use super::budget::Grant;
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::frames::{Frames, say};
+use super::phase::{Parting, Phase};
 use super::tally::{Reason, Refused};
 use super::view::SessionView;
 use super::worker::Worker;
@@ -33,7 +34,7 @@ use crate::clock;
 use crate::config::loans::BorrowedPrograms;
 use crate::config::model::Tenant;
 use crate::control::listener::Socket;
-use crate::identity::peer;
+use crate::identity::peer::{self, Held};
 use crate::limits::{
     HELLO_WAIT, SESSION_FAREWELL_WAIT, SESSION_LOAN_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX,
     SESSIONS_PER_TENANT_MAX,
@@ -52,7 +53,7 @@ impl Table {
     /// What there is to see of them.
     pub(super) fn views(&self) -> Vec<SessionView> {
         let view = |away: &Arc<Away>| {
-            let peer = away.allowance.place.node.to_string();
+            let peer = away.place.node.to_string();
             SessionView::of(Role::Borrower, &away.tenant, &peer, &away.session)
         };
         self.lock().values().map(view).collect()
@@ -63,14 +64,41 @@ impl Table {
 #[derive(Debug)]
 struct Away {
     tenant: String,
-    allowance: Allowance,
+    borrows: LoanTenant,
+    place: Place,
     session: Session,
     grants: Vec<Grant>,
+    /// How long it waits for another loan.
+    patience: Duration,
     node: std::sync::Weak<Node>,
     /// Counts connections, so that a session that was taken up again is not forgotten.
     connections: Mutex<u64>,
+    standing: Mutex<Standing>,
     _wanting: Wanting,
-    _using: Using,
+}
+
+/// What a session stands on.
+#[derive(Debug)]
+struct Standing {
+    loan: LoanId,
+    /// Counts for the loan; `None` while what was on the device is aside.
+    using: Option<Using>,
+    /// Since when that is so.
+    aside_since: Option<Instant>,
+}
+
+impl Away {
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim(&self) -> Claim {
+        Claim {
+            loan: self.standing().loan.to_string(),
+            tenant: self.tenant.clone(),
+            device: self.place.device.to_string(),
+        }
+    }
 }
 
 /// Accepts for as long as the task lives.
@@ -99,7 +127,7 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
         move |_| Refused::new(Reason::Silent, format_args!("{what} within {} ms", HELLO_WAIT.as_millis()))
     };
     let known = timeout(HELLO_WAIT, introduce(node, &mut stream)).await;
-    let (tenant, wish) = match known.map_err(late("nothing was asked for")).flatten() {
+    let (held, tenant, wish) = match known.map_err(late("nothing was asked for")).flatten() {
         Ok(known) => known,
         Err(refused) => return refuse(stream, refused).await,
     };
@@ -120,19 +148,16 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
             return refuse(stream, refused).await;
         }
     };
-    let to = &away.allowance.place.node;
+    let to = &away.place.node;
     let unreachable = |error| Refused::new(Reason::Unreachable, format_args!("{to}: {error}"));
     let desk = node.setup.desk.as_ref();
     let desk = desk.ok_or_else(|| Refused::new(Reason::Loan, "this node has no loans"))?;
     // What cannot be reached now may be in a moment: the program comes again, for as long as sessions are kept.
     let mut far = desk.dial(to).await.map_err(|error| unreachable(error.to_string()))?;
     super::watch_over(far.get_ref().0);
-    let claim = Claim {
-        loan: away.allowance.loan.to_string(),
-        tenant: away.tenant.clone(),
-        device: away.allowance.place.device.to_string(),
-    };
-    say(&mut far, Kind::Call, &claim.encode()).await.map_err(|error| unreachable(error.to_string()))?;
+    say(&mut far, Kind::Call, &away.claim().encode())
+        .await
+        .map_err(|error| unreachable(error.to_string()))?;
     if away.session.ticket().is_some() {
         node.tally.resumed(Role::Borrower);
     }
@@ -143,13 +168,14 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
     };
     let (reader, to_far) = split(far);
     let lane = Lane { near, to_near, far: Frames::new(reader), to_far };
-    let end = lane.carry(&away.session, &node.book, &AwayOwner(&away)).await;
+    let owner = AwayOwner { away: &away, program: &held };
+    let end = lane.carry(&away.session, &node.book, &owner).await;
     settle(node, away, connection, &end);
     Ok(())
 }
 
 /// Who it is, and what it wants. Only the call is read: the greeting behind it is not for this daemon.
-async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>, Wish), Refused> {
+async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Held, Arc<Tenant>, Wish), Refused> {
     let held = peer::hold(stream.as_fd()).map_err(Refused::of(Reason::Tenant))?;
     let facts = peer::facts(&held, node.setup.trees.load(Acquire)).map_err(Refused::of(Reason::Tenant))?;
     let mut head = [0; HEADER_BYTES];
@@ -162,7 +188,7 @@ async fn introduce(node: &Node, stream: &mut UnixStream) -> Result<(Arc<Tenant>,
     stream.read_exact(&mut payload).await.map_err(Refused::of(Reason::Silent))?;
     let wish = Wish::decode(&payload)?;
     let tenant = node.who(facts).await.map_err(Refused::of(Reason::Tenant))?;
-    Ok((tenant, wish))
+    Ok((held, tenant, wish))
 }
 
 async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Result<Hello, Refused> {
@@ -242,13 +268,15 @@ async fn find(
     };
     Ok(Arc::new(Away {
         tenant: tenant.name.to_string(),
-        allowance,
+        borrows: own,
+        place: allowance.place,
         session: Session::new(Role::Borrower, about, flow),
         grants,
+        patience: borrow.patience,
         node: Arc::downgrade(node),
         connections: Mutex::new(0),
+        standing: Mutex::new(Standing { loan: allowance.loan, using: Some(using), aside_since: None }),
         _wanting: wanting,
-        _using: using,
     }))
 }
 
@@ -339,16 +367,45 @@ fn finish(node: &Node, away: &Away, end: &End) {
     }
 }
 
-struct AwayOwner<'a>(&'a Arc<Away>);
+/// What this node says to one connection of a session.
+struct AwayOwner<'a> {
+    away: &'a Arc<Away>,
+    /// Who connected.
+    program: &'a Held,
+}
 
 impl AwayOwner<'_> {
-    /// Waits until something holds of the loan; looks whenever loans change.
+    /// Waits until something holds of the loan it stands on; looks whenever loans change.
     async fn when(&self, holds: impl Fn(&Node, &LoanId) -> bool) {
-        let Some(node) = self.0.node.upgrade() else { return };
+        let Some(node) = self.away.node.upgrade() else { return };
         let mut changes = node.setup.floor.uses().changes();
-        while !holds(&node, &self.0.allowance.loan) {
-            if changes.changed().await.is_err() {
+        loop {
+            let loan = self.away.standing().loan.clone();
+            if holds(&node, &loan) || changes.changed().await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Waits until there is a loan of the device that it left.
+    async fn lent_again(&self) -> Claim {
+        let Some(node) = self.away.node.upgrade() else { return std::future::pending().await };
+        let uses = node.setup.floor.uses();
+        let mut changes = uses.changes();
+        loop {
+            changes.mark_unchanged();
+            // The loan that it left may still be known for a moment after its last session has let go of it.
+            let left = self.away.standing().loan.clone();
+            let fits = |held: &Allowance| {
+                held.tenant == self.away.borrows && held.place == self.away.place && held.loan != left
+            };
+            for held in node.setup.floor.allowed().into_iter().filter(fits) {
+                let Some(using) = uses.under(held.loan.clone()) else { continue };
+                *self.away.standing() = Standing { loan: held.loan, using: Some(using), aside_since: None };
+                return self.away.claim();
+            }
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -356,15 +413,16 @@ impl AwayOwner<'_> {
 
 impl Owner for AwayOwner<'_> {
     fn allow(&self, bytes: u64) -> Result<(), String> {
-        let Some(node) = self.0.node.upgrade() else { return Err("the daemon is shutting down".to_owned()) };
-        let district = self.0.allowance.place.district.to_string();
-        for (index, grant) in self.0.grants.iter().enumerate() {
+        let away = self.away;
+        let Some(node) = away.node.upgrade() else { return Err("the daemon is shutting down".to_owned()) };
+        let district = away.place.district.to_string();
+        for (index, grant) in away.grants.iter().enumerate() {
             // One account for each rule.
-            let whose = (format!("{}#{index}", self.0.tenant), district.clone());
+            let whose = (format!("{}#{index}", away.tenant), district.clone());
             if !node.budgets.take(&whose, *grant, clock::since_boot(), bytes) {
                 return Err(format!(
                     "tenant `{}` has used its budget of {} bytes in {:?} for district {district}",
-                    self.0.tenant, grant.bytes, grant.every
+                    away.tenant, grant.bytes, grant.every
                 ));
             }
         }
@@ -372,9 +430,9 @@ impl Owner for AwayOwner<'_> {
     }
 
     fn welcomed(&self, ticket: Ticket) {
-        if let Some(node) = self.0.node.upgrade() {
+        if let Some(node) = self.away.node.upgrade() {
             node.tally.begun(Role::Borrower);
-            node.door.lock().insert(ticket.session, Arc::clone(self.0));
+            node.door.lock().insert(ticket.session, Arc::clone(self.away));
         }
     }
 
@@ -384,14 +442,91 @@ impl Owner for AwayOwner<'_> {
         Box::pin(async move { last })
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.when(|node, loan| node.setup.floor.uses().is_draining(loan)))
+    fn drain(&self) -> BoxFuture<'_, Parting> {
+        let parting = if self.away.patience.is_zero() { Parting::End } else { Parting::Aside };
+        Box::pin(async move {
+            self.when(|node, loan| node.setup.floor.uses().is_draining(loan)).await;
+            parting
+        })
     }
 
     fn stop(&self) -> BoxFuture<'_, String> {
         Box::pin(async {
-            self.when(|node, loan| node.setup.floor.allowed().iter().all(|held| held.loan != *loan)).await;
-            "the loan is over".to_owned()
+            let mut phases = self.away.session.phases().changes();
+            loop {
+                let aside = *phases.borrow_and_update() == Phase::Aside;
+                let since = self.away.standing().aside_since.filter(|_| aside);
+                let over = async {
+                    let Some(since) = since else {
+                        self.when(|node, loan| {
+                            node.setup.floor.allowed().iter().all(|held| held.loan != *loan)
+                        })
+                        .await;
+                        return "the loan is over".to_owned();
+                    };
+                    sleep_until(since + self.away.patience).await;
+                    let (place, within) = (&self.away.place.node, self.away.patience.as_secs());
+                    format!("{place} took its device back and lent it to nobody here again within {within} s")
+                };
+                tokio::select! {
+                    // What holds in one phase says nothing of the next.
+                    biased;
+                    changed = phases.changed() => if changed.is_err() {
+                        return "the daemon is shutting down".to_owned();
+                    },
+                    why = over => return why,
+                }
+            }
+        })
+    }
+
+    fn may_put_aside(&self) -> Result<(), String> {
+        Err("the device is not here".to_owned())
+    }
+
+    fn put_aside(&self) {
+        let using = {
+            let mut standing = self.away.standing();
+            standing.aside_since = Some(Instant::now());
+            standing.using.take()
+        };
+        // The last one under the loan gives it back.
+        drop(using);
+        if let Some(node) = self.away.node.upgrade() {
+            node.tally.aside(Role::Borrower);
+        }
+        tracing::info!(tenant = self.away.tenant, "a device was taken back; its program waits for it");
+    }
+
+    fn next_loan(&self) -> BoxFuture<'_, Claim> {
+        Box::pin(self.lent_again())
+    }
+
+    fn claim(&self) -> Claim {
+        self.away.claim()
+    }
+
+    fn may_return(&self, _claim: &Claim) -> Result<(), String> {
+        Err("the device is not here".to_owned())
+    }
+
+    fn returned(&self) {
+        if let Some(node) = self.away.node.upgrade() {
+            node.tally.returned(Role::Borrower);
+        }
+    }
+
+    fn gone(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let ended = crate::sys::readable(self.program.pidfd.as_fd());
+            match ended {
+                // Only its end makes it readable.
+                Ok(ended) => drop(ended.readable().await),
+                Err(error) => {
+                    tracing::debug!(%error, "the end of a program whose device was taken back may be noticed late");
+                    std::future::pending().await
+                }
+            }
         })
     }
 }

@@ -1,12 +1,14 @@
 //! The lender's side: sessions that peers bring, each with a worker of its own in the guest's cgroup.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
+use headgate_loans::desk::GuestTerms;
 use headgate_loans::identity::Identity;
 use headgate_loans::peer::Session as Arrival;
-use headgate_quota::loan::{DataClass, LoanId};
+use headgate_quota::loan::{DataClass, Device, LoanId};
 use headgate_quota::units::Share;
 use headgate_remote::wire::Claim;
 use headgate_remote::wire::frame::{Hello, Kind, Ticket};
@@ -19,11 +21,14 @@ use super::book::About;
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::confined::Confinement;
 use super::frames::{Frames, say};
+use super::phase::{Parting, Phase};
 use super::tally::{Reason, Refused};
 use super::view::SessionView;
 use super::worker::Worker;
 use crate::config::model::Name;
-use crate::limits::{HELLO_WAIT, SESSION_FAREWELL_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX};
+use crate::limits::{
+    HELLO_WAIT, SESSION_ASIDE_MAX, SESSION_FAREWELL_WAIT, SESSION_RESUME_WAIT, SESSIONS_MAX,
+};
 
 /// Sessions hosted here, by their name.
 #[derive(Debug, Default)]
@@ -55,6 +60,9 @@ struct Hosted {
     guest: String,
     session: Session,
     worker: Worker,
+    device: Device,
+    /// Bytes of this node's memory that are set apart for what it had on the device; 0 while that is there.
+    kept: AtomicU64,
     node: std::sync::Weak<Node>,
     /// Held while a connection is carried.
     lane: AsyncMutex<()>,
@@ -142,10 +150,40 @@ fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Res
         let gone = || Refused::new(Reason::Forgotten, "no such session is hosted here any more");
         return known.filter(same).ok_or_else(gone);
     }
+    let (loan, device, terms) = lent(node, from, claim)?;
+    if node.host.lock().len() >= SESSIONS_MAX {
+        let why = format!("{SESSIONS_MAX} sessions are hosted here already");
+        return Err(Refused::new(Reason::Full, why));
+    }
+    let guest = Name::guest(terms.guest.district.as_str(), terms.guest.tenant.as_str())
+        .ok_or_else(|| Refused::new(Reason::Loan, format_args!("{} is no guest's name", terms.guest)))?;
+    let worker = Worker::start(node, guest.as_str(), device.as_str());
+    let worker = worker.map_err(Refused::of(Reason::Worker))?;
+    let flow = node.tally.flow(Role::Lender, from.district().as_str());
+    let about = About {
+        loan: loan.to_string(),
+        guest: terms.guest.to_string(),
+        place: format!("{}/{}/{device}", node.district(), node.setup.config.node),
+        data: terms.data.word(),
+    };
+    Ok(Arc::new(Hosted {
+        from: from.clone(),
+        guest: guest.to_string(),
+        session: Session::new(Role::Lender, about, flow),
+        worker,
+        device,
+        kept: AtomicU64::new(0),
+        node: Arc::downgrade(node),
+        lane: AsyncMutex::new(()),
+        connections: watch::channel(0).0,
+    }))
+}
+
+/// What is lent by the loan that a peer claims, if it is its own and may be used now.
+fn lent(node: &Node, from: &Identity, claim: &Claim) -> Result<(LoanId, Device, GuestTerms), Refused> {
     let no_loan = |why: String| Refused::new(Reason::Loan, why);
     let loan: LoanId = claim.loan.parse().map_err(|_| no_loan(format!("`{}` is no loan", claim.loan)))?;
-    let guests = node.setup.floor.guests();
-    let terms = guests.iter().find(|(device, terms)| {
+    let terms = node.setup.floor.guests().into_iter().find(|(device, terms)| {
         device.as_str() == claim.device
             && terms.loans.contains(&loan)
             && terms.guest.tenant.as_str() == claim.tenant
@@ -163,30 +201,7 @@ fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Res
         let why = format!("raw data of {} stays in its district", from.district());
         return Err(Refused::new(Reason::RawData, why));
     }
-    if node.host.lock().len() >= SESSIONS_MAX {
-        let why = format!("{SESSIONS_MAX} sessions are hosted here already");
-        return Err(Refused::new(Reason::Full, why));
-    }
-    let guest = Name::guest(terms.guest.district.as_str(), terms.guest.tenant.as_str())
-        .ok_or_else(|| no_loan(format!("{} is no guest's name", terms.guest)))?;
-    let worker = Worker::start(node, guest.as_str(), device.as_str());
-    let worker = worker.map_err(Refused::of(Reason::Worker))?;
-    let flow = node.tally.flow(Role::Lender, from.district().as_str());
-    let about = About {
-        loan: loan.to_string(),
-        guest: terms.guest.to_string(),
-        place: format!("{}/{}/{device}", node.district(), node.setup.config.node),
-        data: terms.data.word(),
-    };
-    Ok(Arc::new(Hosted {
-        from: from.clone(),
-        guest: guest.to_string(),
-        session: Session::new(Role::Lender, about, flow),
-        worker,
-        node: Arc::downgrade(node),
-        lane: AsyncMutex::new(()),
-        connections: watch::channel(0).0,
-    }))
+    Ok((loan, device, terms))
 }
 
 async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -273,18 +288,94 @@ impl Owner for HostOwner<'_> {
         })
     }
 
-    fn drain(&self) -> BoxFuture<'_, ()> {
+    fn drain(&self) -> BoxFuture<'_, Parting> {
         // The borrower's daemon says so; it comes over the connection.
         Box::pin(std::future::pending())
     }
 
     fn stop(&self) -> BoxFuture<'_, String> {
         let mut connections = self.hosted.connections.subscribe();
-        Box::pin(async move {
-            if connections.wait_for(|count| *count != self.mine).await.is_err() {
-                return "the daemon is shutting down".to_owned();
+        let mut phases = self.hosted.session.phases().changes();
+        let kept_too_long = async move {
+            loop {
+                // A phase that never ends is its session's own affair, which ends otherwise.
+                if phases.wait_for(|phase| *phase == Phase::Aside).await.is_err() {
+                    return std::future::pending().await;
+                }
+                if timeout(SESSION_ASIDE_MAX, phases.wait_for(|phase| *phase != Phase::Aside)).await.is_err()
+                {
+                    return;
+                }
             }
-            "the session goes on over another connection".to_owned()
+        };
+        Box::pin(async move {
+            tokio::select! {
+                newer = connections.wait_for(|count| *count != self.mine) => {
+                    let shut = newer.is_err();
+                    if shut { "the daemon is shutting down" } else { "the session goes on over another connection" }.to_owned()
+                }
+                () = kept_too_long => {
+                    format!("what it had on the device was kept for {} s", SESSION_ASIDE_MAX.as_secs())
+                }
+            }
         })
+    }
+
+    fn may_put_aside(&self) -> Result<(), String> {
+        let hosted = self.hosted;
+        let ending = || "the daemon is shutting down".to_owned();
+        let node = hosted.node.upgrade().ok_or_else(ending)?;
+        let most = node.setup.config.loans.as_ref().map_or(0, |loans| loans.set_aside.0);
+        // All of the guest's, though this session may have a part of it only.
+        let bytes = node.setup.floor.guest_bytes(&hosted.guest);
+        let others = node.host.lock();
+        let kept = others.values().filter(|other| !Arc::ptr_eq(other, hosted));
+        let kept: u64 = kept.map(|other| other.kept.load(Relaxed)).sum();
+        if most.saturating_sub(kept) < bytes {
+            return Err(format!(
+                "{bytes} bytes of guest {} and {kept} of others are more than `setAside: {most}`",
+                hosted.guest
+            ));
+        }
+        hosted.kept.store(bytes, Relaxed);
+        Ok(())
+    }
+
+    fn put_aside(&self) {
+        if let Some(node) = self.hosted.node.upgrade() {
+            node.tally.aside(Role::Lender);
+        }
+    }
+
+    fn next_loan(&self) -> BoxFuture<'_, Claim> {
+        // The borrower's daemon has it first.
+        Box::pin(std::future::pending())
+    }
+
+    fn claim(&self) -> Claim {
+        Claim::default()
+    }
+
+    fn may_return(&self, claim: &Claim) -> Result<(), String> {
+        let hosted = self.hosted;
+        let node = hosted.node.upgrade().ok_or_else(|| "the daemon is shutting down".to_owned())?;
+        let (_, device, terms) = lent(&node, &hosted.from, claim).map_err(|refused| refused.why)?;
+        let guest = Name::guest(terms.guest.district.as_str(), terms.guest.tenant.as_str());
+        if device != hosted.device || guest.is_none_or(|guest| guest.as_str() != hosted.guest) {
+            return Err(format!("loan {} lends another device, or to another tenant", claim.loan));
+        }
+        Ok(())
+    }
+
+    fn returned(&self) {
+        self.hosted.kept.store(0, Relaxed);
+        if let Some(node) = self.hosted.node.upgrade() {
+            node.tally.returned(Role::Lender);
+        }
+    }
+
+    fn gone(&self) -> BoxFuture<'_, ()> {
+        // Its worker's connection tells.
+        Box::pin(std::future::pending())
     }
 }

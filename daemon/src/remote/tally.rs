@@ -146,6 +146,8 @@ struct Counts {
     ended: BTreeMap<(&'static str, &'static str), u64>,
     lost: BTreeMap<&'static str, u64>,
     resumed: BTreeMap<&'static str, u64>,
+    aside: BTreeMap<&'static str, u64>,
+    returned: BTreeMap<&'static str, u64>,
 }
 
 /// See the head of this module.
@@ -183,6 +185,14 @@ impl Tally {
         *self.lock().resumed.entry(role.word()).or_default() += 1;
     }
 
+    pub(super) fn aside(&self, role: Role) {
+        *self.lock().aside.entry(role.word()).or_default() += 1;
+    }
+
+    pub(super) fn returned(&self, role: Role) {
+        *self.lock().returned.entry(role.word()).or_default() += 1;
+    }
+
     /// The page's part; `sessions` are those that are there, by role, tenant and the other district.
     pub(super) fn page(&self, sessions: BTreeMap<(&'static str, String, String), u64>) -> page::Remote {
         let counts = self.lock();
@@ -208,6 +218,8 @@ impl Tally {
             begun: each(&counts.begun),
             lost: each(&counts.lost),
             resumed: each(&counts.resumed),
+            aside: each(&counts.aside),
+            returned: each(&counts.returned),
             refused: refused
                 .map(|(role, reason)| {
                     (role, reason.word(), counts.refused.get(&(role, reason)).copied().unwrap_or(0))

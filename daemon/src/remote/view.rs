@@ -20,6 +20,9 @@ pub struct SessionView {
     pub data: String,
     /// Whether it has a connection now.
     pub connected: bool,
+    /// `going`, or what becomes of it while its loan is over: `parting`, `aside`, `returning`.
+    #[serde(default)]
+    pub phase: String,
     /// Bytes of numbered frames to the device, and back.
     pub up_bytes: u64,
     /// See `up_bytes`.
@@ -40,6 +43,7 @@ impl SessionView {
             loan: about.loan.clone(),
             data: about.data.to_owned(),
             connected: session.is_connected(),
+            phase: session.phases().now().word().to_owned(),
             up_bytes: up.counts.total(),
             down_bytes: down.counts.total(),
             worker: None,

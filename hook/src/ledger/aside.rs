@@ -34,9 +34,11 @@ pub(crate) fn reserve(session: &Session) -> Result<(), Refusal> {
     let charge = |device: usize, bytes| {
         session.ledger().charge(session.seat_index(), device, bytes, session.memory_limit(device))
     };
-    for device in 0..DEVICES_MAX {
-        let bytes = ASIDE[device].load(Acquire);
-        if let Err(refusal) = if bytes == 0 { continue } else { charge(device, bytes) } {
+    for (device, aside) in ASIDE.iter().enumerate() {
+        let bytes = aside.load(Acquire);
+        if bytes > 0
+            && let Err(refusal) = charge(device, bytes)
+        {
             release(device);
             return Err(refusal);
         }

@@ -586,6 +586,16 @@ impl<S> Outbox<S> {
         }
     }
 
+    /// Sends what is pending and a frame without a number behind it; the session goes on.
+    pub fn say(&self, kind: Kind) {
+        self.flush();
+        let wire = lock(&self.wire);
+        if let Some(stream) = &*wire {
+            // Whoever reads the connection notices if it is gone.
+            let _gone = stream.write_both(&kind.alone(&[]), &[]);
+        }
+    }
+
     /// Waits while so much is pending that more would only gather.
     pub fn wait_for_room(&self) {
         let mut pending = lock(&self.pending);

@@ -9,7 +9,7 @@ pub const HEADER_BYTES: usize = 32;
 /// Version of everything in this room. Either side refuses another, and says so in the other's version: the header, and what
 /// [`Kind::Refused`] and [`Kind::Over`] look like, are the same in all of them. It goes up with each operation, notice
 /// or field that is added or changed; a golden test holds it to them.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 /// Where the header holds it.
 const VERSION_AT: usize = 4;
 const MAGIC: u32 = u32::from_le_bytes(*b"HGR1");
@@ -40,6 +40,12 @@ pub enum Kind {
     Drain = 9,
     /// A client's answer to rings that came with the welcome: one byte, 1 if what follows comes over them, both ways.
     Rings = 10,
+    /// From a borrower's daemon, and on to the worker: finish what is under way, put what is on the device aside, and wait.
+    /// Back, all the way: so it is.
+    Aside = 11,
+    /// From a borrower's daemon, with the [`Claim`](super::call::Claim) of the new loan, and on to the worker without: the device
+    /// is lent again, go on. Back, all the way: so it does.
+    Return = 12,
 }
 
 impl Kind {
@@ -150,6 +156,8 @@ fn kind(number: u8) -> Option<Kind> {
         8 => Kind::Over,
         9 => Kind::Drain,
         10 => Kind::Rings,
+        11 => Kind::Aside,
+        12 => Kind::Return,
         _ => return None,
     })
 }

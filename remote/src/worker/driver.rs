@@ -168,6 +168,20 @@ impl Driver {
         known.then(|| std::ptr::with_exposed_provenance(usize::try_from(found).unwrap_or(0)))
     }
 
+    /// A step of checkpointing this process; `args` are those of the step, or null. No client asks for one: they have no
+    /// class in the table.
+    pub(super) fn checkpoint_step(&self, symbol: Symbol, args: *mut c_void) -> CUresult {
+        type Step = unsafe extern "C" fn(i32, *mut c_void) -> CUresult;
+        let entry: *mut c_void = std::ptr::with_exposed_provenance_mut(self.entries[symbol.index()]);
+        let (false, Ok(own)) = (entry.is_null(), i32::try_from(std::process::id())) else {
+            return CUresult::ERROR_NOT_SUPPORTED;
+        };
+        // SAFETY: the driver's functions of these names have this signature (cuda.h).
+        let step = unsafe { std::mem::transmute::<*mut c_void, Step>(entry) };
+        // SAFETY: the caller passes the step's arguments, or none.
+        unsafe { step(own, args) }
+    }
+
     /// Copies memory that the driver has just handed out: it says where it is and how long.
     pub(super) fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
         let from: *const u8 = std::ptr::with_exposed_provenance(usize::try_from(address).unwrap_or(0));

@@ -26,6 +26,7 @@ mod load;
 mod ahead;
 mod recall;
 mod link;
+mod aside;
 mod gauges;
 mod session;
 pub mod confine;
@@ -154,6 +155,24 @@ fn dispatch(
                 out.last_word(Kind::Over, "the lender takes its device back; what was under way is finished");
                 return Ok(());
             }
+            Err(Stop::Aside) => match session.put_aside() {
+                Ok(()) => out.say(Kind::Aside),
+                Err(status) => {
+                    let why = format!(
+                        "the lender takes its device back, and cannot keep what is on it: {status:?}"
+                    );
+                    out.last_word(Kind::Over, &why);
+                    return Ok(());
+                }
+            },
+            Err(Stop::Return) => match session.come_back() {
+                Ok(()) => out.say(Kind::Return),
+                Err(status) => {
+                    let why = format!("what was put aside cannot come back to the device: {status:?}");
+                    out.last_word(Kind::Over, &why);
+                    return Ok(());
+                }
+            },
             Err(Stop::Session(End::Malformed(malformed)) | Stop::Read(ReadError::Malformed(malformed))) => {
                 return Err(malformed.into());
             }
@@ -193,6 +212,8 @@ fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Resu
             match header.kind {
                 Kind::Operations => session.execute(header.operations, payload)?,
                 Kind::Drain => return Err(Stop::Drain),
+                Kind::Aside => return Err(Stop::Aside),
+                Kind::Return => return Err(Stop::Return),
                 _ => {}
             }
             header

@@ -56,6 +56,10 @@ impl From<Closed> for End {
 pub(super) enum Stop {
     /// The lender's daemon wants the device back.
     Drain,
+    /// The same, and would have what is there kept for later.
+    Aside,
+    /// The device is lent again.
+    Return,
     /// The session ends.
     Session(End),
     /// The connection has ended, or what came is nothing of ours.
@@ -108,6 +112,8 @@ pub(super) struct Session {
     untold: Vec<(u32, u32)>,
     /// Streams in which captures were begun, likewise.
     capturing: Vec<(u32, u32)>,
+    /// What is on the device is put aside, and the driver lets nobody in.
+    pub(super) aside: bool,
 }
 
 /// Streams that are told of unasked. The client asks about others.
@@ -141,11 +147,13 @@ impl Session {
             must_flush: false,
             untold: Vec::new(),
             capturing: Vec::new(),
+            aside: false,
         }
     }
 
     /// Executes the operations of a frame.
     pub(super) fn execute(&mut self, operations: u32, payload: &[u8]) -> Result<(), End> {
+        self.must_be_here()?;
         let mut reader = Reader::new(payload);
         for _ in 0..operations {
             let operation = Operation::decode(&mut reader)?;
@@ -387,6 +395,7 @@ impl Session {
     /// Executes a large frame: bytes for the device are received straight into the memory it reads them from. Nothing is done
     /// before they are there, so a connection that breaks meanwhile leaves nothing half done.
     pub(super) fn execute_large(&mut self, large: Large<'_>) -> Result<(), Stop> {
+        self.must_be_here()?;
         let header = large.header();
         let head = WriteHead::decode(large.beginning(), header.bytes).map_err(End::Malformed)?;
         let piece = head
@@ -531,7 +540,16 @@ impl Session {
 
     /// Whether the client may hear more than it has asked for.
     pub(super) fn owes_word(&self) -> bool {
-        !self.untold.is_empty()
+        !self.aside && !self.untold.is_empty()
+    }
+
+    /// While what is on the device is aside, a call would wait for good, and with it the frame that brings it back.
+    fn must_be_here(&self) -> Result<(), End> {
+        if self.aside {
+            Err(Malformed::Misplaced("work for a device that was taken back").into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Has the client hear how far streams have come, though it has not asked: when it does, it need not wait.
@@ -660,8 +678,11 @@ impl Session {
                 // What the work came to, the marks behind it tell.
                 let _status = self.driver.call(Symbol::cuCtxSynchronize, &[]);
             }
-            self.watch.drain(id);
+            self.watch.settle(id);
         }
+        // Whatever comes next is for the context that was current.
+        let current = self.handles.real(Kind::Context, self.current).unwrap_or(0);
+        let _status = self.driver.call(Symbol::cuCtxSetCurrent, &[current]);
         self.out.flush();
     }
 

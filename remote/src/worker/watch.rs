@@ -160,12 +160,22 @@ impl Watch {
 
     /// Waits until everything of a context has been told, and forgets its events: it is about to end.
     pub(super) fn drain(&self, context: u32) {
+        let mut state = self.settled(context);
+        state.open.remove(&context);
+        state.events.remove(&context);
+    }
+
+    /// Waits until everything of a context has been told.
+    pub(super) fn settle(&self, context: u32) {
+        drop(self.settled(context));
+    }
+
+    fn settled(&self, context: u32) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         while state.open.get(&context).is_some_and(|open| *open > 0) && !state.closed {
             state = self.told.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.open.remove(&context);
-        state.events.remove(&context);
+        state
     }
 
     /// Ends the thread.

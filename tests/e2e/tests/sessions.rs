@@ -230,6 +230,81 @@ fn an_owner_that_comes_back_has_its_device_drained_and_the_guest_told() {
     assert!(why.contains("takes its device back"), "{why}");
 }
 
+/// A guest's session on the lender's node, as its status shows it.
+fn hosted(pair: &Pair) -> Option<Value> {
+    pair.lender.status().ok()?["sessions"].as_array()?.first().cloned()
+}
+
+#[test]
+fn a_program_waits_for_a_device_that_was_taken_back_and_goes_on_there() {
+    let options = borrowing("sm: 30%, memory: 2Gi, data: derived, patience: 100s");
+    let Some(pair) = pair("a_program_waits_for_a_device", &options) else { return };
+    let mut guest =
+        Puppet::start(&mut pair.command(&pair.tenants[0], puppet().to_str().unwrap(), None).unwrap());
+    guest.must("init");
+    guest.must(&format!("alloc {}", 512 * MIB));
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "20", "--sync-every", "5"]).unwrap();
+    let used = || {
+        pair.lender.device().control().statistics().unwrap()["devices"][0]["memory_used_bytes"]
+            .as_u64()
+            .unwrap()
+    };
+    eventually("both sessions of the guest work", PATIENCE, || {
+        (pair.lender.status().ok()?["sessions"].as_array()?.len() == 2 && used() > 512 * MIB).then_some(())
+    });
+    let carried = pair.wire.carried();
+    eventually("and go on", PATIENCE, || (pair.wire.carried() > carried + 50_000).then_some(()));
+    let owner = pair.lender.run("cases", "app-loop", &["--seconds", "0", "--kernel", "spin"]).unwrap();
+    eventually("the books say that they are aside", PATIENCE, || {
+        (Pair::lines(&pair.lender, "aside").len() == 2).then_some(())
+    });
+    assert_eq!(hosted(&pair).unwrap()["phase"], "aside");
+    eventually("the device's memory is the owner's", SOON, || (used() < 512 * MIB).then_some(()));
+    eventually("and the guest is charged for none", SOON, || {
+        (pair.guest(&pair.tenants[0]).ok()??["gpus"][0]["memory_used_bytes"] == 0).then_some(())
+    });
+    drop(owner);
+    eventually("both are back", PATIENCE, || {
+        (Pair::lines(&pair.borrower, "returned").len() == 2).then_some(())
+    });
+    let begun = Pair::lines(&pair.borrower, "begun");
+    let returned = Pair::lines(&pair.borrower, "returned");
+    let loan = |line: &String| line.split_once("loan=").unwrap().1.split(' ').next().unwrap().to_owned();
+    assert!(returned.iter().all(|line| loan(line) != loan(&begun[0])), "under another loan: {returned:?}");
+    guest.must(&format!("alloc {MIB}"));
+    assert!(used() > 512 * MIB, "what it had is there again");
+    drop(guest);
+    let counted = program.finish(PATIENCE).unwrap().json().unwrap_or_else(|error| panic!("{error:#}"));
+    assert_eq!(counted["launches"], counted["counted"], "nothing was lost or done twice: {counted}");
+    for node in [&pair.borrower, &pair.lender] {
+        eventually("the sessions have ended", SOON, || (Pair::lines(node, "ended").len() == 2).then_some(()));
+        assert_eq!(Pair::lines(node, "differs"), [""; 0]);
+        verified(node);
+        assert_eq!(metric(node, "asides_total", &[]), 2.0);
+        assert_eq!(metric(node, "returns_total", &[]), 2.0);
+    }
+}
+
+#[test]
+fn who_waits_in_vain_for_a_device_or_is_killed_meanwhile_leaves_nothing() {
+    let options = borrowing("sm: 30%, memory: 2Gi, data: derived, patience: 2s");
+    let Some(pair) = pair("who_waits_in_vain", &options) else { return };
+    let forever = ["--seconds", "0", "--sync-every", "5"];
+    let guest = pair.run(&pair.tenants[0], "app-loop", &forever).unwrap();
+    eventually("the guest works", PATIENCE, || worker(&pair, 0));
+    let before = pair.wire.carried();
+    eventually("and goes on", PATIENCE, || (pair.wire.carried() > before + 50_000).then_some(()));
+    let _owner = pair.lender.run("cases", "app-loop", &["--seconds", "0", "--kernel", "spin"]).unwrap();
+    let outcome = guest.finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("within 2 s"), "{}", outcome.stderr);
+    assert_eq!(Pair::lines(&pair.lender, "aside").len(), 1);
+    eventually("nothing of it is left", PATIENCE, || {
+        pair.workers(&pair.tenants[0]).unwrap().is_empty().then_some(())
+    });
+}
+
 #[test]
 fn a_budget_that_is_used_up_ends_the_session() {
     let borrow = "sm: 30%, memory: 2Gi, data: derived, budget: {bytes: 64Ki, every: 1h}";

@@ -28,7 +28,7 @@ pub struct PairOptions {
 impl Default for PairOptions {
     fn default() -> Self {
         Self {
-            borrow: "sm: 30%, memory: 2Gi, data: derived".to_owned(),
+            borrow: "sm: 30%, memory: 2Gi, data: derived, patience: 0s".to_owned(),
             ttl_s: 12,
             wire: Wire::default(),
             device: serde_json::json!({}),

@@ -22,6 +22,8 @@ pub struct Loans {
     pub lending: Lending,
     /// How they borrow.
     pub borrowing: Borrowing,
+    /// Most bytes of guests' device memory that are kept in this node's memory while their loans are over.
+    pub set_aside: headgate_quota::Bytes,
 }
 
 /// Where ledgers are kept.
@@ -96,6 +98,8 @@ pub struct Borrow {
     pub budget: Option<ByteBudget>,
     /// Which of its programs start there.
     pub programs: BorrowedPrograms,
+    /// How long a program whose device was taken back waits to have it again. Zero: it hears at once that it is gone.
+    pub patience: Duration,
 }
 
 /// Which programs of a tenant that borrows start on the borrowed device.

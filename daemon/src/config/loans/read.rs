@@ -18,7 +18,8 @@ use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
 use crate::limits::{
-    ADDRESS_BYTES_MAX, PEER_LEADS_MAX, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
+    ADDRESS_BYTES_MAX, PATIENCE_DEFAULT, PEER_LEADS_MAX, SESSION_ASIDE_MAX, SET_ASIDE_DEFAULT,
+    STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
 };
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
@@ -35,6 +36,7 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
     if let Err(bad) = terms.check() {
         problem(terms_node.unwrap_or(node), format!("the terms do not fit together: {bad}"), report);
     }
+    let set_aside = fields.optional("setAside").and_then(|node| size(node, "setAside", report));
     let lending = fields.optional("lending").and_then(|node| lending(node, terms, report));
     let borrowing = fields.optional("borrowing").and_then(|node| borrowing(node, report));
     fields.finish(report);
@@ -45,7 +47,13 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
         problem(node, bad.to_string(), report);
     }
     let lending = lending.unwrap_or(Lending { terms, ..Lending::default() });
-    Some(Loans { store, peers, lending, borrowing: borrowing.unwrap_or_default() })
+    Some(Loans {
+        store,
+        peers,
+        lending,
+        borrowing: borrowing.unwrap_or_default(),
+        set_aside: set_aside.unwrap_or(SET_ASIDE_DEFAULT),
+    })
 }
 
 fn store(node: &Node, report: &mut Report) -> Option<Store> {
@@ -320,6 +328,7 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
     let budget = fields.optional("budget").and_then(|node| byte_budget(node, report));
     let words = [("asked", BorrowedPrograms::Asked), ("next", BorrowedPrograms::Next)];
     let programs = fields.optional("programs").and_then(|node| one_of(node, "programs", &words, report));
+    let patience = fields.optional("patience").and_then(|node| patience(node, report));
     fields.finish(report);
     let memory = memory.unwrap_or(Bytes::ZERO);
     if total.is_some_and(|total| total < memory) {
@@ -336,7 +345,19 @@ pub fn borrow(node: &Node, report: &mut Report) -> Option<Borrow> {
         data: data.unwrap_or_default(),
         budget,
         programs: programs.unwrap_or_default(),
+        patience: patience.unwrap_or(PATIENCE_DEFAULT),
     })
+}
+
+fn patience(node: &Node, report: &mut Report) -> Option<Duration> {
+    let patience = span(node, "patience", report)?;
+    if SESSION_ASIDE_MAX < patience {
+        let text =
+            format!("lenders keep nothing longer than {SESSION_ASIDE_MAX:?}; `patience` is at most that");
+        problem(node, text, report);
+        return None;
+    }
+    Some(patience)
 }
 
 fn byte_budget(node: &Node, report: &mut Report) -> Option<ByteBudget> {

@@ -47,6 +47,7 @@ pub(crate) fn cuCheckpointProcessGetRestoreThreadId(pid: c_int, tid: *mut c_int)
     raw::store(tid, pid)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a lock is tried for as long as the program says")]
 pub(crate) fn cuCheckpointProcessLock(pid: c_int, args: *mut c_void) -> Answer {
     let args = if args.is_null() { None } else { Some(raw::load(args.cast::<LockArgs>())?) };
     if args.is_some_and(|args| args.reserved0 != 0 || args.reserved1 != [0; 7]) {
