@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::RINGS_ENV;
 use crate::limits::{HELLO_WITHIN, RESUME_WITHIN};
 use crate::link::{Address, Inlet, Memory, ReadError, Side, Stream};
 use crate::wire::Malformed;
-use crate::wire::frame::{Header, Hello, Kind, Ticket, Welcome};
+use crate::wire::frame::{Header, Hello, Kind, Rings, Ticket, Welcome};
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +43,20 @@ pub(super) enum NoSession {
     NoThread(std::io::Error),
 }
 
-/// Says hello over a new connection and reads the answer: welcome, and what the worker has received.
-pub(super) fn greet(
-    address: &Address,
-    ticket: Ticket,
-    received: u64,
-) -> Result<(Arc<Stream>, Inlet, Welcome, u64), NoSession> {
+/// A connection that goes on behind its first words.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) stream: Arc<Stream>,
+    pub(super) inlet: Inlet,
+    pub(super) welcome: Welcome,
+    /// What the worker has received.
+    pub(super) acknowledged: u64,
+    /// Whether the session outlives this connection: the worker itself is at the end of no rings that it goes over.
+    pub(super) may_break: bool,
+}
+
+/// Says hello over a new connection and reads the answer.
+pub(super) fn greet(address: &Address, ticket: Ticket, received: u64) -> Result<Greeted, NoSession> {
     let unreachable = |error| NoSession::Unreachable { address: address.clone(), error };
     let stranger = |error: ReadError| match error {
         ReadError::Malformed(malformed @ (Malformed::Version { .. } | Malformed::Table)) => {
@@ -58,9 +67,10 @@ pub(super) fn greet(
     let stream = Arc::new(address.connect().map_err(unreachable)?);
     let payload = Hello { ticket }.encode();
     // Who answers over this host's socket may be of this host.
-    let near = matches!(*stream, Stream::Unix(_));
-    let header =
-        Header { acknowledged: received, rings: near, ..Header::unnumbered(Kind::Hello, payload.len()) };
+    let near =
+        matches!(*stream, Stream::Unix(_)) && std::env::var_os(RINGS_ENV).is_none_or(|value| value != "0");
+    let rings = if near { Rings::Direct } else { Rings::None };
+    let header = Header { acknowledged: received, rings, ..Header::unnumbered(Kind::Hello, payload.len()) };
     // Who refuses may have done so, and gone, before it was greeted. What it said is still there to be read.
     let greeted = stream.write_both(&header.encode(), &payload);
     stream.set_patience(Some(HELLO_WITHIN + RESUME_WITHIN)).map_err(unreachable)?;
@@ -84,18 +94,22 @@ pub(super) fn greet(
         _ => return Err(stranger(Malformed::Misplaced("no answer to a greeting").into())),
     };
     stream.set_patience(None).map_err(unreachable)?;
-    if !rings {
-        return Ok((stream, inlet, welcome, acknowledged));
+    let may_break = address.may_break();
+    if rings == Rings::None {
+        return Ok(Greeted { stream, inlet, welcome, acknowledged, may_break });
     }
     // Where somebody passes the bytes on, the memory does not come along. What cannot be used is as good as none.
     let memory = memory.and_then(|descriptor| Memory::of(descriptor).ok());
     stream.write_both(&Kind::Rings.alone(&[memory.is_some().into()]), &[]).map_err(unreachable)?;
-    let Some(memory) = memory else { return Ok((stream, inlet, welcome, acknowledged)) };
+    let Some(memory) = memory else {
+        return Ok(Greeted { stream, inlet, welcome, acknowledged, may_break });
+    };
     drop(stream);
     let stream = inlet.into_stream().map_err(|malformed| stranger(malformed.into()))?;
     let stream = Arc::new(stream.over(memory, Side::Client).map_err(unreachable)?);
     let inlet = Inlet::new(Arc::clone(&stream), received);
-    Ok((stream, inlet, welcome, acknowledged))
+    let may_break = may_break && rings == Rings::Carried;
+    Ok(Greeted { stream, inlet, welcome, acknowledged, may_break })
 }
 
 #[cfg(test)]

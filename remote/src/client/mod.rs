@@ -38,3 +38,5 @@ pub type Answer = Result<(), CUresult>;
 pub const ADDRESS_ENV: &str = "HEADGATE_REMOTE";
 /// Anything in it has the client say on standard error why there is no device, or no longer.
 pub const LOG_ENV: &str = "HEADGATE_REMOTE_LOG";
+/// `0` has the client ask for no rings, so that a session on one host goes over its socket.
+pub const RINGS_ENV: &str = "HEADGATE_REMOTE_RINGS";

@@ -11,7 +11,7 @@ use headgate_abi::cuda::types::CUresult;
 
 use super::credits::Credits;
 use super::foreseen::{Answers, Foreseen};
-use super::greeting::{NoSession, greet};
+use super::greeting::{Greeted, NoSession, greet};
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
 use crate::limits::{
@@ -162,9 +162,8 @@ impl From<ReadError> for Stop {
 impl Session {
     /// Connects, and starts the two threads that send and receive.
     pub(super) fn open(address: Address, contexts: &Arc<Registry<Context>>) -> Result<Arc<Self>, NoSession> {
-        let (stream, inlet, welcome, _) = greet(&address, Ticket::default(), 0)?;
-        // At the other end of rings is the worker itself, which ends with them.
-        let resumes = address.may_break() && !stream.is_near();
+        let Greeted { stream, inlet, welcome, may_break: resumes, .. } =
+            greet(&address, Ticket::default(), 0)?;
         let session = Arc::new(Self {
             welcome,
             contexts: Arc::clone(contexts),
@@ -636,7 +635,7 @@ impl Session {
         let since = Instant::now();
         while since.elapsed() < RESUME_WITHIN && !self.ended.load(Ordering::Acquire) {
             match greet(&self.address, self.welcome.ticket, received) {
-                Ok((stream, inlet, _, acknowledged)) => {
+                Ok(Greeted { stream, inlet, acknowledged, .. }) => {
                     super::state::carried_by(Some(stream.descriptor()));
                     self.out.resume(stream, acknowledged);
                     return Some(inlet);

@@ -178,7 +178,7 @@ impl Inlet {
     ///
     /// # Errors
     /// When more has come than was read, or somebody else has the connection, too.
-    pub(crate) fn into_stream(self) -> Result<Stream, Malformed> {
+    pub fn into_stream(self) -> Result<Stream, Malformed> {
         if self.begin != self.end {
             return Err(Malformed::Misplaced("bytes before the rings were agreed on"));
         }
@@ -189,7 +189,7 @@ impl Inlet {
     ///
     /// # Errors
     /// When the connection ends.
-    pub(crate) fn begin_with_descriptor(&mut self) -> Result<Option<OwnedFd>, ReadError> {
+    pub fn begin_with_descriptor(&mut self) -> Result<Option<OwnedFd>, ReadError> {
         loop {
             match self.stream.read_with(&mut self.buffer[self.end..]) {
                 Ok((0, _)) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -16,17 +16,21 @@
 mod address;
 mod stream;
 mod send;
+mod memory;
 mod ring;
 mod near;
+mod awaited;
 mod bell;
 mod inlet;
 mod outbox;
 
 pub use address::{Address, Listener};
+pub use awaited::Awaited;
 pub(crate) use bell::Bell;
 pub use inlet::{Arrival, Frame, Inlet, Large, Patience, ReadError};
+pub(crate) use memory::Memory;
 pub use near::Near;
 pub(crate) use near::Side;
 pub use outbox::{Batch, Closed, Outbox, Tail};
-pub(crate) use ring::Memory;
+pub use send::nudge;
 pub use stream::Stream;

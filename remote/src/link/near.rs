@@ -4,22 +4,23 @@
 //! writer ── bytes ──> ring ── bytes ──> reader       while both are awake, nobody calls the kernel
 //!    └──── a byte, if the reader sleeps ────┘        the socket; its end is the end of the connection
 //!    <──── a futex, if the writer sleeps ───┘        in the ring: where nobody reads there is no room
+//!    <──── or a byte ───────────────────────┘        as the writer said: one that must not wait cannot wait at a futex
 //! ```
 //!
-//! The memory comes from the worker with its welcome ([`Kind::Rings`](crate::wire::frame::Kind::Rings)); a client that
-//! does not get it, or does not like it, goes on over the socket. What the other side writes into the memory is as little
+//! The memory comes with the welcome ([`Kind::Rings`](crate::wire::frame::Kind::Rings)), from the worker or from a daemon
+//! that carries the session ([`super::awaited`]); a client that does not get it, or does not like it, goes on over the socket. What the other side writes into the memory is as little
 //! trusted as what it sends ([`super::ring`]).
 
 use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::ring::{Memory, Reader, Writer};
+use super::memory::{Memory, Shared};
+use super::ring::{Reader, Writer};
 use super::send::{is_hung_up, nudge, receive};
 use crate::limits::{RING_LOOKS_EVERY, RING_TOLD_BYTES};
 
@@ -53,14 +54,14 @@ pub struct Near {
 
 impl Near {
     pub(crate) fn new(socket: UnixStream, memory: Memory, side: Side) -> Self {
-        let memory = Arc::new(memory);
+        let memory = Shared::new(memory);
         let (out, come) = match side {
             Side::Client => (0, 1),
             Side::Worker => (1, 0),
         };
         Self {
             socket,
-            out: Writer::new(Arc::clone(&memory), out),
+            out: Writer::new(Shared::clone(&memory), out),
             come: Reader::new(memory, come),
             ended: AtomicBool::new(false),
             shut: AtomicBool::new(false),
@@ -108,7 +109,10 @@ impl Near {
         let mut taken = 0;
         for place in [first, second] {
             for piece in place.chunks_mut(TAKEN_BYTES) {
-                let count = self.come.take(piece)?;
+                let (count, sleeps) = self.come.take(piece)?;
+                if sleeps {
+                    nudge(self.socket());
+                }
                 taken += count;
                 if count < piece.len() {
                     return Ok((taken > 0 || ended).then_some(taken));
@@ -219,6 +223,7 @@ impl Near {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::mpsc::channel;
 
     use proptest::prelude::*;

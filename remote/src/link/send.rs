@@ -110,7 +110,7 @@ pub(super) fn receive(socket: BorrowedFd<'_>, to: &mut [u8]) -> io::Result<usize
 }
 
 /// Sends a byte that means nothing but that there is something to see, if the socket takes it.
-pub(super) fn nudge(socket: BorrowedFd<'_>) {
+pub fn nudge(socket: BorrowedFd<'_>) {
     let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
     // SAFETY: one readable byte. If the socket is full of these, whoever reads it is being woken; if it is gone, its
     // reader sees that.

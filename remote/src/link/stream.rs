@@ -6,8 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::memory::Memory;
 use super::near::{Near, Side};
-use super::ring::Memory;
 use super::send::{receive, receive_two, receive_with, send, send_with};
 
 /// A connection. Reading and writing go through shared references: one thread reads, another writes.
@@ -30,6 +30,14 @@ impl Stream {
         }
     }
 
+    /// Goes on over rings that came with a welcome, as the program's end.
+    ///
+    /// # Errors
+    /// When the descriptor is of no such memory, or this is no connection of this host.
+    pub fn over_rings(self, descriptor: OwnedFd) -> io::Result<Self> {
+        self.over(Memory::of(descriptor)?, Side::Client)
+    }
+
     /// Goes on over rings.
     ///
     /// # Errors
@@ -47,11 +55,6 @@ impl Stream {
             Self::Near(near) => Some(near),
             _ => None,
         }
-    }
-
-    /// Whether it goes over rings.
-    pub(crate) fn is_near(&self) -> bool {
-        self.near().is_some()
     }
 
     /// Ends both directions, so that a thread that reads sees the end.

@@ -84,16 +84,40 @@ pub struct Header {
     pub number: u64,
     /// Number of the last frame received in the other direction.
     pub acknowledged: u64,
-    /// In a greeting: whether its sender would go on over rings. In a welcome: they come with it. Whoever knows none
-    /// leaves it 0 and does not look.
-    pub rings: bool,
+    /// What a greeting or a welcome says of rings.
+    pub rings: Rings,
+}
+
+/// What a greeting or a welcome says of rings. Whoever knows none leaves it 0 and does not look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Rings {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// In a greeting: its sender would go on over rings. In a welcome: they come with it, and the worker is at their other
+    /// end, so that they end with the session.
+    Direct = 1,
+    /// In a welcome: they come with it, and at their other end is a daemon that carries the session, which may go on over
+    /// others. To who knows the former only this is nothing.
+    Carried = 2,
+}
+
+impl Rings {
+    fn of(byte: u8) -> Self {
+        match byte {
+            1 => Self::Direct,
+            2 => Self::Carried,
+            _ => Self::None,
+        }
+    }
 }
 
 impl Header {
     /// Of a frame that is not numbered.
     #[must_use]
     pub fn unnumbered(kind: Kind, bytes: usize) -> Self {
-        Self { kind, bytes, operations: 0, number: 0, acknowledged: 0, rings: false }
+        Self { kind, bytes, operations: 0, number: 0, acknowledged: 0, rings: Rings::None }
     }
 
     /// The header's bytes.
@@ -103,7 +127,7 @@ impl Header {
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[VERSION_AT] = VERSION;
         bytes[5] = self.kind as u8;
-        bytes[6] = self.rings.into();
+        bytes[6] = self.rings as u8;
         let length = u32::try_from(self.bytes).unwrap_or(u32::MAX);
         bytes[8..12].copy_from_slice(&length.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.operations.to_le_bytes());
@@ -139,7 +163,7 @@ impl Header {
             operations: word(12),
             number: long(16),
             acknowledged: long(24),
-            rings: bytes[6] == 1,
+            rings: Rings::of(bytes[6]),
         })
     }
 }
@@ -319,7 +343,7 @@ mod tests {
             operations: 3,
             number: 1 << 40,
             acknowledged: 5,
-            rings: true,
+            rings: Rings::Carried,
             ..Header::unnumbered(Kind::Operations, 77)
         };
         let mut bytes = header.encode();

@@ -1,7 +1,7 @@
 //! What travels: frames, the operations in them, and the bytes these are made of. Nothing here knows a transport.
 //!
 //! ```text
-//! frame     0 u32 magic  4 u8 version  5 u8 kind  6 u8 rings  7 u8 zero  8 u32 bytes  12 u32 operations  16 u64 number  24 u64 acknowledged
+//! frame     0 u32 magic  4 u8 version  5 u8 kind  6 u8 rings (0 to 2)  7 u8 zero  8 u32 bytes  12 u32 operations  16 u64 number  24 u64 acknowledged
 //! payload   operations, one behind the other: a varint that says which, then its fields
 //! ```
 //!

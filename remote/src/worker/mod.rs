@@ -54,7 +54,7 @@ use crate::limits::{DEVICES_MAX, HELLO_WITHIN, RESUME_WITHIN, UNASKED_AFTER, WOR
 use crate::link::{Arrival, Frame, Inlet, Listener, Memory, Outbox, Patience, ReadError, Side, Stream};
 use crate::wire::Malformed;
 use crate::wire::frame::{
-    ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Ticket, VERSION, Welcome, refusal,
+    ATTRIBUTES, DeviceSnapshot, Header, Hello, Kind, Rings, Ticket, VERSION, Welcome, refusal,
 };
 
 /// Why a worker ended otherwise than by its client's goodbye.
@@ -252,7 +252,7 @@ fn welcome_in(greeted: Greeted, welcome: &Welcome, near: bool) -> Option<Greeted
     };
     let Greeted { stream, mut inlet, acknowledged, rings } = greeted;
     let payload = welcome.encode();
-    let header = Header { rings: true, ..Header::unnumbered(Kind::Welcome, payload.len()) };
+    let header = Header { rings: Rings::Direct, ..Header::unnumbered(Kind::Welcome, payload.len()) };
     stream.write_with(&[&header.encode()[..], &payload].concat(), descriptor.as_fd()).ok()?;
     // The memory does not come through everything that passes bytes on, and not everybody can have it.
     stream.set_patience(Some(HELLO_WITHIN)).ok()?;
@@ -312,7 +312,7 @@ fn greet(stream: Stream, accept: impl Fn(&Ticket) -> bool) -> Option<Greeted> {
         refuse(&stream, Malformed::Misplaced("this worker has no such session"));
         return None;
     }
-    Some(Greeted { stream, inlet, acknowledged: header.acknowledged, rings: header.rings })
+    Some(Greeted { stream, inlet, acknowledged: header.acknowledged, rings: header.rings == Rings::Direct })
 }
 
 fn answer_hello(stream: &Stream, welcome: &Welcome, received: u64) -> io::Result<()> {
