@@ -91,6 +91,7 @@ fn parts(text: &mut String, tenant: &TenantView) {
 fn session(text: &mut String, session: &SessionView) {
     let way = if session.role == "lender" { "borrowed by" } else { "on a device of" };
     let broken = if session.connected { "" } else { ", not connected" };
+    let rings = if session.rings { ", over rings" } else { "" };
     let phase = match session.phase.as_str() {
         "" | "going" => "",
         "parting" => ", the device is taken back",
@@ -100,7 +101,7 @@ fn session(text: &mut String, session: &SessionView) {
     line(
         text,
         format_args!(
-            "remote {} {way} {} under {}: {} up, {} down{broken}{phase}",
+            "remote {} {way} {} under {}: {} up, {} down{rings}{broken}{phase}",
             session.tenant,
             session.peer,
             session.loan,

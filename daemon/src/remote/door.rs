@@ -17,7 +17,7 @@ use headgate_ebpf::RuleMode;
 use headgate_quota::loan::{Allowance, DataClass, LoanId, Place, Tenant as LoanTenant};
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
 use headgate_remote::wire::{Claim, Wish};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
@@ -27,6 +27,7 @@ use super::budget::Grant;
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::frames::{Frames, say};
 use super::phase::{Parting, Phase};
+use super::program;
 use super::tally::{Reason, Refused};
 use super::view::SessionView;
 use super::worker::Worker;
@@ -54,7 +55,11 @@ impl Table {
     pub(super) fn views(&self) -> Vec<SessionView> {
         let view = |away: &Arc<Away>| {
             let peer = away.place.node.to_string();
-            SessionView::of(Role::Borrower, &away.tenant, &peer, &away.session)
+            let program = away.program.lock().unwrap_or_else(PoisonError::into_inner);
+            SessionView {
+                rings: program.over_rings(),
+                ..SessionView::of(Role::Borrower, &away.tenant, &peer, &away.session)
+            }
         };
         self.lock().values().map(view).collect()
     }
@@ -71,6 +76,8 @@ struct Away {
     /// How long it waits for another loan.
     patience: Duration,
     node: std::sync::Weak<Node>,
+    /// The program's newest connection.
+    program: Mutex<program::Seen>,
     /// Counts connections, so that a session that was taken up again is not forgotten.
     connections: Mutex<u64>,
     standing: Mutex<Standing>,
@@ -134,7 +141,7 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
     if wish.lender == node.district() {
         return at_home(node, &tenant, stream).await;
     }
-    let (reader, to_near) = stream.into_split();
+    let (reader, mut to_near) = program::halves(stream);
     let mut near = Frames::new(reader);
     let greeted = timeout(HELLO_WAIT, greeting(&mut near)).await.map_err(late("no greeting")).flatten();
     let away = match greeted {
@@ -143,11 +150,12 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
     };
     let away = match away {
         Ok(away) => away,
-        Err(refused) => {
-            let stream = near.into_inner().reunite(to_near).map_err(Refused::of(Reason::Silent))?;
-            return refuse(stream, refused).await;
-        }
+        Err(refused) => return refuse(to_near, refused).await,
     };
+    if near.take_wish() {
+        to_near.offer();
+    }
+    *away.program.lock().unwrap_or_else(PoisonError::into_inner) = to_near.seen();
     let to = &away.place.node;
     let unreachable = |error| Refused::new(Reason::Unreachable, format_args!("{to}: {error}"));
     let desk = node.setup.desk.as_ref();
@@ -200,9 +208,9 @@ async fn greeting<R: tokio::io::AsyncRead + Unpin>(near: &mut Frames<R>) -> Resu
     }
 }
 
-async fn refuse(mut stream: UnixStream, refused: Refused) -> Result<(), Refused> {
+async fn refuse<W: AsyncWrite + Unpin>(mut to_near: W, refused: Refused) -> Result<(), Refused> {
     let frame = refused.frame();
-    let told = stream.write_all(&frame);
+    let told = to_near.write_all(&frame);
     // Whoever is refused may be gone already.
     let _gone = timeout(SESSION_FAREWELL_WAIT, told).await;
     Err(refused)
@@ -274,6 +282,7 @@ async fn find(
         grants,
         patience: borrow.patience,
         node: Arc::downgrade(node),
+        program: Mutex::default(),
         connections: Mutex::new(0),
         standing: Mutex::new(Standing { loan: allowance.loan, using: Some(using), aside_since: None }),
         _wanting: wanting,

@@ -3,7 +3,7 @@
 use std::io;
 
 use headgate_remote::wire::Malformed;
-use headgate_remote::wire::frame::{HEADER_BYTES, Header, Kind};
+use headgate_remote::wire::frame::{HEADER_BYTES, Header, Kind, Rings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use crate::limits::SESSION_READ_BYTES;
@@ -13,10 +13,17 @@ use crate::limits::SESSION_READ_BYTES;
 pub(super) enum FrameError {
     /// The connection is gone, perhaps in the middle of a frame.
     #[error("the connection is gone: {0}")]
-    Gone(#[from] io::Error),
+    Gone(io::Error),
     /// What came is no frame.
     #[error("{0}")]
     Malformed(#[from] Malformed),
+}
+
+impl From<io::Error> for FrameError {
+    fn from(error: io::Error) -> Self {
+        // A connection over rings may say so of itself.
+        error.downcast().map_or_else(Self::Gone, Self::Malformed)
+    }
 }
 
 /// A frame that has arrived whole.
@@ -71,7 +78,21 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         Ok(rest.get(HEADER_BYTES..bytes).map(|payload| Seen { header, payload, bytes }))
     }
 
+    /// Takes a wish for rings out of the frame that comes next; whether there was one. They are between the program and
+    /// its own daemon, and nobody else's matter.
+    pub(super) fn take_wish(&mut self) -> bool {
+        let head = self.buffer.get_mut(self.begin..).and_then(<[u8]>::first_chunk_mut::<HEADER_BYTES>);
+        let Some((head, header)) =
+            head.and_then(|head| Header::decode(head).ok().map(|header| (head, header)))
+        else {
+            return false;
+        };
+        *head = Header { rings: Rings::None, ..header }.encode();
+        header.rings == Rings::Direct
+    }
+
     /// The connection, without what has arrived.
+    #[cfg(test)]
     pub(super) fn into_inner(self) -> R {
         self.reader
     }

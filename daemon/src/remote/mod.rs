@@ -12,10 +12,12 @@
 //! certificate and the loan from its own ledger, and both count every byte. No byte of a program reaches a driver before
 //! that. A program that wants this node's own device gets its worker directly; nothing leaves the node then.
 //!
-//! Read in this order: [`carry`] (one connection), [`phase`] (what comes when a loan ends), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
+//! Read in this order: [`carry`] (one connection), [`phase`] (what comes when a loan ends), [`program`] (the program's end of a
+//! connection), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
 //! [`book`], [`budget`], [`tally`] and [`confined`].
 
 mod frames;
+mod program;
 mod book;
 mod phase;
 mod budget;

@@ -23,6 +23,9 @@ pub struct SessionView {
     /// `going`, or what becomes of it while its loan is over: `parting`, `aside`, `returning`.
     #[serde(default)]
     pub phase: String,
+    /// Whether the program, which is here, shares rings with this daemon. Otherwise its bytes come over its socket.
+    #[serde(default)]
+    pub rings: bool,
     /// Bytes of numbered frames to the device, and back.
     pub up_bytes: u64,
     /// See `up_bytes`.
@@ -44,6 +47,7 @@ impl SessionView {
             data: about.data.to_owned(),
             connected: session.is_connected(),
             phase: session.phases().now().word().to_owned(),
+            rings: false,
             up_bytes: up.counts.total(),
             down_bytes: down.counts.total(),
             worker: None,

@@ -41,6 +41,19 @@ fn processes(node: &Node, tenant: &str) -> Vec<u32> {
     pids.map(|pid| pid.try_into().unwrap()).collect()
 }
 
+/// Which of a node's sessions go over rings here.
+fn over_rings(node: &Node) -> Vec<bool> {
+    let status = node.status().unwrap();
+    let sessions = status["sessions"].as_array().unwrap();
+    sessions.iter().map(|session| session["rings"].as_bool().unwrap()).collect()
+}
+
+/// How many rings a process has mapped.
+fn rings(pid: u32) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.lines().filter(|line| line.contains("memfd:headgate-rings")).count()
+}
+
 /// A field of an audit line.
 #[track_caller]
 fn field(line: &str, name: &str) -> u64 {
@@ -176,9 +189,14 @@ fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
         eventually(&format!("it works before cut {cut}"), PATIENCE, || {
             (pair.wire.carried() > before + 100_000).then_some(())
         });
+        // Each connection has memory of its own, and that of the one before is gone.
+        eventually(&format!("it goes over rings before cut {cut}"), PATIENCE, || {
+            (over_rings(&pair.borrower) == [true] && rings(program.pid()) == 1).then_some(())
+        });
         pair.wire.cut();
         pair.wire.mend();
     }
+    assert_eq!(over_rings(&pair.lender), [false], "the worker's daemon and the worker share none");
     let counted = program.finish(PATIENCE).unwrap().json().unwrap();
     assert_eq!(counted["launches"], counted["counted"], "{counted}");
     eventually("the session has ended", SOON, || {
@@ -189,6 +207,37 @@ fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
         (Pair::lines(&pair.lender, "agreed").pop()? == told).then_some(())
     });
     assert_eq!(Pair::lines(&pair.lender, "differs"), [""; 0]);
+}
+
+#[test]
+fn without_rings_a_session_goes_over_the_socket() {
+    let Some(pair) = pair("without_rings_a_session", &PairOptions::default()) else { return };
+    let mut command = pair.command(&pair.tenants[0], "app-loop", None).unwrap();
+    command.args(["--seconds", "3", "--sync-every", "50"]).env("HEADGATE_REMOTE_RINGS", "0");
+    let program = Program::start("app-loop", &mut command).unwrap();
+    eventually("it works", PATIENCE, || worker(&pair, 0));
+    eventually("the status shows it", SOON, || (over_rings(&pair.borrower) == [false]).then_some(()));
+    assert_eq!(rings(program.pid()), 0);
+    let counted = program.finish(PATIENCE).unwrap().json().unwrap();
+    assert_eq!(counted["launches"], counted["counted"], "{counted}");
+}
+
+#[test]
+fn a_program_whose_daemon_is_killed_hears_it_from_the_next_one() {
+    let Some(mut pair) = pair("a_program_whose_daemon_is_killed", &PairOptions::default()) else { return };
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "5"]).unwrap();
+    eventually("it works over rings", PATIENCE, || {
+        (worker(&pair, 0).is_some() && over_rings(&pair.borrower) == [true]).then_some(())
+    });
+    pair.borrower.kill_daemon().unwrap();
+    pair.borrower.start_daemon().unwrap();
+    let outcome = program.finish(PATIENCE).unwrap();
+    assert!(!outcome.status.success());
+    assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("this session is over"), "{}", outcome.stderr);
+    eventually("and its worker is gone", PATIENCE, || {
+        pair.workers(&pair.tenants[0]).unwrap().is_empty().then_some(())
+    });
 }
 
 #[test]
