@@ -66,6 +66,8 @@ fn remote() -> Remote {
         refused: vec![("borrower", "raw_data", 1), ("lender", "loan", 0)],
         lost: vec![("borrower", 4), ("lender", 0)],
         resumed: vec![("borrower", 4), ("lender", 0)],
+        aside: vec![("borrower", 2), ("lender", 0)],
+        returned: vec![("borrower", 1), ("lender", 0)],
     }
 }
 

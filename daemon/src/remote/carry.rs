@@ -324,8 +324,9 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     }
     loop {
         let phase = *changes.borrow_and_update();
-        let held =
-            session.holds() && !near.seen(0).is_ok_and(|seen| seen.is_some_and(|seen| begins(&seen.header)));
+        // A frame that waits is there already. Up to there is read: what comes before may be about the connection itself.
+        let waiting = near.seen(0).is_ok_and(|seen| seen.is_some_and(|seen| !begins(&seen.header)));
+        let held = session.holds() && waiting;
         let step = tokio::select! {
             parting = &mut draining, if !drained => {
                 drained = true;
@@ -344,7 +345,7 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                 }
                 Ok(())
             }
-            () = owner.gone(), if held => return leave(far, session, book, owner, &mut told).await,
+            () = owner.gone(), if session.holds() => return leave(far, session, book, owner, &mut told).await,
             _ = window.tick() => tell(far, session, book, &mut told).await,
             arrived = near.arrive(), if !held => match arrived {
                 Ok(true) => pass_outward(near, far, session, book, owner).await,
