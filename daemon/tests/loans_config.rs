@@ -224,7 +224,7 @@ fn a_tenants_borrow_is_checked_with_the_rest() {
             "f:7:37: `memoryTotal` is below `memory`, so that no loan would fit; raise it to 2Gi",
             "f:7:75: `data` is `secret`; write one of: raw, derived, weights, synthetic",
             "f:7:93: `programs` is `all`; write one of: asked, next",
-            "f:7:98: unknown key `for` in borrow; known here: sm, memory, memoryTotal, data, budget, programs",
+            "f:7:98: unknown key `for` in borrow; known here: sm, memory, memoryTotal, data, budget, programs, patience",
         ]
     );
 }

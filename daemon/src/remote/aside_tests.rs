@@ -105,6 +105,26 @@ async fn after_a_break_what_may_not_have_been_heard_is_said_again() {
 }
 
 #[tokio::test]
+async fn nothing_is_said_before_the_greeting() {
+    let (borrower, lender) = sides();
+    let Chain { mut program, worker, ends: _ends } = join(&borrower, &lender, 1 << 20);
+    borrower.owner.drain.notify_one();
+    let mut arrived = Frames::new(split(worker).0);
+    assert!(
+        timeout(Duration::from_millis(50), arrived.arrive()).await.is_err(),
+        "the program has not greeted"
+    );
+    program.write_all(&hello(Ticket::default())).await.unwrap();
+    for kind in [Kind::Hello, Kind::Aside] {
+        assert!(arrived.arrive().await.unwrap());
+        let seen = arrived.seen(0).unwrap().unwrap();
+        assert_eq!(seen.header.kind, kind);
+        let bytes = seen.bytes;
+        arrived.consume(bytes);
+    }
+}
+
+#[tokio::test]
 async fn a_program_that_ends_while_its_device_is_away_ends_the_session() {
     let (borrower, lender) = sides();
     let Chain { mut program, worker, ends } = join(&borrower, &lender, 1 << 20);

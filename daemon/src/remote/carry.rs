@@ -319,20 +319,19 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let (phases, mut changes) = (&session.phases, session.phases.changes());
     let mut draining = owner.drain();
     let mut drained = false;
-    if let Err(end) = say_again(far, session, owner).await {
-        return end;
-    }
+    // The other daemon expects the greeting first.
+    let mut greeted = session.role == Role::Lender;
     loop {
         let phase = *changes.borrow_and_update();
         // A frame that waits is there already. Up to there is read: what comes before may be about the connection itself.
         let waiting = near.seen(0).is_ok_and(|seen| seen.is_some_and(|seen| !begins(&seen.header)));
         let held = session.holds() && waiting;
         let step = tokio::select! {
-            parting = &mut draining, if !drained => {
+            parting = &mut draining, if greeted && !drained && phase == Phase::Going => {
                 drained = true;
                 part(far, session, parting).await
             }
-            claim = owner.next_loan(), if phase == Phase::Aside => {
+            claim = owner.next_loan(), if greeted && phase == Phase::Aside => {
                 session.stands_on(claim.loan.clone());
                 phases.enter(Phase::Returning);
                 say(far, Kind::Return, &claim.encode()).await.map_err(|_| End::Broken)
@@ -348,7 +347,16 @@ async fn outward<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             () = owner.gone(), if session.holds() => return leave(far, session, book, owner, &mut told).await,
             _ = window.tick() => tell(far, session, book, &mut told).await,
             arrived = near.arrive(), if !held => match arrived {
-                Ok(true) => pass_outward(near, far, session, book, owner).await,
+                Ok(true) => {
+                    let passed = pass_outward(near, far, session, book, owner).await;
+                    match passed {
+                        Ok(()) if !greeted => {
+                            greeted = true;
+                            say_again(far, session, owner).await
+                        }
+                        passed => passed,
+                    }
+                }
                 Ok(false) | Err(FrameError::Gone(_)) => return leave(far, session, book, owner, &mut told).await,
                 Err(FrameError::Malformed(what)) => Err(End::Malformed("this node's end", what)),
             },
