@@ -6,14 +6,14 @@ mod support;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually};
+use headgate_harness::{Node, NodeOptions, Program, TenantSpec, eventually, quiet};
 use serde_json::json;
 use support::{Puppet, SOON, device_row};
 
 /// Points a share may be off. The bound for the demo.
 const TOLERANCE: f64 = 3.0;
 /// How long shares are measured.
-const MEASURED: Duration = Duration::from_secs(4);
+const MEASURED: Duration = Duration::from_secs(3);
 
 /// Shares are a matter of time, and two of these tests at once would be each other's noise.
 fn alone() -> MutexGuard<'static, ()> {
@@ -29,7 +29,7 @@ fn node_with_kernels(tenants: Vec<TenantSpec>, kernel_us: u64) -> Node {
 }
 
 fn start_loop(node: &Node, tenant: &str) -> Program {
-    node.run(tenant, "app-loop", &["--seconds", "60", "--kernel", "spin"]).unwrap()
+    node.run(tenant, "app-loop", &["--seconds", "120", "--kernel", "spin"]).unwrap()
 }
 
 fn launches(node: &Node, tenant: &str) -> u64 {
@@ -39,28 +39,24 @@ fn launches(node: &Node, tenant: &str) -> u64 {
 /// Holds what each program had of the device, in percent, against what it should have had. Of the time both had
 /// where two compete, so that switching between them counts for neither; of the elapsed time where one is alone.
 ///
-/// The device keeps real time, and this machine may be busy with other things for seconds on end. Windows are
-/// looked at until one is right in all its shares, a few times at most; a scheduler that is wrong is wrong in
-/// every one of them. Of elapsed time a busy machine takes a part from whoever is alone, a fifth at most.
+/// Of elapsed time a busy machine takes a part from whoever is alone, a fifth at most.
 #[track_caller]
 fn assert_shares<const N: usize>(node: &Node, expected: [(&str, &Program, f64); N]) {
-    const WINDOWS: usize = 4;
     eventually("all loops launch", SOON, || {
         expected.iter().all(|(tenant, ..)| 0 < launches(node, tenant)).then_some(())
     });
-    let mut found = Vec::new();
-    for _ in 0..WINDOWS {
-        let shares = window(node, expected.map(|(_, program, _)| program));
-        let holds = |(share, (.., percent)): (&f64, &(&str, &Program, f64))| {
-            let least = if N == 1 { (percent - TOLERANCE).min(percent * 0.8) } else { percent - TOLERANCE };
-            (least..=percent + TOLERANCE).contains(share)
-        };
-        if shares.iter().zip(&expected).all(holds) {
-            return;
-        }
-        found.push(shares);
-    }
-    panic!("shares in {WINDOWS} windows of {MEASURED:?}: {found:.1?}, never {:?}", expected.map(|row| row.2));
+    quiet::holds(
+        &format!("shares of {:?} %", expected.map(|(tenant, _, percent)| (tenant, percent))),
+        || {
+            let shares = window(node, expected.map(|(_, program, _)| program));
+            let holds = |(share, (.., percent)): (&f64, &(&str, &Program, f64))| {
+                let least =
+                    if N == 1 { (percent - TOLERANCE).min(percent * 0.8) } else { percent - TOLERANCE };
+                (least..=percent + TOLERANCE).contains(share)
+            };
+            if shares.iter().zip(&expected).all(holds) { Ok(()) } else { Err(shares) }
+        },
+    );
 }
 
 /// What each program had over [`MEASURED`], in percent.
@@ -111,7 +107,7 @@ fn kernels_of_different_lengths_do_not_shift_the_shares() {
         "spin": { "base_ns": 100_000 }, "spin_for": { "base_ns": 1_500_000, "execute": false } } }));
     let node = Node::start(options).unwrap();
     let alerts = start_loop(&node, "alerts");
-    let review = node.run("review", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
+    let review = node.run("review", "app-loop", &["--seconds", "120", "--kernel", "spin_for"]).unwrap();
     assert_shares(&node, [("alerts", &alerts, 50.0), ("review", &review, 50.0)]);
 }
 
@@ -174,13 +170,10 @@ fn orphaned(fail_policy: &str) -> (Node, Program) {
 
 #[test]
 fn gates_open_within_a_tenth_of_a_second_when_the_daemon_dies() {
-    const TRIES: usize = 4;
     const RUN: f64 = 200.0;
     let _turn = alone();
-    // The device waits for nothing but its gate, so what it idled since the death is how long the gate stayed closed. This
-    // machine may be slow for a moment; a gate that opens late does so every time.
-    let mut idled = Vec::new();
-    for _ in 0..TRIES {
+    // The device waits for nothing but its gate, so what it idled since the death is how long the gate stayed closed.
+    quiet::holds("gates open within 100 ms of the daemon's death", || {
         let (mut node, review) = orphaned("failPolicy: open");
         node.device().control().mark().unwrap();
         let (elapsed, busy) = eventually("the program runs again", SOON, || {
@@ -193,12 +186,8 @@ fn gates_open_within_a_tenth_of_a_second_when_the_daemon_dies() {
             page.value("headgate_gates_failed_open_total", &["tenant=\"review\""])
                 .filter(|count| 0.0 < *count)
         });
-        idled.push(elapsed - busy);
-        if elapsed - busy <= 100.0 {
-            return;
-        }
-    }
-    panic!("the device idled for {idled:.0?} ms after the daemon's death");
+        if elapsed - busy <= 100.0 { Ok(()) } else { Err(elapsed - busy) }
+    });
 }
 
 #[test]
@@ -252,13 +241,15 @@ fn a_stopped_program_keeps_nobody_from_the_device() {
         eventually("both launch", SOON, || (0 < launches(&node, "alerts")).then_some(()));
         alerts.signal(nix::sys::signal::Signal::SIGSTOP).unwrap();
         // Of elapsed time: what the stopped one holds on to is lost to both.
-        let shares: Vec<f64> = (0..4).map(|_| window(&node, [&review])[0]).collect();
-        assert!(
-            shares.iter().any(|share| alone * 0.85 <= *share),
-            "{lacks:?}: beside a stopped program: {shares:.1?} %, alone {alone:.1} %"
-        );
+        quiet::holds(&format!("without {lacks:?}, beside a stopped program, of {alone:.1} % alone"), || {
+            let share = window(&node, [&review])[0];
+            if alone * 0.85 <= share { Ok(()) } else { Err(share) }
+        });
         alerts.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
-        eventually("it goes on", SOON * 3, || (60.0 <= window(&node, [&alerts, &review])[0]).then_some(()));
+        quiet::holds(&format!("without {lacks:?}, a program that goes on has 60 %"), || {
+            let share = window(&node, [&alerts, &review])[0];
+            if 60.0 <= share { Ok(()) } else { Err(share) }
+        });
     }
 }
 
@@ -278,7 +269,6 @@ fn a_new_share_takes_effect_under_running_programs() {
 
 #[test]
 fn a_kernel_that_never_ends_is_flagged_and_the_others_run_on() {
-    const WINDOWS: usize = 4;
     let _turn = alone();
     let mut options =
         NodeOptions::simulated(vec![TenantSpec::new("alerts").sm(50), TenantSpec::new("review").sm(50)]);
@@ -287,19 +277,17 @@ fn a_kernel_that_never_ends_is_flagged_and_the_others_run_on() {
     let node = Node::start(options).unwrap();
     let review = start_loop(&node, "review");
     let alone = alone_share(&node, &review);
-    let _endless = node.run("alerts", "app-loop", &["--seconds", "60", "--kernel", "spin_for"]).unwrap();
+    let _endless = node.run("alerts", "app-loop", &["--seconds", "120", "--kernel", "spin_for"]).unwrap();
     eventually("the kernel is found", SOON, || {
         let row = device_row(&node, "alerts");
         let stuck = row["reason"].as_str().is_some_and(|reason| reason.contains("stuck"));
         (row["status"] == "Degraded" && stuck).then_some(())
     });
-    // The device alternates between the two: half of it, less what changing costs. A window in which this machine was busy
-    // shows less.
-    let shares: Vec<f64> = (0..WINDOWS).map(|_| window(&node, [&review])[0]).collect();
-    assert!(
-        shares.iter().any(|share| alone * 0.4 < *share),
-        "review had {shares:.1?} % beside a kernel without end, alone {alone:.1} %"
-    );
+    // The device alternates between the two: half of it, less what changing costs.
+    quiet::holds(&format!("a share beside a kernel without end, of {alone:.1} % alone"), || {
+        let share = window(&node, [&review])[0];
+        if alone * 0.4 < share { Ok(()) } else { Err(share) }
+    });
     // A device server that this machine held up for long makes everybody's work look stuck until it goes on.
     eventually("nobody else is flagged", SOON, || {
         (device_row(&node, "review")["status"] != "Degraded").then_some(())

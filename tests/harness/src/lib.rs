@@ -5,9 +5,10 @@
 //! started it.
 //!
 //! It never sleeps in the hope that something has happened: [`eventually`] waits for a condition with a
-//! deadline and says what it last saw.
+//! deadline and says what it last saw. Figures of real time are judged by [`quiet::holds`], which knows a machine that is
+//! busy with others.
 //!
-//! Read in this order: [`workspace`] (where built things are), [`device`], [`node`], [`pair`], [`demo`].
+//! Read in this order: [`workspace`] (where built things are), [`device`], [`node`], [`pair`], [`demo`], [`quiet`].
 
 pub mod workspace;
 pub mod device;
@@ -19,6 +20,7 @@ pub mod remote;
 pub mod relay;
 pub mod pair;
 pub mod demo;
+pub mod quiet;
 
 use std::fmt::Debug;
 use std::time::Duration;
