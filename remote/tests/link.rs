@@ -4,6 +4,8 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use headgate_remote::limits::LARGE_BYTES;
 use headgate_remote::link::{Arrival, Batch, Inlet, Large, Outbox, ReadError, Stream};
@@ -11,6 +13,9 @@ use headgate_remote::wire::frame::{Header, Kind};
 use headgate_remote::wire::large::WriteHead;
 use headgate_remote::wire::{Put as _, Reader};
 use proptest::prelude::*;
+
+/// Longest wait for what another thread does.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +157,7 @@ impl Session {
 
     /// A frame, if one is there or on its way; nothing from a broken connection.
     fn receive(&mut self) -> bool {
-        self.far.set_patience(Some(std::time::Duration::from_millis(1))).unwrap();
+        self.far.set_patience(Some(Duration::from_millis(1))).unwrap();
         let got = match self.inlet.arrival() {
             Ok(Arrival::Whole(frame)) => {
                 let mut reader = Reader::new(frame.payload);
@@ -213,6 +218,58 @@ proptest! {
         let all: Vec<u64> = (1..=session.added).collect();
         prop_assert_eq!(&session.got, &all);
     }
+}
+
+/// Ends a session, and with it its sender's thread, however a test ends.
+struct Closes<'a>(&'a Outbox<()>);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+#[test]
+fn a_connection_that_takes_nothing_keeps_nobody_from_the_next() {
+    /// More than sockets hold.
+    const PIECES: u64 = 200;
+    let (near, taken) = pair();
+    let out = Outbox::new(near, true, ());
+    std::thread::scope(|scope| {
+        let _closes = Closes(&out);
+        // Open until the end, as those of a host are that nobody reads any more.
+        let mut open = vec![taken];
+        scope.spawn(|| out.run());
+        for number in 1..=PIECES {
+            let bytes = large(number);
+            let head = WriteHead { stream: 0, to: LARGE + number, bytes: bytes.len() };
+            out.add_now(|batch| batch.push_alone(|to| head.encode(to), Some(Box::new(bytes)))).unwrap();
+        }
+        for _ in 0..3 {
+            // Somebody writes to the one before, and will have to wait there.
+            let last = open.last().unwrap();
+            last.set_patience(Some(PATIENCE)).unwrap();
+            assert_eq!(last.read(&mut [0]).unwrap(), 1);
+            let (near, far) = pair();
+            let (done, resumed) = channel::<()>();
+            let out = &out;
+            scope.spawn(move || {
+                out.resume(near, 0);
+                // Who waits for it may have given up.
+                drop(done);
+            });
+            let waited = resumed.recv_timeout(PATIENCE);
+            assert_eq!(waited, Err(RecvTimeoutError::Disconnected), "whoever reads waits for no write");
+            open.push(far);
+        }
+        let mut inlet = Inlet::new(open.pop().unwrap(), 0);
+        for number in 1..=PIECES {
+            match inlet.arrival().unwrap() {
+                Arrival::Large(frame) => assert_eq!(receive_large(frame, true).unwrap(), number),
+                Arrival::Whole(frame) => panic!("{frame:?} is none of those"),
+            }
+        }
+    });
 }
 
 #[test]

@@ -17,6 +17,9 @@
 //! is more than to copy the rest once; the program may change its memory as soon as the call returns.
 //!
 //! What is lent is in frames of the journal only, and whoever reads those holds the lock of the wire.
+//!
+//! Over a new connection the journal is written again by whoever writes next, before anything else, and never by the thread
+//! that reads: the other side may be doing the same, and then only reading lets both go on.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -160,6 +163,8 @@ struct Pending<S> {
     number: u64,
     journal: VecDeque<Sent>,
     journal_bytes: usize,
+    /// Frames of the journal from this number on are still to be written to a new connection.
+    again: Option<u64>,
     /// Operations of the journal's frames.
     ahead: u64,
     acknowledge: bool,
@@ -235,6 +240,7 @@ impl<S> Outbox<S> {
             number: 0,
             journal: VecDeque::new(),
             journal_bytes: 0,
+            again: None,
             ahead: 0,
             acknowledge: false,
             sender_sleeps: false,
@@ -319,6 +325,7 @@ impl<S> Outbox<S> {
     pub fn flush(&self) {
         let mut wire = lock(&self.wire);
         loop {
+            self.catch_up(&mut wire);
             let mut pending = lock(&self.pending);
             if pending.idle() || pending.full() {
                 return;
@@ -370,6 +377,7 @@ impl<S> Outbox<S> {
         loop {
             self.wait_for_room();
             let mut wire = lock(&self.wire);
+            self.catch_up(&mut wire);
             let mut pending = lock(&self.pending);
             if pending.closed {
                 return Err(Closed);
@@ -456,7 +464,7 @@ impl<S> Outbox<S> {
     pub fn run(&self) {
         loop {
             let mut pending = lock(&self.pending);
-            while (pending.idle() || pending.full()) && !pending.closed {
+            while (pending.idle() || pending.full()) && pending.again.is_none() && !pending.closed {
                 if std::mem::take(&mut pending.roused) {
                     drop(pending);
                     self.linger();
@@ -526,22 +534,37 @@ impl<S> Outbox<S> {
 
     /// Goes on over a new connection: what the other side has not received is sent again.
     pub fn resume(&self, stream: Arc<Stream>, acknowledged: u64) {
-        *lock(&self.open) = Arc::clone(&stream);
+        let old = std::mem::replace(&mut *lock(&self.open), Arc::clone(&stream));
+        // Who still waits to write there would wait for as long as its other end answers, and be it that it takes nothing.
+        old.shut();
         let mut wire = lock(&self.wire);
         let mut pending = lock(&self.pending);
         let _any = drop_acknowledged(&mut pending, acknowledged);
         self.room.notify_all();
-        let again: Vec<Sent> =
-            pending.journal.iter().map(|sent| Sent { payload: Arc::clone(&sent.payload), ..*sent }).collect();
+        pending.again = pending.journal.front().map(|sent| sent.number);
+        *wire = Some(stream);
         self.wake(&mut pending);
-        drop(pending);
-        let whole = again.iter().all(|frame| self.write(&stream, frame).is_ok());
-        *wire = if whole {
-            Some(stream)
-        } else {
-            stream.shut();
-            None
-        };
+    }
+
+    /// Writes to a new connection what the other side had not received over the one before.
+    fn catch_up(&self, wire: &mut Option<Arc<Stream>>) {
+        loop {
+            let mut pending = lock(&self.pending);
+            let Some(from) = pending.again else { return };
+            let next = pending.journal.iter().find(|sent| from <= sent.number);
+            let next = next.map(|sent| Sent { payload: Arc::clone(&sent.payload), ..*sent });
+            let (Some(stream), Some(frame)) = (wire.as_ref(), next) else {
+                pending.again = None;
+                return;
+            };
+            pending.again = Some(frame.number + 1);
+            drop(pending);
+            if self.write(stream, &frame).is_err() {
+                // As above; the next connection begins anew.
+                stream.shut();
+                *wire = None;
+            }
+        }
     }
 
     /// Ends the session: nobody waits for room any more, and nothing is sent.
