@@ -18,6 +18,10 @@ pub const LARGE_BYTES: usize = 32 << 10;
 /// A copy of at least so many bytes is written from the program's memory also where the connection may break: of a shorter one
 /// little would be acknowledged by its end, and all the rest is copied then.
 pub const LENT_BYTES: usize = 2 << 20;
+/// Bytes that the kernel holds of a connection and has not put on the wire yet, before a writer waits. What waits there is
+/// ahead of whatever another thread of the program says next: on a wire of 1 Gbit/s so many bytes are a millisecond, a full
+/// socket buffer some thirty. Enough to keep the wire busy until the writer has woken.
+pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Bytes of each of two rings. Four pieces: enough for both sides to be at work, and little enough to stay in a cache.
 pub const RING_BYTES: usize = 1 << 20;
 /// Bytes written to a ring before the reader is told: it is at work on them while the next are written.

@@ -72,7 +72,7 @@ async fn connect(
 ) -> io::Result<TlsStream<TcpStream>> {
     let dial = async {
         let stream = TcpStream::connect(target).await?;
-        stream.set_nodelay(true)?;
+        super::tune(&stream)?;
         // Not sent, and not looked at: the certificate says who answers.
         let name = ServerName::try_from("headgate.internal").map_err(io::Error::other)?;
         let connected = tls.connect(name, stream).await;

@@ -20,24 +20,32 @@ mod link;
 mod service;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use headgate_quota::loan::{Node, ToBorrower, ToLender};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 
 use crate::identity::Identity;
-use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX};
+use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX, UNSENT_BYTES_MAX};
 use crate::refused::{Reason, Refusals};
 use crate::tls::Tls;
 use crate::wire::{Body, Frame, Said, WireSummary};
 
 pub use service::Session;
+
+/// Has a connection say at once what it is given, and take no more than it can say before long.
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+}
 
 /// What peers said.
 #[derive(Debug)]
@@ -212,7 +220,7 @@ impl Peers {
     ///
     /// # Errors
     /// When the node cannot be reached in time, or is another one.
-    pub async fn dial(&self, to: &Identity, address: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn dial(&self, to: &Identity, address: &str) -> io::Result<TlsStream<TcpStream>> {
         link::dial(&self.0, to, address).await
     }
 

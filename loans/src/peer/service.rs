@@ -162,7 +162,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, known: mpsc::Sender<
         let (shared, acceptor, known) = (Arc::clone(&shared), acceptor.clone(), known.clone());
         tokio::spawn(async move {
             let shaken = async {
-                stream.set_nodelay(true)?;
+                super::tune(&stream)?;
                 acceptor.accept(stream).await
             };
             match tokio::time::timeout(HANDSHAKE_WAIT, shaken).await {

@@ -71,12 +71,7 @@ impl Address {
     pub fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
-            Self::Tcp(host) => {
-                let stream = TcpStream::connect(host)?;
-                // Batches are made here; Nagle would only delay them.
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
-            }
+            Self::Tcp(host) => Stream::tcp(TcpStream::connect(host)?),
             Self::Daemon { path, lender } => {
                 let stream = Stream::Unix(UnixStream::connect(path)?);
                 let wish = Wish { lender: lender.clone() };
@@ -187,8 +182,7 @@ impl Listener {
             }
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept()?;
-                stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Stream::tcp(stream)
             }
         }
     }

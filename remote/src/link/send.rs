@@ -42,6 +42,16 @@ fn count(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
+/// Bounds what the kernel takes of a connection before it has put it on the wire (`TCP_NOTSENT_LOWAT`, tcp(7)).
+pub(super) fn bound_unsent(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let place = (&raw const bytes).cast();
+    let length = libc::socklen_t::try_from(size_of_val(&bytes)).unwrap_or(0);
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT);
+    // SAFETY: the option's value is an integer of this size, which outlives the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, place, length) };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends of some runs of bytes what the socket takes; how much that was.
 pub(super) fn send(socket: BorrowedFd<'_>, parts: [&[u8]; 3]) -> io::Result<usize> {
     let mut runs = parts.map(run);

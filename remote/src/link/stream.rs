@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::memory::Memory;
 use super::near::{Near, Side};
-use super::send::{receive, receive_two, receive_with, send, send_with};
+use super::send::{bound_unsent, receive, receive_two, receive_with, send, send_with};
+use crate::limits::UNSENT_BYTES_MAX;
 
 /// A connection. Reading and writing go through shared references: one thread reads, another writes.
 #[derive(Debug)]
@@ -22,6 +23,14 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Of the network, as a session needs it.
+    pub(super) fn tcp(stream: TcpStream) -> io::Result<Self> {
+        // Batches are made here; Nagle would only delay them.
+        stream.set_nodelay(true)?;
+        bound_unsent(stream.as_fd(), UNSENT_BYTES_MAX)?;
+        Ok(Self::Tcp(stream))
+    }
+
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Unix(stream) => stream.as_fd(),

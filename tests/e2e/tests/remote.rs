@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use headgate_harness::relay::{Relay, Wire};
 use headgate_harness::remote::{self, Transport, Worker};
-use headgate_harness::{Node, Program, TenantSpec, eventually, workspace};
+use headgate_harness::{Node, Program, TenantSpec, eventually, quiet, workspace};
 use serde_json::Value;
 use support::{MIB, SOON, eventually_used, has_rings, node, used_bytes};
 
@@ -166,6 +166,22 @@ fn copies_are_whole_over_every_wire_and_across_breaks() {
     let outcome = program.finish(PATIENCE).unwrap();
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert!(cuts > 5, "{cuts} cuts in {} bytes", relay.carried());
+}
+
+#[test]
+fn endless_copies_of_one_thread_do_not_hold_up_another_over_a_thin_wire() {
+    let node = node(vec![tenant()]);
+    let path = workspace::program("app-step").unwrap();
+    // A full socket buffer of some MiB is ten times as long under way as a step takes.
+    let wire = Wire { bytes_per_second: 125_000_000, ..Wire::default() };
+    quiet::holds("a step beside copies over 1 Gbit/s takes less than 20 ms", || {
+        let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+        let relay = Relay::to(worker.address(), wire).unwrap();
+        let command = remote::command(&path, relay.address()).unwrap();
+        let arguments = ["--steps", "20", "--launches", "8", "--beside", "16777216"];
+        let took = run("app-step", command, &arguments)["step_p50_us"].as_f64().unwrap() / 1e3;
+        if took < 20.0 { Ok(()) } else { Err(took) }
+    });
 }
 
 #[test]

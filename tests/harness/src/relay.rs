@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBuf;
 
 /// What the wire is like.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,9 +22,13 @@ pub struct Wire {
     pub delay: Duration,
     /// How much longer a batch of bytes may take, by chance.
     pub jitter: Duration,
-    /// Bytes a second, each way; 0 for as fast as can be.
+    /// Bytes a second, each way; 0 for as fast as can be. In front of a wire that is so thin no more than
+    /// [`QUEUE_BYTES`] wait, as in a switch; who sends more has to wait himself.
     pub bytes_per_second: u64,
 }
+
+/// Bytes that wait in front of a thin wire, each way.
+const QUEUE_BYTES: usize = 256 << 10;
 
 /// A relay to one address. Its threads end with their connections; it takes new ones until it is dropped.
 #[derive(Debug)]
@@ -147,6 +153,7 @@ struct Queue {
 struct Waiting {
     /// Each with the moment it arrives.
     batches: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
     /// Nothing more will come.
     ended: bool,
 }
@@ -156,12 +163,24 @@ fn take(mut from: TcpStream, queue: &Queue, wire: Wire, seed: u64) {
     let mut buffer = vec![0; 256 << 10];
     let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut last = Instant::now();
+    let is_thin = wire.bytes_per_second > 0;
+    if is_thin {
+        // Else what waits would wait in this socket, whose buffer grows; of fewer bytes than some segments of this host's own
+        // wire, each would wait for a timer. Refused, the wire is only less exact.
+        let _refused = setsockopt(&from, RcvBuf, &QUEUE_BYTES);
+        buffer.truncate(QUEUE_BYTES / 8);
+    }
     loop {
+        let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        while is_thin && QUEUE_BYTES < waiting.bytes && !waiting.ended {
+            waiting = queue.change.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(waiting);
         let count = from.read(&mut buffer).unwrap_or(0);
         let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if count == 0 {
             waiting.ended = true;
-            queue.change.notify_one();
+            queue.change.notify_all();
             return;
         }
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -170,7 +189,8 @@ fn take(mut from: TcpStream, queue: &Queue, wire: Wire, seed: u64) {
         // Bytes keep their order, and the next can only begin when these have ended.
         last = (Instant::now() + wire.delay + jitter).max(last) + Duration::from_nanos(long.unwrap_or(0));
         waiting.batches.push_back((last, buffer[..count].to_vec()));
-        queue.change.notify_one();
+        waiting.bytes += count;
+        queue.change.notify_all();
     }
 }
 
@@ -180,6 +200,8 @@ fn give(mut to: TcpStream, queue: &Queue, state: &State) {
         let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, bytes) = loop {
             if let Some(batch) = waiting.batches.pop_front() {
+                waiting.bytes -= batch.1.len();
+                queue.change.notify_all();
                 break batch;
             }
             if waiting.ended {
@@ -194,6 +216,8 @@ fn give(mut to: TcpStream, queue: &Queue, state: &State) {
             thread::sleep(left);
         }
         if to.write_all(&bytes).is_err() {
+            queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).ended = true;
+            queue.change.notify_all();
             return;
         }
         state.carried.fetch_add(bytes.len() as u64, Ordering::AcqRel);

@@ -1,14 +1,16 @@
 //! A stream of kernels like an inference step: some launches, then the program waits for the device, over and over. Says
 //! what a launch cost the calling thread and how long steps took; `--shapes N` has each launch take the next of N sizes;
-//! `--copy BYTES` measures copies instead, and with `--unchecked 1` does not mind what comes back.
+//! `--beside BYTES` has another thread copy so much to the device meanwhile, over and over; `--copy BYTES` measures copies
+//! instead, and with `--unchecked 1` does not mind what comes back.
 #![expect(unsafe_code, reason = "calls the driver API itself, so that nothing but the driver is timed")]
 #![expect(clippy::disallowed_methods, reason = "an ordinary program that reads the clock")]
 
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use cudarc::driver::sys;
 use headgate_apps::{Arguments, print, ptx};
 
@@ -24,8 +26,16 @@ macro_rules! cu {
 }
 
 fn main() -> Result<()> {
-    let arguments =
-        Arguments::read(&["steps", "launches", "grid", "shapes", "idle-syncs", "copy", "unchecked"])?;
+    let arguments = Arguments::read(&[
+        "steps",
+        "launches",
+        "grid",
+        "shapes",
+        "idle-syncs",
+        "beside",
+        "copy",
+        "unchecked",
+    ])?;
     let started = Instant::now();
     let (mut device, mut context, mut stream) = (0, null_mut(), null_mut());
     cu!(cuInit(0));
@@ -37,10 +47,41 @@ fn main() -> Result<()> {
     if copy > 0 {
         return copies(copy, stream, arguments.number("unchecked", 0)? == 0);
     }
-    steps(&arguments, stream, started)
+    let beside = usize::try_from(arguments.number("beside", 0)?)?;
+    let (over, context) = (AtomicBool::new(false), context.expose_provenance());
+    std::thread::scope(|scope| {
+        let copies = (beside > 0).then(|| scope.spawn(|| upload(beside, context, &over)));
+        let done = steps(&arguments, stream, started);
+        over.store(true, Ordering::Release);
+        let mut printed = done?;
+        if let Some(copies) = copies {
+            let rate = copies.join().map_err(|_| anyhow!("the copying thread panicked"))??;
+            printed["beside_mb_per_s"] = rate.into();
+        }
+        print(&printed);
+        Ok(())
+    })
 }
 
-fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Result<()> {
+/// Copies to the device in a stream of its own, until that is enough; how many MB a second that was.
+fn upload(bytes: usize, context: usize, over: &AtomicBool) -> Result<f64> {
+    let (mut stream, mut place) = (null_mut(), 0u64);
+    cu!(cuCtxSetCurrent(std::ptr::with_exposed_provenance_mut(context)));
+    cu!(cuStreamCreate(&raw mut stream, 1));
+    cu!(cuMemAlloc_v2(&raw mut place, bytes));
+    let data = vec![7u8; bytes];
+    let (begin, mut copies) = (Instant::now(), 0.0);
+    while !over.load(Ordering::Acquire) {
+        cu!(cuMemcpyHtoDAsync_v2(place, data.as_ptr().cast(), bytes, stream));
+        cu!(cuStreamSynchronize(stream));
+        copies += 1.0;
+    }
+    let rate = copies * bytes as f64 / begin.elapsed().as_secs_f64() / 1e6;
+    cu!(cuMemFree_v2(place));
+    Ok(rate)
+}
+
+fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Result<serde_json::Value> {
     let steps = arguments.number("steps", 50)?;
     let launches = arguments.number("launches", 64)?;
     let grid = u32::try_from(arguments.number("grid", 1)?)?;
@@ -96,7 +137,8 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
     }
     let counted = read(counter)?;
     let expected = 1 + steps * launches + (syncs.len() + trips.len()) as u64;
-    print(&serde_json::json!({
+    ensure!(counted == expected || counted == 0, "{counted} of {expected} launches reached the device");
+    Ok(serde_json::json!({
         "app": "step",
         "first_result_us": micros(first_result),
         "launch_p50_us": micros(median(&mut calls)),
@@ -107,9 +149,7 @@ fn steps(arguments: &Arguments, stream: sys::CUstream, started: Instant) -> Resu
         "launch_and_sync_p50_us": micros(median(&mut trips)),
         "launches": expected,
         "counted": counted,
-    }));
-    ensure!(counted == expected || counted == 0, "{counted} of {expected} launches reached the device");
-    Ok(())
+    }))
 }
 
 fn read(from: u64) -> Result<u64> {

@@ -59,6 +59,7 @@ const PARTS: &[(&str, Part)] = &[
     ("start", start),
     ("memory", memory),
     ("copies", copies),
+    ("beside", beside),
     ("cut", cut),
     ("audit", audit),
 ];
@@ -250,6 +251,30 @@ fn copies(bench: &Bench) -> Result<Vec<Figure>> {
             let case = format!("{direction}, {}{alone}", way.name());
             figures.push(subject.higher("bulk copy", case, "GB/s", goal, samples)?);
         }
+    }
+    Ok(figures)
+}
+
+/// Steps of one thread while another copies to the device without end: how much of what it has to send is ahead of a launch.
+fn beside(bench: &Bench) -> Result<Vec<Figure>> {
+    const COPY: &str = "16777216";
+    let stage = bench.stage(KERNEL_NS)?;
+    let steps = ["--steps", "40", "--launches", LAUNCHES];
+    let mut figures = Vec::new();
+    for way in [Way::Native, Way::Tcp, Way::Thin(300)] {
+        let (mut alone, mut longer, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..bench.rounds(5) {
+            let step = stage.run(way, bench.step()?, &steps)?.number("step_p50_us")? / 1e3;
+            let both = stage.run(way, bench.step()?, &[&steps[..], &["--beside", COPY]].concat())?;
+            alone.push(step);
+            longer.push(both.number("step_p50_us")? / 1e3 - step);
+            rates.push(both.number("beside_mb_per_s")?);
+        }
+        let subject = &bench.subject;
+        figures.push(subject.lower("a step, nothing beside it", way.name(), "ms", None, &alone)?);
+        let name = "a step beside endless copies: longer by";
+        figures.push(subject.lower(name, way.name(), "ms", None, &longer)?);
+        figures.push(subject.higher("endless copies beside it", way.name(), "MB/s", None, &rates)?);
     }
     Ok(figures)
 }

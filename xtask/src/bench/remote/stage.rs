@@ -25,7 +25,12 @@ pub(super) enum Way {
     Tcp,
     /// TCP over a wire that holds bytes back so many microseconds, each way.
     Far(u64),
+    /// The same with a wire of 1 Gbit/s each way.
+    Thin(u64),
 }
+
+/// Bytes a second of [`Way::Thin`].
+const THIN: u64 = 125_000_000;
 
 impl Way {
     pub(super) fn name(self) -> String {
@@ -34,13 +39,16 @@ impl Way {
             Self::Unix => "same host, rings".to_owned(),
             Self::Tcp => "loopback TCP".to_owned(),
             Self::Far(_) => format!("TCP, round trip {} ms", self.round_trip_us() / 1e3),
+            Self::Thin(_) => format!("TCP, 1 Gbit/s, round trip {} ms", self.round_trip_us() / 1e3),
         }
     }
 
     /// What the wire adds to a round trip.
     pub(super) fn round_trip_us(self) -> f64 {
         match self {
-            Self::Far(micros) => f64::from(u32::try_from(2 * micros).unwrap_or(u32::MAX)),
+            Self::Far(micros) | Self::Thin(micros) => {
+                f64::from(u32::try_from(2 * micros).unwrap_or(u32::MAX))
+            }
             _ => 0.0,
         }
     }
@@ -161,13 +169,16 @@ impl Stage {
             return finish(self.on_device(program).args(arguments));
         }
         let (_worker, address) = self.worker(way)?;
-        let relay = match way {
-            Way::Far(micros) => {
-                let wire = Wire { delay: Duration::from_micros(micros), ..Wire::default() };
-                Some(Relay::to(&address, wire)?)
-            }
+        let wire = match way {
+            Way::Far(micros) => Some((micros, 0)),
+            Way::Thin(micros) => Some((micros, THIN)),
             _ => None,
         };
+        let relay = wire.map(|(micros, bytes_per_second)| {
+            let delay = Duration::from_micros(micros);
+            Relay::to(&address, Wire { delay, bytes_per_second, ..Wire::default() })
+        });
+        let relay = relay.transpose()?;
         let address = relay.as_ref().map_or(address.as_str(), Relay::address);
         finish(self.away(program, address).args(arguments))
     }
