@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::memory::{Memory, Shared};
-use super::ring::{Reader, Writer};
+use super::ring::{Reader, Writer, broken};
 use super::send::{is_hung_up, nudge, receive};
 use crate::limits::{RING_LOOKS_EVERY, RING_TOLD_BYTES};
 
@@ -48,6 +48,8 @@ pub struct Near {
     ended: AtomicBool,
     /// This side has ended it.
     shut: AtomicBool,
+    /// The other side has written what no ring has where this one writes. Whoever reads says so at the end.
+    broken: AtomicBool,
     /// Milliseconds that a write may wait; 0 for as long as it takes.
     patience_ms: AtomicU64,
 }
@@ -65,6 +67,7 @@ impl Near {
             come: Reader::new(memory, come),
             ended: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             patience_ms: AtomicU64::new(0),
         }
     }
@@ -115,7 +118,11 @@ impl Near {
                 }
                 taken += count;
                 if count < piece.len() {
-                    return Ok((taken > 0 || ended).then_some(taken));
+                    // A client that has merely gone is waited for; one that broke the protocol is not.
+                    return match taken == 0 && ended && self.broken.load(Ordering::Acquire) {
+                        true => Err(broken()),
+                        false => Ok((taken > 0 || ended).then_some(taken)),
+                    };
                 }
             }
         }
@@ -160,8 +167,16 @@ impl Near {
         self.come.get_up();
     }
 
-    /// Writes runs of bytes, whole.
+    /// Writes runs of bytes, whole. If the other side's index is none, whoever reads hears of it at the end, too.
     pub(super) fn write(&self, parts: [&[u8]; 3]) -> io::Result<()> {
+        self.write_parts(parts).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                self.broken.store(true, Ordering::Release);
+            }
+        })
+    }
+
+    fn write_parts(&self, parts: [&[u8]; 3]) -> io::Result<()> {
         let mut put = 0;
         for mut rest in parts {
             while !rest.is_empty() {
@@ -357,14 +372,16 @@ mod tests {
             if which == 0 {
                 // The head of the ring that comes: more than it holds.
                 memory.scribble(0, u32::try_from(RING_BYTES).unwrap() + 1);
-                let read = Inlet::new(stream, 0).frame().map(|_| ()).map_err(|error| error.to_string());
-                assert!(read.unwrap_err().contains("indices that no ring has"));
             } else {
                 // The tail of the ring that goes: beyond what was written.
                 memory.scribble(3, 1);
                 let written = stream.write_both(&[0; 100], &[]).map_err(|error| error.kind());
                 assert_eq!(written, Err(io::ErrorKind::InvalidData));
+                // As whoever writes frames does, so that whoever reads them looks.
+                stream.shut();
             }
+            let read = Inlet::new(stream, 0).frame().map(|_| ()).map_err(|error| error.to_string());
+            assert!(read.unwrap_err().contains("indices that no ring has"));
         }
     }
 

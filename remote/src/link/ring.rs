@@ -48,7 +48,7 @@ impl Memory {
 }
 
 /// The other side's index is none that it can have.
-fn broken() -> io::Error {
+pub(super) fn broken() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "a ring's index that is none")
 }
 
