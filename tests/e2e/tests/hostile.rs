@@ -1,7 +1,8 @@
 //! A client that keeps to nothing, against the worker that is shipped, on the simulated device.
 //!
 //! Sessions of our own making send operations as their grammar, the table, has them, with handles of the wrong kind, dead
-//! or taken ones, lengths and addresses without sense; and now and then something that is no frame or no operation.
+//! or taken ones, lengths and addresses without sense; and now and then something that is no frame or no operation. Every
+//! other session goes over rings, and may end by an index that no ring has.
 //! Whatever comes, a worker answers with an error of the driver or ends its session by a named breach; it never
 //! panics, leaves nothing on the device, and another session beside it finds its memory as it was. `SEED=` replays a
 //! run, and `SESSION=` one session of it.
@@ -22,7 +23,7 @@ use headgate_harness::remote::{Transport, Worker};
 use headgate_harness::{Node, Program, TenantSpec, eventually, workspace};
 use headgate_remote::limits::{FRAME_BYTES_MAX, IMAGE_BYTES_MAX, PIECE_BYTES_MAX};
 use headgate_remote::wire::Put as _;
-use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind as Frame, VERSION};
+use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind as Frame, Rings, VERSION};
 use headgate_remote::wire::operation::{
     Argument, Arguments, Digest, LAUNCH_ATTRIBUTE_BYTES, Names, Operation, Shape, TEMPLATES,
 };
@@ -208,6 +209,7 @@ fn end(session: &mut Session, chance: &mut Chance) -> &'static str {
             "has gone without a word"
         }
         3 | 4 => breach_by_frame(session, chance),
+        5 | 6 if session.over_rings() => breach_by_index(session, chance),
         _ => breach_by_operation(session, chance),
     }
 }
@@ -249,6 +251,16 @@ fn breach_by_frame(session: &mut Session, chance: &mut Chance) -> &'static str {
     }
 }
 
+/// An index that no ring has.
+fn breach_by_index(session: &mut Session, chance: &mut Chance) -> &'static str {
+    if chance.one_in(2) {
+        session.misplace_written();
+    } else {
+        session.misplace_read(STUCK);
+    }
+    "indices that no ring has"
+}
+
 /// Operations that are none, or fewer or more than their frame says.
 fn breach_by_operation(session: &mut Session, chance: &mut Chance) -> &'static str {
     let fence = encoded(Operation::Fence { stream: 0, token: 1 });
@@ -281,13 +293,13 @@ fn breach_by_operation(session: &mut Session, chance: &mut Chance) -> &'static s
 }
 
 /// Starts a worker in a tenant, and a session with it.
-fn open(node: &Node, tenant: &str, name: &str) -> (Program, Session) {
+fn open(node: &Node, tenant: &str, name: &str, rings: Rings) -> (Program, Session) {
     let path: PathBuf = node.path(&format!("{name}.sock"));
     let worker = workspace::program("headgate-worker").unwrap();
     let mut command = node.command(tenant, &worker).unwrap();
     command.args(["--listen", &format!("unix:{}", path.display())]);
     let program = Program::start("headgate-worker", &mut command).unwrap();
-    let session = eventually("the worker listens", SOON, || Session::open(&path).ok());
+    let session = eventually("the worker listens", SOON, || Session::open(&path, rings).ok());
     (program, session)
 }
 
@@ -326,7 +338,9 @@ fn allocate(session: &mut Session, bytes: u64) -> u64 {
 fn misbehave(node: &Node, seed: u64, index: u64) {
     let what = format!("SEED={seed} SESSION={index}");
     let mut chance = Chance::new(seed.wrapping_mul(1_000_003).wrapping_add(index));
-    let (worker, mut session) = open(node, "guest", &format!("foe-{index}"));
+    // Half of them over memory that both have, the others over the socket.
+    let rings = if index.is_multiple_of(2) { Rings::Direct } else { Rings::None };
+    let (worker, mut session) = open(node, "guest", &format!("foe-{index}"), rings);
     let stuck = chance.one_in(8);
     let foe = Foe { calls: calls(stuck), ..settle(&mut session) };
     let mut sent = 0;
@@ -379,7 +393,7 @@ fn a_client_that_keeps_to_nothing_harms_its_own_session_only() {
         TenantSpec::new("guest").sm(40).memory("1Gi"),
         TenantSpec::new("other").sm(40).memory("1Gi"),
     ]);
-    let (worker, mut witness) = open(&node, "other", "witness");
+    let (worker, mut witness) = open(&node, "other", "witness", Rings::Direct);
     let place = settle(&mut witness).addresses[1];
     let pattern: Vec<u8> = (0..WITNESS_BYTES).map(|index| index.to_le_bytes()[0] ^ 0x5a).collect();
     witness.say(&Operation::Write { stream: 1, to: place, bytes: &pattern });
@@ -417,7 +431,7 @@ fn who_is_of_another_release_is_refused_in_its_own_version_and_harms_nobody() {
     for version in [VERSION, VERSION - 1] {
         assert!(said.contains(&format!("version {version} ")), "{said}");
     }
-    Session::open(path).expect("the worker still waits for its client").close();
+    Session::open(path, Rings::None).expect("the worker still waits for its client").close();
 }
 
 /// Every class of call and every kind of handle is in reach of the sessions above.

@@ -3,7 +3,9 @@
 #![allow(unreachable_pub, reason = "part of a test")]
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -14,7 +16,7 @@ use std::time::Duration;
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_remote::link::{Inlet, ReadError, Stream};
 use headgate_remote::wire::Reader;
-use headgate_remote::wire::frame::{Header, Hello, Kind};
+use headgate_remote::wire::frame::{Header, Hello, Kind, Rings};
 use headgate_remote::wire::operation::{Argument, Arguments, Digest, Notice, Operation};
 use sha2::Digest as _;
 
@@ -66,10 +68,33 @@ struct Ear {
     received: AtomicU64,
 }
 
+/// Where the memory of rings has the index of what the client has written, and of what it has read.
+const WRITTEN_AT: u64 = 0;
+const READ_AT: u64 = 256 + 64;
+
+/// The rings as a hostile process has them: their memory, and the socket that rings for them.
+#[derive(Debug)]
+struct Grip {
+    memory: File,
+    socket: UnixStream,
+}
+
+impl Grip {
+    fn misplace(&self, at: u64) -> io::Result<()> {
+        let mut index = [0; 4];
+        self.memory.read_exact_at(&mut index, at)?;
+        // Half of all indices away, which is more than any ring holds, wherever the worker is by now.
+        index[3] ^= 0x80;
+        self.memory.write_all_at(&index, at)
+    }
+}
+
 /// A session with a worker on a Unix socket.
 #[derive(Debug)]
 pub struct Session {
     stream: Arc<Stream>,
+    /// None, if it goes over the socket.
+    rings: Option<Grip>,
     ear: Arc<Ear>,
     listener: JoinHandle<()>,
     frames: u64,
@@ -81,19 +106,34 @@ impl Session {
     /// What an operation begins with that another one stands behind.
     pub const TEMPLATE: u8 = 4;
 
-    /// Greets, and reads the welcome.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let stream = Arc::new(Stream::Unix(UnixStream::connect(path)?));
-        stream.write_both(&Kind::Hello.alone(&Hello::default().encode()), &[])?;
-        let mut inlet = Inlet::new(Arc::clone(&stream), 0);
-        let welcomed = inlet.frame().map_err(io::Error::other)?.header.kind;
-        assert_eq!(welcomed, Kind::Welcome);
+    /// Greets, reads the welcome, and goes on over rings or over the socket. Which of them, the worker is held to.
+    pub fn open(path: &Path, rings: Rings) -> io::Result<Self> {
+        let socket = UnixStream::connect(path)?;
+        let bell = socket.try_clone()?;
+        let stream = Arc::new(Stream::Unix(socket));
+        let payload = Hello::default().encode();
+        let header = Header { rings, ..Header::unnumbered(Kind::Hello, payload.len()) };
+        stream.write_both(&header.encode(), &payload)?;
+        let mut inlet = Inlet::new(stream, 0);
+        let memory = inlet.begin_with_descriptor().map_err(io::Error::other)?;
+        let welcome = inlet.frame().map_err(io::Error::other)?.header;
+        assert_eq!((welcome.kind, welcome.rings), (Kind::Welcome, rings));
+        assert_eq!(memory.is_some(), rings == Rings::Direct, "memory comes with a welcome that says so");
+        let mut stream = inlet.into_stream().map_err(io::Error::other)?;
+        let mut grip = None;
+        if let Some(memory) = memory {
+            grip = Some(Grip { memory: memory.try_clone()?.into(), socket: bell });
+            stream.write_both(&Kind::Rings.alone(&[1]), &[])?;
+            stream = stream.over_rings(memory)?;
+        }
+        let stream = Arc::new(stream);
+        let inlet = Inlet::new(Arc::clone(&stream), 0);
         let ear = Arc::new(Ear::default());
         let listener = {
             let ear = Arc::clone(&ear);
             std::thread::spawn(move || listen(inlet, &ear))
         };
-        Ok(Self { stream, ear, listener, frames: 0, operations: 0, tokens: 1 << 32 })
+        Ok(Self { stream, rings: grip, ear, listener, frames: 0, operations: 0, tokens: 1 << 32 })
     }
 
     /// Frames sent so far.
@@ -181,6 +221,32 @@ impl Session {
         };
         drop(self.ear.arrival.wait_timeout_while(heard, patience, waits).unwrap());
         found
+    }
+
+    /// Whether it goes over rings.
+    pub fn over_rings(&self) -> bool {
+        self.rings.is_some()
+    }
+
+    /// Says that it has written what no ring holds, and has the worker look.
+    pub fn misplace_written(&self) {
+        let grip = self.rings.as_ref().unwrap();
+        grip.misplace(WRITTEN_AT).unwrap();
+        // The worker may be awake, have looked, and be gone.
+        let _gone = (&grip.socket).write(&[1]);
+    }
+
+    /// Says that it has read what no ring holds, until the worker has looked.
+    pub fn misplace_read(&mut self, patience: Duration) {
+        let mut asked = 0;
+        let grip = |session: &Self| session.rings.as_ref().unwrap().misplace(READ_AT).unwrap();
+        grip(self);
+        // What is read meanwhile puts the index right again.
+        while self.ping(patience) {
+            grip(self);
+            asked += 1;
+            assert!(asked < 1_000, "the worker does not mind");
+        }
     }
 
     /// Goes away without a word.
