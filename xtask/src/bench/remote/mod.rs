@@ -2,7 +2,7 @@
 //! simulated device, whose kernels take the time they are told to.
 //!
 //! The network is a relay in user space that holds bytes back, each way. The figures are of the simulated device: what a
-//! real driver's own calls cost is not in them. The part `audit` runs both daemons of a development build.
+//! real driver's own calls cost is not in them. The parts `audit` and `daemons` run both daemons of a development build.
 
 mod stage;
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use headgate_harness::pair::field;
 use headgate_harness::relay::{Relay, Wire};
-use headgate_harness::{Pair, PairOptions, wait_for};
+use headgate_harness::{Pair, PairOptions, Program, wait_for};
 use serde_json::{Value, json};
 
 use super::{Figure, Settings, Subject};
@@ -62,6 +62,7 @@ const PARTS: &[(&str, Part)] = &[
     ("beside", beside),
     ("cut", cut),
     ("audit", audit),
+    ("daemons", daemons),
 ];
 
 /// Runs the bench, or the part asked for.
@@ -393,4 +394,45 @@ fn audit(bench: &Bench) -> Result<Vec<Figure>> {
         )?,
         bench.subject.higher("audit: bytes compared", "both daemons", "MB", None, &[megabytes])?,
     ])
+}
+
+/// What a session costs that two daemons carry, with rings between the program and its daemon and with the socket, in turn.
+fn daemons(bench: &Bench) -> Result<Vec<Figure>> {
+    ensure!(headgate_harness::is_root(), "a worker is put into its guest's cgroup, which needs root");
+    let rule = json!({ "kernels": { "spin": { "base_ns": 1_000, "execute": false } } });
+    let pair = Pair::start(&PairOptions { device: rule, ..PairOptions::default() })?;
+    let bytes = COPY_BYTES.to_string();
+    let rate = |micros: f64| COPY_BYTES as f64 / micros / 1e3;
+    let run = |rings: &str, arguments: &[&str]| -> Result<Value> {
+        let mut command = pair.command(&pair.tenants[0], "app-step", None)?;
+        command.args(arguments).env("HEADGATE_REMOTE_RINGS", rings);
+        Program::start("app-step", &mut command)?.finish(PATIENCE)?.json()
+    };
+    let number = |found: &Value, field: &str| {
+        found[field].as_f64().with_context(|| format!("the program printed no {field}: {found}"))
+    };
+    let ways = [("1", "rings to its daemon"), ("0", "socket to its daemon")];
+    let mut samples: [[Vec<f64>; 5]; 2] = Default::default();
+    for _ in 0..bench.rounds(7) {
+        for ((rings, _), [call, step, trip, down, up]) in ways.iter().zip(&mut samples) {
+            let found = run(rings, &["--steps", "50", "--launches", LAUNCHES])?;
+            call.push(number(&found, "launch_p50_us")?);
+            step.push(number(&found, "step_p50_us")?);
+            trip.push(number(&found, "launch_and_sync_p50_us")?);
+            let found = run(rings, &["--copy", &bytes, "--unchecked", "0"])?;
+            down.push(rate(number(&found, "to_device_us")?));
+            up.push(rate(number(&found, "to_host_us")?));
+        }
+    }
+    let subject = &bench.subject;
+    let mut figures = Vec::new();
+    for ((_, way), [call, step, trip, down, up]) in ways.iter().zip(&samples) {
+        let case = |what: &str| format!("{what}two daemons, {way}");
+        figures.push(subject.lower("launch, remembered: p50 of the call", case(""), "us", None, call)?);
+        figures.push(subject.lower("step of 64 launches: p50", case(""), "us", None, step)?);
+        figures.push(subject.lower("launch and sync of it: p50", case(""), "us", None, trip)?);
+        figures.push(subject.higher("bulk copy", case("to the device, "), "GB/s", None, down)?);
+        figures.push(subject.higher("bulk copy", case("to the host, "), "GB/s", None, up)?);
+    }
+    Ok(figures)
 }
