@@ -2,7 +2,7 @@
 
 /// Under the model checker (`cargo xtask loom`), which tries every order of every step, one device and three seats
 /// show all there is to see.
-const MODELLED: bool = cfg!(loom);
+const MODELLED: bool = cfg!(all(test, loom));
 
 /// Devices one tenant can see on a node. Sixteen is the most NVIDIA ships in one host (HGX/DGX class).
 pub const DEVICES_MAX: usize = if MODELLED { 1 } else { 16 };

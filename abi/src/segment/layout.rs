@@ -155,7 +155,7 @@ pub struct DeviceTotals {
 /// 1024  clocks of work with the device   1280  lanes, the host's half      2976  lanes, the GPU's half
 /// 3824  overhead per device              3952  groups of SMs per device     4080  memory taken ahead, or set aside
 /// ```
-#[cfg_attr(not(loom), repr(C, align(4096)))]
+#[cfg_attr(not(all(test, loom)), repr(C, align(4096)))]
 #[derive(Debug)]
 pub struct Seat {
     /// [`SEAT_FREE`], [`SEAT_TAKEN`] or [`SEAT_DEAD`].
@@ -231,7 +231,7 @@ pub const BACKEND_EVENTS: u32 = 2;
 pub const BACKEND_WATCHDOG: u32 = 3;
 
 /// Buckets of the gate-wait histogram.
-pub const GATE_WAIT_BUCKETS: usize = if cfg!(loom) { 1 } else { 24 };
+pub const GATE_WAIT_BUCKETS: usize = if cfg!(all(test, loom)) { 1 } else { 24 };
 
 /// Per-device counters of a seat.
 #[repr(C)]
@@ -289,7 +289,7 @@ pub const SEATS_OFFSET: usize = 4096;
 const _: () = assert!(DEVICES_MAX <= 32);
 
 // The model checker's atomics are larger, and nobody shares them.
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 const _: () = {
     assert!(size_of::<LimitsHeader>() == 64);
     assert!(size_of::<DeviceLimits>() == 128);

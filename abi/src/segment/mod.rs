@@ -13,20 +13,19 @@
 
 pub mod layout;
 pub mod ledger;
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub mod recall;
 pub mod progress;
 pub mod busy;
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub mod map;
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 #[path = "model.rs"]
 pub mod map;
 pub mod sync;
-#[cfg(test)]
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod interleavings;
 
 pub use ledger::{Charge, Ledger, Refusal, SeatIndex};
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub use map::{Mapping, SegmentError};

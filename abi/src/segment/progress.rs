@@ -98,7 +98,7 @@ fn ahead(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 mod tests {
     use std::sync::atomic::Ordering::Release;
 

@@ -144,7 +144,7 @@ fn bit(device: usize) -> u32 {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 mod tests {
     use proptest::prelude::*;
 

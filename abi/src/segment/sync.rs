@@ -4,21 +4,21 @@
 //! this crate only) they are loom's, which tries every order that threads and the memory model allow, and each of their
 //! operations is a place where the process that performs it may die.
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64};
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 pub use modelled::{AtomicU32, AtomicU64, Killed, mortal};
 
 /// A hint that a loop waits for others.
 pub(crate) fn pause() {
-    #[cfg(not(loom))]
+    #[cfg(not(all(test, loom)))]
     core::hint::spin_loop();
-    #[cfg(loom)]
+    #[cfg(all(test, loom))]
     loom::thread::yield_now();
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod modelled {
     use std::cell::Cell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
