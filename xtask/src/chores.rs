@@ -25,11 +25,13 @@ pub(crate) fn docs(open: bool) -> Result<ExitCode> {
     Ok(code(command.status().context("starting cargo doc")?))
 }
 
-/// The protocol of shared memory under every order of its steps: the tests that the model checker runs, in a build and
-/// a directory of their own, because its atomics are not the processor's. Optimised, as it tries millions of orders.
+/// The protocols of shared memory, the ledger's and that of rings, under every order of their steps: the tests that the
+/// model checker runs, in a build and a directory of their own, because its atomics are not the processor's. Optimised,
+/// as it tries millions of orders.
 pub(crate) fn loom() -> Result<ExitCode> {
     let mut command = workspace::cargo()?;
-    command.args(["test", "--locked", "--package", "headgate-abi", "--lib", "interleavings"]);
+    command.args(["test", "--locked", "--package", "headgate-abi", "--package", "headgate-remote"]);
+    command.args(["--lib", "interleavings"]);
     command.arg("--target-dir").arg(workspace::root()?.join("target/loom"));
     command.env("RUSTFLAGS", "--cfg loom");
     Ok(code(command.status().context("starting cargo test")?))

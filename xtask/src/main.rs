@@ -6,7 +6,7 @@
 //! * `demo`: two tenants under quota on one GPU, live (also `cargo demo`).
 //! * `bench NAME`: figures, compared with their goals.
 //! * `ebpf`: rebuilds the kernel programs' committed objects.
-//! * `loom`: the protocol of shared memory under a model checker.
+//! * `loom`: the protocols of shared memory under a model checker.
 //! * `fuzz`: runs the fuzz targets for a while.
 //! * `gpu-kit`: the folder that proves Headgate on a real GPU, and a page of what it brought back.
 //! * `docs`: the API documentation, warnings being errors.

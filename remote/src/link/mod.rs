@@ -16,10 +16,13 @@
 mod address;
 mod stream;
 mod send;
+#[cfg_attr(all(test, loom), path = "modelled.rs")]
 mod memory;
 mod ring;
 mod near;
 mod awaited;
+#[cfg(all(test, loom))]
+mod interleavings;
 mod bell;
 mod inlet;
 mod outbox;
