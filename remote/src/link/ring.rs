@@ -200,7 +200,8 @@ impl Reader {
 }
 
 // Of mapped memory, which the model checker has none of.
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::sync::Arc;
 

@@ -415,7 +415,7 @@ fn daemons(bench: &Bench) -> Result<Vec<Figure>> {
     let mut samples: [[Vec<f64>; 5]; 2] = Default::default();
     for _ in 0..bench.rounds(7) {
         for ((rings, _), [call, step, trip, down, up]) in ways.iter().zip(&mut samples) {
-            let found = run(rings, &["--steps", "50", "--launches", LAUNCHES])?;
+            let found = run(rings, &["--steps", "50", "--launches", LAUNCHES, "--idle-syncs", "50"])?;
             call.push(number(&found, "launch_p50_us")?);
             step.push(number(&found, "step_p50_us")?);
             trip.push(number(&found, "launch_and_sync_p50_us")?);
