@@ -100,6 +100,12 @@ pub const WORKER_PATHS_MAX: usize = 256;
 /// finished by then, and other threads are in the driver for moments.
 pub const LOCK_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long what comes back to a device may find no room there: a process that has ended gives back what it was charged with within
+/// a second.
+pub const FREED_WITHIN: Duration = Duration::from_secs(1);
+/// Pause between two attempts.
+pub const FREED_LOOKS_EVERY: Duration = Duration::from_millis(20);
+
 /// First and longest slab of device memory that a client takes ahead of its use. What of a slab is unused while something is
 /// in it, nobody else has: an allocation may be refused so many bytes early at most.
 pub const SLAB_BYTES_MIN: u64 = 512 << 10;

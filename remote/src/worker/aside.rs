@@ -8,12 +8,14 @@
 //! client sees nothing of it but time. The hook credits what leaves the device, and refuses what does not fit when it
 //! comes back.
 
+use std::time::Instant;
+
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
 use super::driver::Driver;
 use super::session::Session;
-use crate::limits::LOCK_WITHIN;
+use crate::limits::{FREED_LOOKS_EVERY, FREED_WITHIN, LOCK_WITHIN};
 
 /// `CUcheckpointLockArgs`.
 #[repr(C)]
@@ -53,11 +55,26 @@ impl Session {
         if !self.aside {
             return Ok(());
         }
-        let step = |symbol| succeeded(self.driver.checkpoint_step(symbol, std::ptr::null_mut()));
-        step(Symbol::cuCheckpointProcessRestore)?;
-        step(Symbol::cuCheckpointProcessUnlock)?;
+        let step = |symbol| self.driver.checkpoint_step(symbol, std::ptr::null_mut());
+        succeeded(patiently(|| step(Symbol::cuCheckpointProcessRestore)))?;
+        succeeded(step(Symbol::cuCheckpointProcessUnlock))?;
         self.aside = false;
         Ok(())
+    }
+}
+
+/// Tries again for a moment what there is no room for: a process of the guest that has just ended is charged until the daemon has
+/// seen its end.
+#[expect(clippy::disallowed_methods, reason = "the wait has a bound in time")]
+fn patiently(restore: impl Fn() -> CUresult) -> CUresult {
+    let since = Instant::now();
+    loop {
+        match restore() {
+            CUresult::ERROR_OUT_OF_MEMORY if since.elapsed() < FREED_WITHIN => {
+                std::thread::sleep(FREED_LOOKS_EVERY);
+            }
+            status => return status,
+        }
     }
 }
 

@@ -90,6 +90,8 @@ fn what_is_checkpointed_is_charged_to_nobody_and_fits_again_or_stays_away() {
     assert_eq!(said.next().unwrap(), "2", "no room is what it is told, and it may try again");
     drop(holds);
     assert!(second.wait().unwrap().success());
+    // What an ended process was charged with comes back when the daemon has seen its end.
+    eventually("the quota is free", PATIENCE, || (used_bytes(&node, "alerts") == 0).then_some(()));
     writeln!(orders, "restore").unwrap();
     assert_eq!(said.next().unwrap(), "0");
     let charged = || (used_bytes(&node, "alerts") >= 64 * UNIT).then_some(());
