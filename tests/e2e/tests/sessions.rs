@@ -183,7 +183,8 @@ fn by_policy_the_next_program_starts_where_the_loan_is() {
 #[test]
 fn a_cut_wire_is_a_stall_and_the_books_still_agree() {
     let Some(pair) = pair("a_cut_wire_is_a_stall", &PairOptions::default()) else { return };
-    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "6", "--sync-every", "50"]).unwrap();
+    // Long enough for three cuts on a machine that is busy with others.
+    let program = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "20", "--sync-every", "50"]).unwrap();
     for cut in 0..3 {
         let before = pair.wire.carried();
         eventually(&format!("it works before cut {cut}"), PATIENCE, || {
