@@ -81,3 +81,40 @@ fn patiently(restore: impl Fn() -> CUresult) -> CUresult {
 fn succeeded(status: CUresult) -> Result<(), CUresult> {
     if status.is_success() { Ok(()) } else { Err(status) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What comes of a restore that answers in turn, the last answer for ever; and how often it was asked.
+    fn restored(answers: &[CUresult]) -> (CUresult, usize) {
+        let asked = Cell::new(0);
+        let status = patiently(|| {
+            let answer = answers[asked.get().min(answers.len() - 1)];
+            asked.set(asked.get() + 1);
+            answer
+        });
+        (status, asked.get())
+    }
+
+    #[test]
+    fn room_that_comes_free_is_waited_for_and_nothing_else_is() {
+        let [full, done, lost] =
+            [CUresult::ERROR_OUT_OF_MEMORY, CUresult::SUCCESS, CUresult::ERROR_ILLEGAL_STATE];
+        assert_eq!(restored(&[done]), (done, 1));
+        assert_eq!(restored(&[full, full, done]), (done, 3), "there is room a moment later");
+        assert_eq!(restored(&[lost, done]), (lost, 1), "what no moment mends");
+        assert_eq!(restored(&[full, lost, done]), (lost, 2));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the wait has a bound in time")]
+    fn room_that_does_not_come_free_is_not_waited_for_longer_than_it_takes_to_see_an_end() {
+        let since = Instant::now();
+        let (status, asked) = restored(&[CUresult::ERROR_OUT_OF_MEMORY]);
+        assert_eq!(status, CUresult::ERROR_OUT_OF_MEMORY);
+        assert!(1 < asked && FREED_WITHIN <= since.elapsed(), "asked {asked} times in {:?}", since.elapsed());
+    }
+}
