@@ -238,6 +238,31 @@ fn every_mistake_is_named_with_its_place_and_its_remedy() {
 }
 
 #[test]
+fn every_socket_has_a_path_that_the_kernel_takes() {
+    let problems_of =
+        |sockets: &str| problems(&format!("{HEAD}  district: n\n  sockets: {{{sockets}}}\n  tenants: []\n"));
+    let none: [&str; 0] = [];
+    let path = |bytes: usize, name: &str| format!("/{}/{name}", "d".repeat(bytes - name.len() - 2));
+    for key in ["control", "admin", "remote"] {
+        assert_eq!(problems_of(&format!("{key}: {}", path(95, "longest.sock"))), none);
+        let expected = format!("`{key}` is 96 bytes long, but the kernel takes 95; shorten it");
+        let place = 13 + key.len() + 2;
+        let found = problems_of(&format!("{key}: {}", path(96, "longest.sock")));
+        assert_eq!(found, [format!("f:6:{place}: {expected}")]);
+    }
+    // Nobody writes the path of the one that is beside another, whose name may be shorter.
+    assert_eq!(problems_of(&format!("control: {}", path(90, "c.sock"))), none);
+    assert_eq!(
+        problems_of(&format!("control: {}", path(91, "c.sock"))),
+        [
+            "f:6:22: the socket for remote sessions, beside the control socket, has a path 96 bytes long, but the kernel takes 95; \
+             shorten `control`, or give `remote` a path of its own"
+        ]
+    );
+    assert_eq!(problems_of(&format!("control: {}, remote: /r.sock", path(91, "c.sock"))), none);
+}
+
+#[test]
 fn the_frame_of_the_document_is_checked_too() {
     assert_eq!(problems(""), ["f:1:1: the file is empty; start from the commented example"]);
     assert_eq!(problems("[]"), ["f:1:1: the document must be a mapping of keys to values, found a list"]);

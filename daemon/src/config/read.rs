@@ -144,6 +144,14 @@ fn sockets(node: &Node, report: &mut Report) -> Option<Sockets> {
         let text = "the socket for remote sessions has another socket's path; give it its own".to_owned();
         report.push(Problem { place: remote_node.unwrap_or(node).place, text });
     }
+    let beside = sockets.remote().as_os_str().len();
+    if remote_node.is_none() && SOCKET_PATH_BYTES_MAX < beside {
+        let text = format!(
+            "the socket for remote sessions, beside the control socket, has a path {beside} bytes long, but the kernel takes \
+             {SOCKET_PATH_BYTES_MAX}; shorten `control`, or give `remote` a path of its own"
+        );
+        report.push(Problem { place: control_node.unwrap_or(node).place, text });
+    }
     Some(sockets)
 }
 
