@@ -2,10 +2,6 @@
 
 use std::time::Duration;
 
-/// Bytes that the kernel holds of a connection and has not put on the wire yet, before more is taken. What waits there is ahead
-/// of whatever a session's other threads say next; as much as a session's own ends allow.
-pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
-
 /// Longest a store operation may take before its outcome counts as unknown. A renewal is a write, and two of them
 /// must fit into what a promise lives.
 pub const STORE_WAIT: Duration = Duration::from_secs(2);

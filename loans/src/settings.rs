@@ -43,6 +43,9 @@ pub struct PeerSettings {
     pub leads: Vec<PeerAddress>,
     /// How often load summaries go out.
     pub summary_every: Duration,
+    /// Bytes that the kernel holds of a connection and has not put on the wire yet, before more is taken: what remote sessions,
+    /// which come over the same port, allow at their ends.
+    pub unsent_bytes_max: u32,
 }
 
 /// Everything that only changes when the daemon starts again.

@@ -7,6 +7,7 @@ use headgate_loans::tls::TlsFiles;
 use headgate_quota::Bytes;
 use headgate_quota::loan::{Amount, Device, District, Owner, Tenant as LoanTenant, borrower};
 use headgate_quota::units::Share;
+use headgate_remote::limits::UNSENT_BYTES_MAX;
 
 use crate::config::Config;
 use crate::config::loans::{PeerNode, Peers, Store};
@@ -58,6 +59,7 @@ fn peers(peers: &Peers) -> PeerSettings {
         lead: peers.lead.as_ref().and_then(address),
         leads: peers.leads.iter().filter_map(address).collect(),
         summary_every: peers.summary_every,
+        unsent_bytes_max: UNSENT_BYTES_MAX,
     }
 }
 

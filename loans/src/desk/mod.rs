@@ -291,7 +291,7 @@ impl Desk {
                     }
                 }
             });
-            peers = Some(Peers::new(tls, start, heard, Arc::clone(&refusals)));
+            peers = Some(Peers::new(tls, start, options.unsent_bytes_max, heard, Arc::clone(&refusals)));
         }
         let handle =
             DeskHandle { inputs: inputs.clone(), refusals: Arc::clone(&refusals), peers: peers.clone() };

@@ -43,10 +43,12 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
             return None;
         }
     };
+    // Not `shared` itself, which holds the channel.
     let (target, who, refusals) = (address.to_owned(), to.to_string(), Arc::clone(&shared.refusals));
+    let unsent_bytes_max = shared.unsent_bytes_max;
     let connector = tower::service_fn(move |_: Uri| {
         let (target, tls, who, refusals) = (target.clone(), tls.clone(), who.clone(), Arc::clone(&refusals));
-        async move { connect(tls, &target, &who, &refusals).await.map(TokioIo::new) }
+        async move { connect(tls, &target, &who, unsent_bytes_max, &refusals).await.map(TokioIo::new) }
     });
     let channel = Endpoint::from_static("http://peer")
         .connect_timeout(DIAL_WAIT)
@@ -61,18 +63,20 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
 /// A connection of its own to a node, for one remote session.
 pub(super) async fn dial(shared: &Shared, to: &Identity, address: &str) -> io::Result<TlsStream<TcpStream>> {
     let tls = shared.tls.client(to, Purpose::Session).map_err(io::Error::other)?;
-    connect(TlsConnector::from(tls), address, &to.to_string(), &shared.refusals).await
+    connect(TlsConnector::from(tls), address, &to.to_string(), shared.unsent_bytes_max, &shared.refusals)
+        .await
 }
 
 async fn connect(
     tls: TlsConnector,
     target: &str,
     who: &str,
+    unsent_bytes_max: u32,
     refusals: &Refusals,
 ) -> io::Result<TlsStream<TcpStream>> {
     let dial = async {
         let stream = TcpStream::connect(target).await?;
-        super::tune(&stream)?;
+        super::tune(&stream, unsent_bytes_max)?;
         // Not sent, and not looked at: the certificate says who answers.
         let name = ServerName::try_from("headgate.internal").map_err(io::Error::other)?;
         let connected = tls.connect(name, stream).await;

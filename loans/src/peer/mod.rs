@@ -34,7 +34,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::Channel;
 
 use crate::identity::Identity;
-use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX, UNSENT_BYTES_MAX};
+use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX};
 use crate::refused::{Reason, Refusals};
 use crate::tls::Tls;
 use crate::wire::{Body, Frame, Said, WireSummary};
@@ -42,9 +42,9 @@ use crate::wire::{Body, Frame, Said, WireSummary};
 pub use service::Session;
 
 /// Has a connection say at once what it is given, and take no more than it can say before long.
-fn tune(stream: &TcpStream) -> io::Result<()> {
+fn tune(stream: &TcpStream, unsent_bytes_max: u32) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+    SockRef::from(stream).set_tcp_notsent_lowat(unsent_bytes_max)
 }
 
 /// What peers said.
@@ -113,6 +113,7 @@ impl Order {
 struct Shared {
     tls: Tls,
     start: u64,
+    unsent_bytes_max: u32,
     sent: AtomicU64,
     heard: mpsc::Sender<Heard>,
     sessions: mpsc::Sender<Session>,
@@ -182,13 +183,21 @@ impl Shared {
 pub struct Peers(Arc<Shared>);
 
 impl Peers {
-    /// Peers that are heard on `heard`. `start` must be greater than that of any earlier start of this daemon.
+    /// Peers that are heard on `heard`. `start` must be greater than that of any earlier start of this daemon;
+    /// `unsent_bytes_max` is of [`PeerSettings`](crate::settings::PeerSettings).
     #[must_use]
-    pub fn new(tls: Tls, start: u64, heard: mpsc::Sender<Heard>, refusals: Arc<Refusals>) -> Self {
+    pub fn new(
+        tls: Tls,
+        start: u64,
+        unsent_bytes_max: u32,
+        heard: mpsc::Sender<Heard>,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         let (sessions, arrivals) = mpsc::channel(SESSIONS_WAITING_MAX);
         Self(Arc::new(Shared {
             tls,
             start,
+            unsent_bytes_max,
             sent: AtomicU64::new(0),
             heard,
             sessions,

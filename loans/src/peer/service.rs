@@ -162,7 +162,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, known: mpsc::Sender<
         let (shared, acceptor, known) = (Arc::clone(&shared), acceptor.clone(), known.clone());
         tokio::spawn(async move {
             let shaken = async {
-                super::tune(&stream)?;
+                super::tune(&stream, shared.unsent_bytes_max)?;
                 acceptor.accept(stream).await
             };
             match tokio::time::timeout(HANDSHAKE_WAIT, shaken).await {

@@ -14,6 +14,8 @@ use crate::tls::TlsFiles;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No kernel's own choice.
+const UNSENT_BYTES_MAX: u32 = 77 << 10;
 
 /// Authorities of two districts, in a directory.
 struct City {
@@ -77,7 +79,7 @@ async fn end(identity: &Identity, files: &TlsFiles, start: u64) -> End {
     let refusals = Arc::new(Refusals::default());
     let tls = Tls::load(files, identity, Arc::clone(&refusals)).unwrap();
     let (sender, heard) = mpsc::channel(64);
-    let peers = Peers::new(tls, start, sender, Arc::clone(&refusals));
+    let peers = Peers::new(tls, start, UNSENT_BYTES_MAX, sender, Arc::clone(&refusals));
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let serving = peers.clone();
@@ -124,6 +126,21 @@ async fn a_borrower_and_a_lender_talk_and_know_each_other() {
     assert!(borrower.peers.links().iter().any(|link| link.up && link.direction == "dialled"));
     assert!(lender.peers.links().iter().any(|link| link.up && link.direction == "accepted"));
     assert!(lender.refusals.counts().all(|(_, count)| count == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ends_of_a_session_say_at_once_what_they_are_given_and_hold_little_of_it() {
+    let city = City::new();
+    let lender = end(&north(), &city.issue("north", &north(), wall()), 1).await;
+    let borrower = end(&south(), &city.issue("south", &south(), wall()), 1).await;
+    let mut arrivals = lender.peers.sessions().unwrap();
+    let dialled = borrower.peers.dial(&north(), &lender.address).await.unwrap();
+    let accepted = tokio::time::timeout(PATIENCE, arrivals.recv()).await.unwrap().unwrap();
+    assert_eq!(accepted.from, south());
+    for (end, stream) in [("dialled", dialled.get_ref().0), ("accepted", accepted.stream.get_ref().0)] {
+        assert_eq!(SockRef::from(stream).tcp_notsent_lowat().unwrap(), UNSENT_BYTES_MAX, "{end}");
+        assert!(stream.nodelay().unwrap(), "{end}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -324,6 +324,7 @@ pub(crate) async fn desk(city: &City, options: NodeOptions) -> Running {
             lead: None,
             leads,
             summary_every: Duration::from_millis(300),
+            unsent_bytes_max: 128 << 10,
         }),
         lending: quick(),
         borrowing: Borrowing { spare_for: Micros::from_millis(500), ..Borrowing::default() },
