@@ -5,6 +5,7 @@ use std::ffi::{CStr, c_void};
 use std::io::{BufRead, Write};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use cudarc::driver::sys;
@@ -18,6 +19,10 @@ pub const CASES: &[Case] = &[
     ("checkpoint/memory comes back to its addresses, with its bytes", bytes),
     ("checkpoint/calls wait while the process is locked", waiting),
 ];
+
+/// Looks for a call that waits, and the pause between two.
+const LOOKS_MAX: u32 = 100;
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 type Step = unsafe extern "C" fn(i32, *mut c_void) -> sys::CUresult;
 
@@ -146,20 +151,47 @@ fn waiting(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     let ordinal = gpu.device;
     it.lock()?;
     let answered = AtomicBool::new(false);
+    let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
+            // SAFETY: it takes nothing and cannot fail.
+            let number = unsafe { libc::gettid() };
+            // Whoever asked ends later than this thread.
+            let _told = tell.send(number);
             let answer = Gpu::start_on(ordinal).and_then(|gpu| gpu.memory()).map(|_| ());
             answered.store(true, Ordering::SeqCst);
             answer
         });
-        // Long enough for any call that does not wait.
-        #[expect(clippy::disallowed_methods, reason = "nothing tells that a call waits")]
-        std::thread::sleep(Duration::from_millis(100));
+        let thread = told.recv().unwrap_or(0);
+        until_waiting(thread, || answered.load(Ordering::SeqCst));
         lines.note("answered while locked", answered.load(Ordering::SeqCst));
         it.run(it.unlock)?;
         lines.note("answer", asking.join().unwrap_or(Err(0)));
         Ok(())
     })
+}
+
+/// Where a thread of this process waits for others (futex(2)): the call with its arguments. Nothing while it does anything
+/// else, or where the kernel does not say.
+fn waits_at(thread: libc::pid_t) -> Option<String> {
+    let at = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?;
+    let number = at.split_ascii_whitespace().next()?.parse::<libc::c_long>().ok()?;
+    (number == libc::SYS_futex).then_some(at)
+}
+
+/// Returns when a thread waits, which it does if it is seen in the same wait twice, or has its answer. A driver whose calls wait in
+/// another way is given as long as any call takes that does not wait.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks")]
+fn until_waiting(thread: libc::pid_t, is_answered: impl Fn() -> bool) {
+    let mut before = None;
+    for _ in 0..LOOKS_MAX {
+        let now = waits_at(thread);
+        if is_answered() || now.is_some() && now == before {
+            return;
+        }
+        before = now;
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// Takes so many units, puts them aside, and tries to bring them back whenever a line comes; what came of it, a line each.
