@@ -47,14 +47,14 @@ pub(super) fn replace(context: Option<usize>) {
     });
 }
 
-/// The context of a handle, if it is alive.
+/// The context of a handle, if it is alive. One that has ended and a primary one that nobody has made yet have the same error
+/// (cuda.h, `CUDA_ERROR_CONTEXT_IS_DESTROYED`).
 pub(super) fn resolve(client: &Client, handle: usize) -> Result<Arc<Context>, CUresult> {
     let id = client.arena.id(Kind::Context, handle).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
-    let context = client.contexts.get(id).ok_or(CUresult::ERROR_INVALID_CONTEXT)?;
-    if context.alive.load(Ordering::Acquire) {
-        Ok(context)
-    } else {
-        Err(CUresult::ERROR_CONTEXT_IS_DESTROYED)
+    match client.contexts.get(id).filter(|context| context.alive.load(Ordering::Acquire)) {
+        Some(context) => Ok(context),
+        None if client.contexts.was_given(id) => Err(CUresult::ERROR_CONTEXT_IS_DESTROYED),
+        None => Err(CUresult::ERROR_INVALID_CONTEXT),
     }
 }
 

@@ -35,6 +35,11 @@ impl<T> Registry<T> {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether somebody has or had this number.
+    pub(super) fn was_given(&self, id: u32) -> bool {
+        0 < id && id < self.next.load(Ordering::Relaxed)
+    }
+
     pub(super) fn insert(&self, id: u32, object: Arc<T>) {
         self.live.write().unwrap_or_else(PoisonError::into_inner).insert(id, object);
     }

@@ -658,6 +658,24 @@ impl Gpu {
         cu!(cuPointerGetAttribute((&raw mut kind).cast(), memory_type, address))?;
         Ok((managed, kind))
     }
+
+    /// `CU_POINTER_ATTRIBUTE_MEMORY_TYPE`, `_DEVICE_ORDINAL` and `_DEVICE_POINTER` of an address, which need not be of anything.
+    ///
+    /// # Errors
+    /// The driver's own.
+    pub fn place(&self, address: CUdeviceptr) -> Result<(u32, i32, CUdeviceptr), Code> {
+        use sys::CUpointer_attribute as Attribute;
+        let (mut kind, mut device, mut pointer) = (u32::MAX, i32::MAX, CUdeviceptr::MAX);
+        let mut which = [
+            Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+            Attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+            Attribute::CU_POINTER_ATTRIBUTE_DEVICE_POINTER,
+        ];
+        let mut places =
+            [(&raw mut kind).cast(), (&raw mut device).cast(), (&raw mut pointer).cast::<c_void>()];
+        cu!(cuPointerGetAttributes(3, which.as_mut_ptr(), places.as_mut_ptr(), address))?;
+        Ok((kind, device, pointer))
+    }
 }
 
 /// Shape of an array.

@@ -10,9 +10,9 @@
 //!
 //! Read in this order: [`gpu`] (the calls), [`family`] (every way to take memory), [`transcript`] (what is
 //! compared), [`work`] (the same for graphs and launches), [`copies`] (and for copies and code), [`aside`] (and for
-//! checkpoints), [`limits`] (what is
-//! refused), [`churn`] (random operations), [`chaos`] (the same on a driver that fails), [`route`] (the ways to the
-//! driver), [`report`] (all of it for machines).
+//! checkpoints), [`contexts`] (and for contexts that have ended), [`limits`] (what is refused), [`churn`] (random
+//! operations), [`chaos`] (the same on a driver that fails), [`route`] (the ways to the driver), [`report`] (all of it
+//! for machines).
 
 pub mod gpu;
 pub mod family;
@@ -21,6 +21,7 @@ pub mod transcript;
 pub mod work;
 pub mod copies;
 pub mod aside;
+pub mod contexts;
 pub mod chaos;
 pub mod limits;
 pub mod churn;

@@ -20,7 +20,7 @@ use crate::family::supported;
 use crate::gpu::{Gpu, OUT_OF_MEMORY, UNIT};
 use crate::nvml::Nvml;
 use crate::transcript::Lines;
-use crate::{aside, copies, limits, route, transcript, work};
+use crate::{limits, route, transcript};
 
 /// The complaint groups a case's name begins with: `13/15/every view ..` is `[13, 15]`.
 #[must_use]
@@ -64,7 +64,7 @@ pub fn run(
         say(&line);
     };
     tell(subject(gpu)?);
-    for (name, case) in transcript::CASES.iter().chain(work::CASES).chain(copies::CASES).chain(aside::CASES) {
+    for (name, case) in transcript::all() {
         let mut lines = Lines::default();
         let outcome = case(gpu, &mut lines).map_err(|code| format!("stopped by error {code}"));
         tell(line("transcript", name, outcome.map(|()| lines.0)));

@@ -7,6 +7,7 @@ use cudarc::driver::sys::CUarray_format as Format;
 
 use crate::family::{CUBEMAP, FAMILIES, LAYERED};
 use crate::gpu::{Code, Gpu, MIB, NOT_SUPPORTED, Shape, UNIT};
+use crate::{aside, contexts, copies, work};
 
 /// A case: what it is about, and what it does.
 pub type Case = (&'static str, fn(&Gpu, &mut Lines) -> Result<(), Code>);
@@ -22,9 +23,15 @@ pub const CASES: &[Case] = &[
     ("11/unknown and null arguments are the driver's business", odd_arguments),
     ("15/every view shows the same total", totals),
     ("16/pointer attributes pass unchanged", attributes),
+    ("pointers/what is of no allocation is of no device", strangers),
     ("arrays/formats and dimensions", arrays),
     ("host/pinned memory", pinned),
 ];
+
+/// The cases of every module, in the order in which they run.
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [CASES, work::CASES, copies::CASES, aside::CASES, contexts::CASES].into_iter().flatten()
+}
 
 /// What a case saw.
 #[derive(Debug, Default)]
@@ -181,6 +188,17 @@ fn attributes(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     let managed = gpu.allocate_managed(MIB)?;
     lines.note("managed", gpu.pointer(managed)?);
     gpu.free(managed)
+}
+
+fn strangers(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
+    let unknown = [0u8; 64];
+    lines.note("never seen", gpu.place(unknown.as_ptr().addr() as u64)?);
+    let freed = gpu.allocate(MIB)?;
+    let known = gpu.place(freed)?;
+    lines.note("known", (known.0, known.1, known.2 == freed));
+    gpu.free(freed)?;
+    lines.note("freed", gpu.place(freed)?);
+    Ok(())
 }
 
 fn arrays(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {

@@ -39,6 +39,9 @@ const TRAVELLING: &[&str] = &[
     "3/misuse of captures has the driver's own codes",
     "copies/rectangles and boxes leave what is beside them alone",
     "memory/mappings side by side are one memory",
+    "pointers/what is of no allocation is of no device",
+    "contexts/one that was destroyed is so for whoever is in it",
+    "contexts/a reset ends the primary one, and the next user makes it anew",
     "code/the linker gives what loads, and says what is wrong",
 ];
 

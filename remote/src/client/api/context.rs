@@ -256,8 +256,13 @@ fn given_or_current(client: &Client, ctx: CUcontext) -> Result<Arc<Context>, CUr
     if ctx.is_null() { current::any(client) } else { current::resolve(client, ctx.addr()) }
 }
 
+/// NVIDIA's runtime asks this of a primary context that another thread may have reset. It begins anew at an invalid context, and
+/// hands any other error to the program.
 pub fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) -> Answer {
-    given_or_current(client()?, ctx)?;
+    given_or_current(client()?, ctx).map_err(|status| match status {
+        CUresult::ERROR_CONTEXT_IS_DESTROYED => CUresult::ERROR_INVALID_CONTEXT,
+        status => status,
+    })?;
     raw::store(version, API_VERSION)
 }
 

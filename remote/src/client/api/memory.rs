@@ -232,7 +232,7 @@ pub fn cuPointerGetAttribute(data: *mut c_void, number: CUenum, ptr: CUdeviceptr
     store(client()?, data, number, ptr)
 }
 
-/// What is not known of a pointer is zero here, and no error.
+/// What is not known of a pointer is zero here, and no error; its device is none (cuda.h, `CU_DEVICE_INVALID`).
 pub fn cuPointerGetAttributes(
     count: c_uint,
     attributes: *mut CUenum,
@@ -247,7 +247,7 @@ pub fn cuPointerGetAttributes(
                 attribute::MEMORY_TYPE | attribute::IS_MANAGED | attribute::MAPPED => {
                     raw::store(place.cast(), 0u32)?
                 }
-                attribute::DEVICE_ORDINAL => raw::store(place.cast(), -1)?,
+                attribute::DEVICE_ORDINAL => raw::store(place.cast(), -2)?,
                 attribute::CONTEXT
                 | attribute::DEVICE_POINTER
                 | attribute::HOST_POINTER

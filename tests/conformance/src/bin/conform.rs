@@ -11,7 +11,7 @@ use headgate_conformance::family::supported;
 use headgate_conformance::gpu::{Gpu, UNIT};
 use headgate_conformance::nvml::Nvml;
 use headgate_conformance::transcript::Lines;
-use headgate_conformance::{aside, chaos, copies, limits, report, route, transcript, work};
+use headgate_conformance::{aside, chaos, limits, report, route, transcript};
 
 const USAGE: &str = "\
 Runs the conformance suite of Headgate on the libcuda.so.1 and libnvidia-ml.so.1 that the loader finds: NVIDIA's own
@@ -149,9 +149,8 @@ fn number(word: &str) -> Result<u64, String> {
 
 /// All cases, or those that are named. A name that no case has is no good.
 fn observe(gpu: &Gpu, wanted: &[&str]) -> bool {
-    let all = || transcript::CASES.iter().chain(work::CASES).chain(copies::CASES).chain(aside::CASES);
-    let mut good = wanted.iter().all(|wanted| all().any(|(name, _)| name == wanted));
-    for (name, case) in all().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
+    let mut good = wanted.iter().all(|wanted| transcript::all().any(|(name, _)| name == wanted));
+    for (name, case) in transcript::all().filter(|(name, _)| wanted.is_empty() || wanted.contains(name)) {
         let mut lines = Lines::default();
         let outcome = case(gpu, &mut lines);
         println!("== {name}");

@@ -357,8 +357,10 @@ pub(crate) fn cuCtxGetFlags(flags: *mut c_uint) -> Answer {
     raw::store(flags, current::any_context(driver)?.flags)
 }
 
+/// Of a context that has ended it says that it is invalid: at that NVIDIA's runtime, which asks a primary context whether it is
+/// active, begins anew, and at no other error.
 pub(crate) fn cuCtxGetApiVersion(ctx: CUcontext, version: *mut c_uint) -> Answer {
-    given_or_current(driver()?, ctx)?;
+    given_or_current(driver()?, ctx).map_err(|_| CUresult::ERROR_INVALID_CONTEXT)?;
     raw::store(version, API_VERSION)
 }
 
