@@ -30,6 +30,12 @@ pub const RING_TOLD_BYTES: usize = 64 << 10;
 pub const RING_LOOKS_EVERY: Duration = Duration::from_millis(50);
 /// Sent and not yet acknowledged. It is what a resumed session sends again, and what a sender may be ahead.
 pub const JOURNAL_BYTES_MAX: usize = 32 << 20;
+/// Bytes that a worker has read ahead of its dispatcher before it reads no more. A sender that keeps to what it may be ahead by
+/// never gets there: bytes that a stream waits for must always come through.
+pub const BACKLOG_BYTES_MAX: usize = 2 * JOURNAL_BYTES_MAX;
+/// Streams of a session that wait for bytes of the program at a time, each for a word of its own: a page of them. As many
+/// operations as drivers let a program be ahead by; another waits for the first to be done.
+pub const HOLDS_MAX: usize = 1024;
 /// Operations sent and not yet executed: how far a program runs ahead of its device. Drivers allow about a thousand
 /// launches; a link needs as many more as are on their way.
 pub const AHEAD_OPERATIONS_MAX: u64 = 8192;
@@ -91,7 +97,7 @@ pub const STAGING_BYTES_MAX: usize = 256 << 20;
 pub const STAGING_PIECE_BYTES: usize = 256 << 10;
 /// Descriptors of a worker: a driver opens some dozens for each device.
 pub const WORKER_DESCRIPTORS_MAX: u64 = 4096;
-/// Threads of a worker: its own five, and a driver's, some for each device and context.
+/// Threads of a worker: its own six, and a driver's, some for each device and context.
 pub const WORKER_TASKS_MAX: u64 = 1024;
 /// Files and directories of the host that a worker sees.
 pub const WORKER_PATHS_MAX: usize = 256;

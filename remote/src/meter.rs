@@ -207,7 +207,9 @@ fn operations(count: u32, payload: &[u8], goodbye: &mut bool) -> Result<Counts, 
     let (mut counts, mut reader) = (Counts::default(), Reader::new(payload));
     for _ in 0..count {
         match Operation::decode(&mut reader)? {
-            Operation::Write { bytes, .. } => counts.to_device += bytes.len() as u64,
+            Operation::Write { bytes, .. } | Operation::Late { bytes, .. } => {
+                counts.to_device += bytes.len() as u64;
+            }
             Operation::Image { bytes, .. } => counts.images += bytes.len() as u64,
             Operation::Launch { attributes, parameters, .. } => {
                 counts.arguments += (attributes.len() + parameters.len()) as u64;
@@ -255,13 +257,14 @@ mod tests {
     #[test]
     fn every_kind_is_counted_and_nothing_twice() {
         let write = Operation::Write { stream: 0, to: 4096, bytes: &[1; 300] };
+        let late = Operation::Late { token: 1, to: 4096, last: true, bytes: &[4; 50] };
         let image = Operation::Image { digest: [0; 32], total: 70, offset: 0, bytes: &[2; 70] };
         let again = Operation::Again { slot: 1, stream: 0, changed: 0b101, words: &[3; 16] };
         let mut meter = Meter::new(Direction::Up);
-        let (first, payload) = frame(1, &[write, image, again]);
+        let (first, payload) = frame(1, &[write, late, image, again]);
         meter.pass(&first, &payload).unwrap();
         let counts = meter.mark().counts;
-        assert_eq!((counts.to_device, counts.images, counts.arguments), (300, 70, 16));
+        assert_eq!((counts.to_device, counts.images, counts.arguments), (350, 70, 16));
         assert_eq!(counts.total(), (HEADER_BYTES + payload.len()) as u64, "nothing passes uncounted");
         meter.pass(&first, &payload).unwrap();
         assert_eq!(meter.mark().counts, counts, "sent again is not sent twice");

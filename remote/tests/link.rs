@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use headgate_remote::limits::LARGE_BYTES;
+use headgate_remote::limits::{ACK_FRAMES, JOURNAL_BYTES_MAX, LARGE_BYTES, PIECE_BYTES_MAX};
 use headgate_remote::link::{Arrival, Batch, Inlet, Large, Outbox, ReadError, Stream};
 use headgate_remote::wire::frame::{Header, Kind};
-use headgate_remote::wire::large::WriteHead;
+use headgate_remote::wire::large::{LateHead, WriteHead};
+use headgate_remote::wire::operation::Operation;
 use headgate_remote::wire::{Put as _, Reader};
 use proptest::prelude::*;
 
@@ -28,6 +29,10 @@ enum Event {
     Lend,
     /// What was lent is given back.
     Keep,
+    /// One that is waited for is sent past the others, from memory that is lent.
+    Late,
+    /// That is given back, too.
+    KeepLate,
     /// What is pending is written.
     Flush,
     /// So many frames are received, if they are there.
@@ -46,6 +51,8 @@ fn event() -> impl Strategy<Value = Event> {
         any::<bool>().prop_map(Event::AddLarge),
         Just(Event::Lend),
         Just(Event::Keep),
+        Just(Event::Late),
+        Just(Event::KeepLate),
         Just(Event::Flush),
         (1u8..5).prop_map(Event::Receive),
         Just(Event::Acknowledge),
@@ -62,6 +69,8 @@ struct Session {
     added: u64,
     large: u64,
     lent: Vec<Arc<[u8]>>,
+    late: Vec<Arc<[u8]>>,
+    got_late: Vec<u64>,
     frames: u64,
     got: Vec<u64>,
 }
@@ -91,6 +100,8 @@ impl Session {
             added: 0,
             large: 0,
             lent: Vec::new(),
+            late: Vec::new(),
+            got_late: Vec::new(),
             frames: 0,
             got: Vec::new(),
         }
@@ -105,7 +116,22 @@ impl Session {
                     self.out.add(|batch| batch.push(|bytes| bytes.varint(value))).unwrap();
                 }
             }
-            Event::AddLarge(_) | Event::Lend if self.large == LARGE_MAX => {}
+            Event::AddLarge(_) | Event::Lend | Event::Late if self.large == LARGE_MAX => {}
+            Event::Late => {
+                self.large += 1;
+                let number = self.late.len() as u64;
+                let bytes: Arc<[u8]> = large(number).into();
+                let mut head = Vec::new();
+                LateHead { token: number, to: 0, last: true, bytes: bytes.len() }.encode(&mut head);
+                self.late.push(Arc::clone(&bytes));
+                self.out.send_late(head, Box::new(bytes)).unwrap();
+            }
+            Event::KeepLate => {
+                self.out.keep_late();
+                for late in &self.late {
+                    assert_eq!(Arc::strong_count(late), 1, "what was lent is given back");
+                }
+            }
             Event::Lend => {
                 self.large += 1;
                 self.added += 1;
@@ -165,6 +191,14 @@ impl Session {
                 assert!(reader.is_empty());
                 got
             }
+            Ok(Arrival::Large(large)) if LateHead::begins(large.beginning()) => match large.whole() {
+                Ok(frame) => {
+                    self.got_late.push(late(frame.payload));
+                    self.frames += 1;
+                    return true;
+                }
+                Err(error) => return gone(error),
+            },
             // Into its place or not, in turn.
             Ok(Arrival::Large(large)) => match receive_large(large, self.frames.is_multiple_of(2)) {
                 Ok(number) => vec![number],
@@ -176,6 +210,13 @@ impl Session {
         self.frames += 1;
         true
     }
+}
+
+fn late(payload: &[u8]) -> u64 {
+    let late = Operation::decode(&mut Reader::new(payload)).unwrap();
+    let Operation::Late { token, bytes, last: true, .. } = late else { panic!("{late:?}") };
+    assert!(bytes == large(token));
+    token
 }
 
 fn gone(error: ReadError) -> bool {
@@ -217,6 +258,9 @@ proptest! {
         while session.receive() {}
         let all: Vec<u64> = (1..=session.added).collect();
         prop_assert_eq!(&session.got, &all);
+        // Past the others, but not past each other.
+        let late: Vec<u64> = (0..session.late.len() as u64).collect();
+        prop_assert_eq!(&session.got_late, &late);
     }
 }
 
@@ -227,6 +271,49 @@ impl Drop for Closes<'_> {
     fn drop(&mut self) {
         self.0.close();
     }
+}
+
+/// Where both sides have sent as much as they may, each waits for the other to say how far it is.
+#[test]
+fn who_is_ahead_as_far_as_may_be_still_acknowledges_and_sends_what_is_waited_for() {
+    let (near, far) = pair();
+    let out = Outbox::new(near, true, ());
+    std::thread::scope(|scope| {
+        let _closes = Closes(&out);
+        let sender = scope.spawn(|| out.run());
+        let received = scope.spawn(|| {
+            far.set_patience(Some(PATIENCE)).unwrap();
+            let mut inlet = Inlet::new(far, 0);
+            let mut bytes = 0;
+            loop {
+                let frame = inlet.frame().unwrap();
+                match frame.header.kind {
+                    Kind::Acknowledge => return (bytes, frame.header.acknowledged),
+                    _ => bytes += frame.header.bytes,
+                }
+            }
+        });
+        let pieces = JOURNAL_BYTES_MAX / PIECE_BYTES_MAX + 1;
+        for _ in 0..pieces {
+            let piece = vec![7; PIECE_BYTES_MAX];
+            out.add_now(|batch| batch.push_alone(|_| (), Some(Box::new(piece)))).unwrap();
+            out.flush();
+        }
+        out.add_now(|batch| batch.push(|bytes| bytes.varint(1))).unwrap();
+        out.send_late(Vec::new(), Box::new([1; 9])).unwrap();
+        for number in 1..=u64::from(ACK_FRAMES) {
+            out.received(&Header { number, operations: 1, ..Header::unnumbered(Kind::Operations, 0) });
+        }
+        let (bytes, acknowledged) = received.join().unwrap();
+        assert_eq!(acknowledged, u64::from(ACK_FRAMES));
+        assert_eq!(
+            bytes,
+            pieces * PIECE_BYTES_MAX + 9,
+            "all that may be, and what is waited for, and no more"
+        );
+        out.close();
+        sender.join().unwrap();
+    });
 }
 
 #[test]

@@ -143,6 +143,8 @@ proptest! {
             Operation::Barrier,
             Operation::GiveBack { address: long },
             Operation::GaveBack { call: id },
+            Operation::Hold { stream: id, token },
+            Operation::Late { token, to: long, last: other > id, bytes: &bytes },
             Operation::Goodbye,
         ] {
             there_and_back(&operation)?;
@@ -155,6 +157,7 @@ proptest! {
             Notice::Data { token, offset: long, bytes: &bytes },
             Notice::Idle,
             Notice::CallBack { call: id },
+            Notice::Fetch { token },
         ] {
             let mut encoded = Vec::new();
             notice.encode(&mut encoded);
@@ -218,6 +221,8 @@ fn one_of_each() -> Vec<u8> {
         Operation::Barrier,
         Operation::GiveBack { address: 62 },
         Operation::GaveBack { call: 63 },
+        Operation::Hold { stream: 65, token: 66 },
+        Operation::Late { token: 67, to: 68, last: true, bytes: &[69] },
         Operation::Goodbye,
     ] {
         operation.encode(&mut bytes);
@@ -230,6 +235,7 @@ fn one_of_each() -> Vec<u8> {
         Notice::Data { token: 58, offset: 59, bytes: &[60] },
         Notice::Idle,
         Notice::CallBack { call: 64 },
+        Notice::Fetch { token: 70 },
     ] {
         notice.encode(&mut bytes);
     }
@@ -247,7 +253,7 @@ fn what_travels_is_what_this_version_says() {
     let digest: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
         (VERSION, digest.as_str()),
-        (6, "4840ccc9dff87a73"),
+        (7, "a6976a9ca52ffa59"),
         "the wire has changed: raise its VERSION, then note both here"
     );
 }

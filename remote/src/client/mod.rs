@@ -8,12 +8,13 @@
 //! What it never does: exit or panic in its program, wait without the session's end to end the wait, use the session in
 //! a forked child, or offer a function that it does not have.
 //!
-//! Read in this order: [`greeting`], [`session`], [`handles`], [`objects`], [`credits`], [`foreseen`], [`current`], [`capture`],
+//! Read in this order: [`greeting`], [`late`], [`session`], [`handles`], [`objects`], [`credits`], [`foreseen`], [`current`], [`capture`],
 //! [`travel`], then [`api`]; [`contract`] for what is different beside a genuine driver, [`nvml`] beside it all.
 
 pub mod api;
 pub mod contract;
 mod greeting;
+mod late;
 mod session;
 mod handles;
 mod objects;

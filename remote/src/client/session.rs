@@ -1,5 +1,7 @@
 //! The client's end of a session: sending, waiting, and what comes unasked.
 
+mod copies;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -12,14 +14,13 @@ use headgate_abi::cuda::types::CUresult;
 use super::credits::Credits;
 use super::foreseen::{Answers, Foreseen};
 use super::greeting::{Greeted, NoSession, greet};
+use super::late::Late;
 use super::objects::{Context, Event, Reached, Registry, lock};
 use super::raw;
-use crate::limits::{
-    CLIENT_LOOKS_FOR, LARGE_BYTES, LENT_BYTES, PIECE_BYTES_MAX, RECONNECT_PAUSE, RESUME_WITHIN,
-};
+use crate::limits::{CLIENT_LOOKS_FOR, RECONNECT_PAUSE, RESUME_WITHIN};
 use crate::link::{Address, Arrival, Batch, Bell, Frame, Inlet, Large, Outbox, Patience, ReadError};
 use crate::wire::frame::{Kind, Ticket, Welcome};
-use crate::wire::large::{DataHead, WriteHead};
+use crate::wire::large::DataHead;
 use crate::wire::operation::{Argument, Arguments, Notice, Operation, Shape, TEMPLATES};
 use crate::wire::{Malformed, Reader};
 
@@ -65,6 +66,8 @@ pub(super) struct Expected {
     pub(super) event: Option<(Arc<Event>, u64)>,
     /// Host memory that is filled before: address and bytes.
     pub(super) memory: Option<(usize, u64)>,
+    /// Whether host memory is read before.
+    pub(super) late: bool,
     /// The context, to take note of what went wrong.
     pub(super) context: Arc<Context>,
 }
@@ -106,15 +109,6 @@ impl Inbox {
     }
 }
 
-/// Memory of the program is lent to the session for as long as this lives.
-struct Lending<'a>(&'a Outbox<InOrder>);
-
-impl Drop for Lending<'_> {
-    fn drop(&mut self) {
-        self.0.keep();
-    }
-}
-
 /// A session.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -133,6 +127,10 @@ pub(super) struct Session {
     pub(super) credits: Credits,
     /// Answers that nobody waits for.
     answers: Answers,
+    /// Copies whose bytes are read when their stream has come there.
+    late: Arc<Late>,
+    /// Held while the thread that sends those is started; whether it is.
+    late_runs: Mutex<bool>,
     /// The program has put into a stream what waits for a word in memory. Whatever waits for such a stream may keep from
     /// the worker what would write that word.
     pub(super) waits_for_words: AtomicBool,
@@ -176,6 +174,8 @@ impl Session {
             arrival: Condvar::new(),
             credits: Credits::default(),
             answers: Answers::default(),
+            late: Arc::default(),
+            late_runs: Mutex::new(false),
             waits_for_words: AtomicBool::new(false),
             placed: AtomicU64::new(0),
             lost: AtomicBool::new(false),
@@ -238,49 +238,6 @@ impl Session {
     pub(super) fn tell(&self, context: u32, operation: &Operation<'_>) -> Result<(), CUresult> {
         let told = self.out.add(|batch| self.place(batch, context, operation));
         told.map(|_| ()).map_err(|_| self.gone())
-    }
-
-    /// Adds a copy to the device. The bytes are the caller's own again when this returns.
-    pub(super) fn write(
-        &self,
-        context: u32,
-        stream: u32,
-        to: u64,
-        bytes: &'static [u8],
-    ) -> Result<(), CUresult> {
-        // Whatever becomes of the call, what was lent is given back.
-        let _lending = Lending(&self.out);
-        // What may break would have to be kept of a short copy after all, and another thread can write that.
-        let lent = !self.resumes || bytes.len() >= LENT_BYTES;
-        for (index, piece) in bytes.chunks(PIECE_BYTES_MAX).enumerate() {
-            let to = to + (index * PIECE_BYTES_MAX) as u64;
-            if lent && piece.len() >= LARGE_BYTES {
-                self.write_lent(context, WriteHead { stream, to, bytes: piece.len() }, piece)?;
-                continue;
-            }
-            let operation = Operation::Write { stream, to, bytes: piece };
-            let placed = self.out.add(|batch| {
-                Self::enter(batch, context);
-                let encode = |bytes: &mut Vec<u8>| operation.encode(bytes);
-                let number = if piece.len() < LARGE_BYTES {
-                    batch.push(encode)
-                } else {
-                    batch.push_alone(encode, None)
-                };
-                self.placed.store(number, Ordering::Release);
-            });
-            placed.map_err(|_| self.gone())?;
-        }
-        Ok(())
-    }
-
-    fn write_lent(&self, context: u32, head: WriteHead, piece: &'static [u8]) -> Result<(), CUresult> {
-        let before = |batch: &mut Batch<InOrder>| Self::enter(batch, context);
-        let sent = self.out.send_lent(before, |to| head.encode(to), Box::new(piece));
-        let number = sent.map_err(|_| self.gone())?;
-        // Another thread may have placed something behind it by now.
-        self.placed.fetch_max(number, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Adds an operation that is sent at once: the caller is going to wait for what comes of it.
@@ -523,6 +480,7 @@ impl Session {
     fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.out.close();
+        self.late.close();
         let inbox = lock(&self.inbox);
         self.arrival.notify_all();
         drop(inbox);
@@ -685,6 +643,7 @@ impl Session {
                         stream.reached(operation);
                     }
                 }
+                Notice::Fetch { token } => self.late.ask(token)?,
                 Notice::Data { token, offset, bytes } => self.land(token, offset, bytes)?,
             }
         }
@@ -714,6 +673,9 @@ impl Session {
         }
         if let Some((event, number)) = &expected.event {
             event.completed.fetch_max(*number, Ordering::AcqRel);
+        }
+        if expected.late {
+            self.late.told(token);
         }
     }
 

@@ -49,8 +49,19 @@ impl<T: AsRef<[u8]> + fmt::Debug + Send + Sync> Tail for T {}
 struct Payload {
     bytes: Vec<u8>,
     tail: Option<Box<dyn Tail>>,
-    /// The tail is the caller's own again before long.
-    lent: bool,
+    lent: Lent,
+}
+
+/// Whose the memory is that a frame ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Lent {
+    /// The frame's own.
+    #[default]
+    No,
+    /// The caller's, until it calls [`Outbox::keep`].
+    ForCall,
+    /// The program's, until somebody calls [`Outbox::keep_late`].
+    Late,
 }
 
 impl Payload {
@@ -103,7 +114,7 @@ impl<S> Batch<S> {
         }
         let next = self.spare();
         let bytes = std::mem::replace(&mut self.bytes, next);
-        let payload = Payload { bytes, tail, lent: false };
+        let payload = Payload { bytes, tail, lent: Lent::No };
         self.sealed_bytes += payload.len();
         self.sealed_operations += self.operations;
         self.sealed.push_back((std::mem::take(&mut self.operations), payload));
@@ -153,6 +164,8 @@ impl<S> Batch<S> {
 struct Sent {
     number: u64,
     operations: u32,
+    /// Of the payload, which is not kept where it will not be sent again.
+    bytes: usize,
     payload: Arc<Payload>,
 }
 
@@ -184,6 +197,12 @@ impl<S> Pending<S> {
     /// Whether the other side has enough to do.
     fn full(&self) -> bool {
         self.journal_bytes > JOURNAL_BYTES_MAX || self.ahead > AHEAD_OPERATIONS_MAX
+    }
+
+    /// Whether there is something that may be sent. An acknowledgement always may: where both sides have enough to do, it is what
+    /// lets the other one go on.
+    fn has_something_to_send(&self) -> bool {
+        self.acknowledge || !(self.idle() || self.full())
     }
 
     /// Whether as much as may has gathered.
@@ -327,13 +346,15 @@ impl<S> Outbox<S> {
         loop {
             self.catch_up(&mut wire);
             let mut pending = lock(&self.pending);
-            if pending.idle() || pending.full() {
+            if !pending.has_something_to_send() {
                 return;
             }
             pending.acknowledge = false;
-            let frame = self.take(&mut pending);
             // All at once: whoever waits for room is woken once for it.
-            let more: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
+            let mut frames =
+                std::iter::from_fn(|| if pending.full() { None } else { self.take(&mut pending) });
+            let frame = frames.next();
+            let more: Vec<Sent> = frames.collect();
             let crowd = pending.crowd;
             drop(pending);
             if crowd > 0 {
@@ -388,7 +409,7 @@ impl<S> Outbox<S> {
             before(&mut pending.batch);
             let number = pending.batch.push_alone(&head, Some(tail));
             if let Some((_, payload)) = pending.batch.sealed.back_mut() {
-                payload.lent = true;
+                payload.lent = Lent::ForCall;
             }
             // All of it, so that nothing lent is left among what is pending.
             let frames: Vec<Sent> = std::iter::from_fn(|| self.take(&mut pending)).collect();
@@ -414,6 +435,15 @@ impl<S> Outbox<S> {
 
     /// Gives back what was lent: of frames that the other side has not acknowledged, copies are kept.
     pub fn keep(&self) {
+        self.keep_lent(Lent::ForCall);
+    }
+
+    /// The same for what was sent late ([`Outbox::send_late`]), once the other side has all of it.
+    pub fn keep_late(&self) {
+        self.keep_lent(Lent::Late);
+    }
+
+    fn keep_lent(&self, lent: Lent) {
         if !self.resumes {
             return;
         }
@@ -421,29 +451,60 @@ impl<S> Outbox<S> {
         let wire = lock(&self.wire);
         let mut pending = lock(&self.pending);
         let Pending { journal, batch, .. } = &mut *pending;
-        for sent in journal.iter_mut().filter(|sent| sent.payload.lent) {
+        for sent in journal.iter_mut().filter(|sent| sent.payload.lent == lent) {
             let mut bytes = batch.spare();
             bytes.extend_from_slice(&sent.payload.bytes);
             bytes.extend_from_slice(sent.payload.tail());
-            sent.payload = Arc::new(Payload { bytes, tail: None, lent: false });
+            sent.payload = Arc::new(Payload { bytes, tail: None, lent: Lent::No });
         }
         drop(pending);
         drop(wire);
     }
 
+    /// Sends an operation that ends with the program's memory, in a frame of its own and past everything that is pending, even where
+    /// the other side has enough to do: it waits for this. It has no number among the operations. The memory is lent until the other
+    /// side has told that it has all of it and somebody has called [`Outbox::keep_late`].
+    ///
+    /// # Errors
+    /// When the session is over.
+    pub fn send_late(&self, head: Vec<u8>, tail: Box<dyn Tail>) -> Result<(), Closed> {
+        let mut wire = lock(&self.wire);
+        self.catch_up(&mut wire);
+        let mut pending = lock(&self.pending);
+        if pending.closed {
+            return Err(Closed);
+        }
+        let frame = self.number(&mut pending, 1, Payload { bytes: head, tail: Some(tail), lent: Lent::Late });
+        drop(pending);
+        if let Some(stream) = wire.as_ref()
+            && self.write(stream, &frame).is_err()
+        {
+            // As above.
+            stream.shut();
+            *wire = None;
+        }
+        Ok(())
+    }
+
     /// Makes a frame of the pending operations.
     fn take(&self, pending: &mut Pending<S>) -> Option<Sent> {
         let (operations, payload) = pending.batch.next()?;
+        Some(self.number(pending, operations, payload))
+    }
+
+    /// Gives a frame its number, and notes it in the journal.
+    fn number(&self, pending: &mut Pending<S>, operations: u32, payload: Payload) -> Sent {
         let payload = Arc::new(payload);
         pending.number += 1;
-        let sent = |payload| Sent { number: pending.number, operations, payload };
+        let bytes = payload.len();
+        let sent = |payload| Sent { number: pending.number, operations, bytes, payload };
         let frame = sent(Arc::clone(&payload));
         // Without a connection to come back, only the count is kept: of how far the other side is behind.
         let kept = sent(if self.resumes { payload } else { Arc::default() });
-        pending.journal_bytes += kept.payload.len();
+        pending.journal_bytes += bytes;
         pending.ahead += u64::from(operations);
         pending.journal.push_back(kept);
-        Some(frame)
+        frame
     }
 
     fn header(&self, frame: &Sent) -> Header {
@@ -464,7 +525,7 @@ impl<S> Outbox<S> {
     pub fn run(&self) {
         loop {
             let mut pending = lock(&self.pending);
-            while (pending.idle() || pending.full()) && pending.again.is_none() && !pending.closed {
+            while !pending.has_something_to_send() && pending.again.is_none() && !pending.closed {
                 if std::mem::take(&mut pending.roused) {
                     drop(pending);
                     self.linger();
@@ -518,9 +579,7 @@ impl<S> Outbox<S> {
         let much = bytes >= ACK_BYTES as u64 || frames >= ACK_FRAMES || operations >= ACK_OPERATIONS;
         let due = header.kind == Kind::Operations && much;
         let mut pending = lock(&self.pending);
-        if drop_acknowledged(&mut pending, header.acknowledged) && pending.crowd > 0 {
-            self.room.notify_all();
-        }
+        self.hear(&mut pending, header.acknowledged);
         if due {
             self.unacknowledged_bytes.store(0, Ordering::Relaxed);
             self.unacknowledged_frames.store(0, Ordering::Relaxed);
@@ -529,6 +588,17 @@ impl<S> Outbox<S> {
         }
         if !pending.idle() {
             self.wake(&mut pending);
+        }
+    }
+
+    /// The other side has received everything up to a frame.
+    pub fn heard(&self, acknowledged: u64) {
+        self.hear(&mut lock(&self.pending), acknowledged);
+    }
+
+    fn hear(&self, pending: &mut Pending<S>, acknowledged: u64) {
+        if drop_acknowledged(pending, acknowledged) && pending.crowd > 0 {
+            self.room.notify_all();
         }
     }
 
@@ -641,7 +711,7 @@ fn drop_acknowledged<S>(pending: &mut Pending<S>, acknowledged: u64) -> bool {
     let mut any = false;
     while pending.journal.front().is_some_and(|sent| sent.number <= acknowledged) {
         let Some(sent) = pending.journal.pop_front() else { break };
-        pending.journal_bytes -= sent.payload.len();
+        pending.journal_bytes -= sent.bytes;
         pending.ahead -= u64::from(sent.operations);
         pending.batch.recycle(sent.payload);
         any = true;

@@ -24,6 +24,19 @@ pub struct WriteHead {
     pub bytes: usize,
 }
 
+/// The beginning of [`Operation::Late`](super::operation::Operation::Late).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LateHead {
+    /// For which stream that waits.
+    pub token: u64,
+    /// Device address.
+    pub to: u64,
+    /// Whether they are the last.
+    pub last: bool,
+    /// How many bytes follow.
+    pub bytes: usize,
+}
+
 /// The beginning of [`Notice::Data`](super::operation::Notice::Data).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DataHead {
@@ -57,6 +70,23 @@ impl WriteHead {
         let (stream, to) = (reader.varint32()?, reader.varint()?);
         let (bytes, length) = rest(&mut reader, beginning, payload)?;
         Ok(Some((Self { stream, to, bytes }, length)))
+    }
+}
+
+impl LateHead {
+    /// Adds it to a payload; the bytes themselves come next.
+    pub fn encode(&self, to: &mut Vec<u8>) {
+        to.push(code::LATE);
+        to.varint(self.token);
+        to.varint(self.to);
+        to.push(self.last.into());
+        to.varint(self.bytes as u64);
+    }
+
+    /// Whether a payload of one operation is such bytes.
+    #[must_use]
+    pub fn begins(payload: &[u8]) -> bool {
+        payload.first() == Some(&code::LATE)
     }
 }
 

@@ -55,6 +55,11 @@ pub enum Notice<'a> {
     },
     /// Nothing has come for a while. What was taken ahead and is not used others could use.
     Idle,
+    /// A stream has come to where it waits for bytes ([`Operation::Hold`](super::operation::Operation::Hold)).
+    Fetch {
+        /// Which bytes.
+        token: u64,
+    },
     /// Another process of the guest is about to be refused memory: what was taken ahead and is not used it needs now.
     CallBack {
         /// Which call, for the answer.
@@ -94,6 +99,10 @@ impl<'a> Notice<'a> {
                 to.push(7);
                 to.varint((*call).into());
             }
+            Self::Fetch { token } => {
+                to.push(8);
+                to.varint(*token);
+            }
             Self::Data { token, offset, bytes } => {
                 DataHead { token: *token, offset: *offset, bytes: bytes.len() }.encode(to);
                 to.extend_from_slice(bytes);
@@ -128,6 +137,7 @@ impl<'a> Notice<'a> {
             },
             6 => Self::Idle,
             7 => Self::CallBack { call: from.varint32()? },
+            8 => Self::Fetch { token: from.varint()? },
             other => return Err(Malformed::Unknown { what: "a notice", value: other.into() }),
         })
     }

@@ -6,7 +6,7 @@ use headgate_abi::cuda::remote::{Kind, Line, Rule};
 use headgate_abi::cuda::symbols::{COUNT, SYMBOLS, Symbol};
 
 use super::codec::{Malformed, Put, Reader};
-use super::large::WriteHead;
+use super::large::{LateHead, WriteHead};
 pub use super::notice::Notice;
 use crate::limits::{
     FRAME_BYTES_MAX, IMAGE_BYTES_MAX, KERNELS_TOLD_MAX, LAUNCH_ATTRIBUTES_MAX, NAME_BYTES_MAX,
@@ -310,6 +310,27 @@ pub enum Operation<'a> {
         /// Where it begins.
         address: u64,
     },
+    /// A stream waits from here on until [`Operation::Late`] bytes have come whole: the worker asks for them
+    /// ([`Notice::Fetch`]) when the stream has come here, and tells when they are in their place. This is the last operation of
+    /// its frame.
+    Hold {
+        /// Which stream.
+        stream: u32,
+        /// What the client knows it by; not 0.
+        token: u64,
+    },
+    /// Host bytes that were asked for, to device memory. It has a frame for itself, may come before operations that were
+    /// numbered earlier, and is not numbered itself.
+    Late {
+        /// For which stream that waits.
+        token: u64,
+        /// Device address.
+        to: u64,
+        /// Whether they are the last, and the stream goes on behind them.
+        last: bool,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
     /// All that could be given back at a call was.
     GaveBack {
         /// Which call.
@@ -395,6 +416,8 @@ pub(super) mod code {
     pub(super) const BARRIER: u8 = 23;
     pub(super) const GIVE_BACK: u8 = 24;
     pub(super) const GAVE_BACK: u8 = 25;
+    pub(super) const HOLD: u8 = 26;
+    pub(in crate::wire) const LATE: u8 = 27;
 }
 
 fn put_shape(to: &mut Vec<u8>, shape: &Shape) {
@@ -491,6 +514,10 @@ impl<'a> Operation<'a> {
                 to.varint((*flags).into());
                 to.varint(*token);
             }
+            Self::Late { token, to: address, last, bytes } => {
+                LateHead { token: *token, to: *address, last: *last, bytes: bytes.len() }.encode(to);
+                to.extend_from_slice(bytes);
+            }
             _ => self.encode_rare(to),
         }
     }
@@ -560,6 +587,11 @@ impl<'a> Operation<'a> {
             Self::GiveBack { address } => {
                 to.push(code::GIVE_BACK);
                 to.varint(*address);
+            }
+            Self::Hold { stream, token } => {
+                to.push(code::HOLD);
+                to.varint((*stream).into());
+                to.varint(*token);
             }
             Self::GaveBack { call } => {
                 to.push(code::GAVE_BACK);
@@ -664,6 +696,19 @@ impl<'a> Operation<'a> {
             code::BARRIER => Self::Barrier,
             code::GIVE_BACK => Self::GiveBack { address: from.varint()? },
             code::GAVE_BACK => Self::GaveBack { call: from.varint32()? },
+            code::HOLD => Self::Hold { stream: from.varint32()?, token: from.varint()? },
+            code::LATE => Self::Late {
+                token: from.varint()?,
+                to: from.varint()?,
+                last: match from.byte()? {
+                    0 => false,
+                    1 => true,
+                    other => {
+                        return Err(Malformed::Unknown { what: "an end of late bytes", value: other.into() });
+                    }
+                },
+                bytes: from.run(PIECE_BYTES_MAX)?,
+            },
             code::GOODBYE => Self::Goodbye,
             other => return Err(Malformed::Unknown { what: "an operation", value: other.into() }),
         })

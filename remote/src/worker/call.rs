@@ -143,6 +143,7 @@ impl Session {
             Symbol::cuCtxDestroy_v2 => {
                 if let [Argument::End(_, id)] = arguments.all() {
                     self.recall.ended(*id);
+                    self.late.ended(*id);
                     if *id == self.current {
                         self.enter(0);
                     }
@@ -173,6 +174,7 @@ impl Session {
                     self.handles.remove(Kind::Context, id);
                     self.primaries.remove(device);
                     self.recall.ended(id);
+                    self.late.ended(id);
                     if id == self.current {
                         self.enter(0);
                     }

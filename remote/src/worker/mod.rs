@@ -25,6 +25,8 @@ pub(crate) mod compiler;
 mod load;
 mod ahead;
 mod recall;
+mod late;
+mod reader;
 mod link;
 mod aside;
 mod gauges;
@@ -34,7 +36,7 @@ pub mod confine;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use headgate_abi::cuda::symbols::Symbol;
@@ -43,6 +45,7 @@ use thiserror::Error;
 use driver::Driver;
 pub use driver::NoDriver;
 use gauges::Nvml;
+use reader::{Backlog, Item, Reader};
 use recall::Recall;
 use session::{End, Session, Stop};
 use staging::Staging;
@@ -80,6 +83,7 @@ pub enum WorkerError {
 }
 
 /// A connection that has said hello.
+#[derive(Debug)]
 struct Greeted {
     stream: Arc<Stream>,
     inlet: Inlet,
@@ -132,23 +136,33 @@ pub fn serve(listener: Listener, ready: impl FnOnce()) -> Result<(), WorkerError
             .map_err(system("starting a thread"))?;
     }
     driver.relax_captures();
-    let mut session = Session::new(driver, nvml, staging, watch, recall, Arc::clone(&out));
-    let outcome = dispatch(&mut session, first.inlet, &out, ticket, may_break.then_some(&again));
+    let mut session = Session::new(Arc::clone(&driver), nvml, staging, watch, recall, Arc::clone(&out));
+    let reader =
+        Reader { inlet: first.inlet, ticket, out: Arc::clone(&out), again: may_break.then_some(again) };
+    let outcome = dispatch(&mut session, reader, &driver, &out);
     session.finish();
     outcome
 }
 
-/// Executes frame after frame, over one connection after the other.
+/// Where the dispatcher's frames come from.
+enum Source {
+    /// From the connection, as it asks for them.
+    Here(Box<Reader>),
+    /// From a thread that reads ahead of it.
+    Ahead(Arc<Backlog>),
+}
+
+/// Executes frame after frame.
 fn dispatch(
     session: &mut Session,
-    mut inlet: Inlet,
+    reader: Reader,
+    driver: &Arc<Driver>,
     out: &Outbox<()>,
-    ticket: Ticket,
-    again: Option<&Receiver<Greeted>>,
 ) -> Result<(), WorkerError> {
+    let mut source = Source::Here(Box::new(reader));
     loop {
-        match one_frame(session, &mut inlet, out) {
-            Ok(()) => {}
+        match one_frame(session, &mut source, out) {
+            Ok(()) => source = read_ahead_if_need_be(source, session, driver)?,
             Err(Stop::Session(End::Goodbye)) => return Ok(()),
             Err(Stop::Drain) => {
                 session.drain();
@@ -181,21 +195,46 @@ fn dispatch(
                 return Err(WorkerError::System { what: "receiving into pinned memory", error });
             }
             Err(Stop::Read(ReadError::Gone(_))) => {
-                let next = again.and_then(|again| again.recv_timeout(RESUME_WITHIN).ok());
-                let Some(greeted) = next else { return Err(WorkerError::Abandoned) };
-                // Only here is it settled what has been executed, so only here may it be told.
-                let received = inlet.received();
-                let answer = Welcome { ticket, ..Welcome::default() };
-                inlet = greeted.inlet.behind(received);
-                if answer_hello(&greeted.stream, &answer, received).is_ok() {
-                    out.resume(greeted.stream, greeted.acknowledged);
+                let resumed = match &mut source {
+                    Source::Here(reader) => reader.resume(),
+                    // Whoever reads ahead has waited already.
+                    Source::Ahead(_) => false,
+                };
+                if !resumed {
+                    return Err(WorkerError::Abandoned);
                 }
             }
         }
     }
 }
 
-fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Result<(), Stop> {
+/// Once a stream is to wait for bytes, the dispatcher must not be the one who reads them.
+fn read_ahead_if_need_be(
+    source: Source,
+    session: &Session,
+    driver: &Arc<Driver>,
+) -> Result<Source, WorkerError> {
+    match source {
+        Source::Here(reader) if session.late.is_used() => {
+            let backlog = reader.go_ahead(Arc::clone(driver), Arc::clone(&session.late));
+            let backlog =
+                backlog.map_err(|error| WorkerError::System { what: "starting a thread", error })?;
+            Ok(Source::Ahead(backlog))
+        }
+        source => Ok(source),
+    }
+}
+
+fn one_frame(session: &mut Session, source: &mut Source, out: &Outbox<()>) -> Result<(), Stop> {
+    let header = match source {
+        Source::Here(reader) => frame_from_here(session, &mut reader.inlet)?,
+        Source::Ahead(backlog) => frame_from_ahead(session, backlog)?,
+    };
+    out.received(&header);
+    Ok(())
+}
+
+fn frame_from_here(session: &mut Session, inlet: &mut Inlet) -> Result<Header, Stop> {
     // What comes soon is seen sooner by a thread that looks than by one that sleeps.
     let mut ready = false;
     if session.owes_word() {
@@ -207,25 +246,45 @@ fn one_frame(session: &mut Session, inlet: &mut Inlet, out: &Outbox<()>) -> Resu
     if !ready {
         let _soon = inlet.ready(Patience::Looks(WORKER_LOOKS_FOR))?;
     }
-    let header = match inlet.arrival()? {
+    match inlet.arrival()? {
         Arrival::Whole(Frame { header, payload }) => {
-            match header.kind {
-                Kind::Operations => session.execute(header.operations, payload)?,
-                Kind::Drain => return Err(Stop::Drain),
-                Kind::Aside => return Err(Stop::Aside),
-                Kind::Return => return Err(Stop::Return),
-                _ => {}
-            }
-            header
+            execute(session, &header, payload)?;
+            Ok(header)
         }
         Arrival::Large(large) => {
             let header = large.header();
             session.execute_large(large)?;
-            header
+            Ok(header)
         }
-    };
-    out.received(&header);
-    Ok(())
+    }
+}
+
+fn frame_from_ahead(session: &mut Session, backlog: &Backlog) -> Result<Header, Stop> {
+    let mut item = None;
+    if session.owes_word() {
+        item = backlog.take_within(UNASKED_AFTER);
+        if item.is_none() {
+            session.tell_unasked();
+        }
+    }
+    match item.unwrap_or_else(|| backlog.take()) {
+        Item::Frame(header, payload) => {
+            execute(session, &header, &payload)?;
+            Ok(header)
+        }
+        Item::Landed(header) => Ok(header),
+        Item::End(error) => Err(error.into()),
+    }
+}
+
+fn execute(session: &mut Session, header: &Header, payload: &[u8]) -> Result<(), Stop> {
+    match header.kind {
+        Kind::Operations => Ok(session.execute(header.operations, payload)?),
+        Kind::Drain => Err(Stop::Drain),
+        Kind::Aside => Err(Stop::Aside),
+        Kind::Return => Err(Stop::Return),
+        _ => Ok(()),
+    }
 }
 
 /// Waits for the client. Whoever does not greet properly, or in time, is not it; where only one can come, that one has

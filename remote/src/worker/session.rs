@@ -13,6 +13,7 @@ use super::driver::Driver;
 use super::gauges::Nvml;
 use super::handles::{Entry, Handles};
 use super::images::Images;
+use super::late::Late;
 use super::link::Link;
 use super::recall::Recall;
 use super::staging::Staging;
@@ -25,8 +26,6 @@ use crate::wire::{Gauges, Malformed, Reader};
 
 /// Copies to the device up to this size go straight from the frame: the driver stages them itself before it returns.
 const DIRECT_BYTES: usize = 16 << 10;
-/// `CU_EVENT_DISABLE_TIMING`.
-const DISABLE_TIMING: u64 = 2;
 
 /// Why a session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +99,8 @@ pub(super) struct Session {
     pub(super) watch: Arc<Watch>,
     /// What the client has taken ahead, and who calls it back.
     pub(super) recall: Arc<Recall>,
+    /// Streams that wait for bytes.
+    pub(super) late: Arc<Late>,
     /// NVML, if there is one.
     nvml: Option<Nvml>,
     templates: Vec<Option<Template>>,
@@ -130,7 +131,9 @@ impl Session {
         recall: Arc<Recall>,
         out: Arc<Outbox<()>>,
     ) -> Self {
+        let late = Late::new(Arc::clone(&driver), Arc::clone(&staging), Arc::clone(&watch), Arc::clone(&out));
         Self {
+            late: Arc::new(late),
             driver,
             handles: Handles::default(),
             current: 0,
@@ -271,6 +274,12 @@ impl Session {
                 self.recall.gave_back(call);
                 Ok(())
             }
+            Operation::Hold { stream, token } => {
+                self.note(stream);
+                self.hold(stream, token)
+            }
+            // Whoever reads deals with them, and they come for streams that wait.
+            Operation::Late { .. } => Err(Malformed::Misplaced("bytes that nobody waits for").into()),
             Operation::Barrier => {
                 let status = self.barrier();
                 self.fault(status)
@@ -610,7 +619,7 @@ impl Session {
     }
 
     /// The same, if all went well so far; otherwise in its turn among what the stream was told before.
-    fn mark_or(&mut self, stream: u32, status: CUresult, then: Then) {
+    pub(super) fn mark_or(&mut self, stream: u32, status: CUresult, then: Then) {
         let event = match status {
             CUresult::SUCCESS => self.event_behind(stream),
             status => Err(status),
@@ -621,15 +630,7 @@ impl Session {
 
     /// An event of the current context that nothing waits for.
     pub(super) fn spare_event(&self) -> Result<u64, CUresult> {
-        if let Some(event) = self.watch.event(self.current) {
-            return Ok(event);
-        }
-        let mut event = 0u64;
-        let place = (&raw mut event).expose_provenance() as u64;
-        match self.driver.call(Symbol::cuEventCreate, &[place, DISABLE_TIMING]) {
-            CUresult::SUCCESS => Ok(event),
-            status => Err(status),
-        }
+        self.watch.event(self.current).map_or_else(|| self.watch.new_event(), Ok)
     }
 
     /// Waits for an event that has long happened, so that the driver lets go of what pools keep beyond their threshold.
@@ -642,12 +643,7 @@ impl Session {
     }
 
     pub(super) fn event_behind(&self, stream: u32) -> Result<u64, CUresult> {
-        let stream = self.handles.real(Kind::Stream, stream)?;
-        let event = self.spare_event()?;
-        match self.driver.call(Symbol::cuEventRecord, &[event, stream]) {
-            CUresult::SUCCESS => Ok(event),
-            status => Err(status),
-        }
+        self.watch.event_behind(self.current, self.handles.real(Kind::Stream, stream)?)
     }
 
     /// What NVML here says of a device, if there is an NVML.

@@ -5,17 +5,19 @@
 //! memory instead: the driver then does what it does for pageable copies natively, wait if it must.
 #![expect(unsafe_code, reason = "maps memory that the device reads and writes")]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use headgate_abi::cuda::symbols::Symbol;
 
 use super::driver::Driver;
-use crate::limits::{STAGING_BYTES_MAX, STAGING_PIECE_BYTES};
+use crate::limits::{HOLDS_MAX, STAGING_BYTES_MAX, STAGING_PIECE_BYTES};
 
 /// Bytes mapped and registered at a time.
 const SLAB_BYTES: usize = 4 << 20;
 /// `CU_MEMHOSTREGISTER_PORTABLE`.
 const PORTABLE: u64 = 1;
+/// `CU_MEMHOSTALLOC_DEVICEMAP`.
+const DEVICE_MAP: u64 = 2;
 
 const _: () = assert!(SLAB_BYTES.is_multiple_of(STAGING_PIECE_BYTES));
 
@@ -94,6 +96,67 @@ impl Staging {
         let address = state.free.pop()?;
         Some(Piece { address, length, home: Arc::clone(self) })
     }
+}
+
+/// A word of host memory that a stream waits for. It comes back when its holder drops it.
+#[derive(Debug)]
+pub(super) struct Word {
+    address: u64,
+    value: u32,
+    home: Arc<Words>,
+}
+
+impl Word {
+    /// Its address, for the driver: with unified addressing the device's is the host's.
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// What it is to become: more than it ever was.
+    pub(super) fn value(&self) -> u32 {
+        self.value
+    }
+}
+
+impl Drop for Word {
+    fn drop(&mut self) {
+        self.home.free().push((self.address, self.value));
+    }
+}
+
+/// Words that nobody waits for, each with what it became last: one page of pinned memory, never given back.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    free: Mutex<Vec<(u64, u32)>>,
+    page: OnceLock<()>,
+}
+
+impl Words {
+    fn free(&self) -> MutexGuard<'_, Vec<(u64, u32)>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A word, if there is one to be had.
+    pub(super) fn take(self: &Arc<Self>, driver: &Driver) -> Option<Word> {
+        self.page.get_or_init(|| self.free().extend(page(driver)));
+        let (address, last) = self.free().pop()?;
+        Some(Word { address, value: last.wrapping_add(1), home: Arc::clone(self) })
+    }
+}
+
+/// A page of words that are 0; none where the driver has none to give.
+fn page(driver: &Driver) -> impl Iterator<Item = (u64, u32)> + use<> {
+    let mut base = 0u64;
+    let place = (&raw mut base).expose_provenance() as u64;
+    let words = [place, (HOLDS_MAX * size_of::<u32>()) as u64, PORTABLE | DEVICE_MAP];
+    let made = driver.call(Symbol::cuMemHostAlloc, &words).is_success();
+    if made {
+        let page: *mut u32 = std::ptr::with_exposed_provenance_mut(usize::try_from(base).unwrap_or(0));
+        // SAFETY: the driver has just made so many words of host memory there, and nobody else knows of them.
+        unsafe { page.write_bytes(0, HOLDS_MAX) };
+    }
+    let count = if made { HOLDS_MAX as u64 } else { 0 };
+    (0..count).map(move |index| (base + index * size_of::<u32>() as u64, 0))
 }
 
 fn map(bytes: usize) -> Option<usize> {

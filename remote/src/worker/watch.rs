@@ -15,7 +15,7 @@ use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::CUresult;
 
 use super::driver::Driver;
-use super::staging::Piece;
+use super::staging::{Piece, Word};
 use crate::limits::{IDLE_AFTER, LARGE_BYTES};
 use crate::link::Outbox;
 use crate::wire::large::DataHead;
@@ -26,6 +26,8 @@ const LOOKS_AT_ONCE: u32 = 16;
 /// Shortest and longest pause between two looks.
 const PAUSE_MIN: Duration = Duration::from_micros(2);
 const PAUSE_MAX: Duration = Duration::from_micros(100);
+/// `CU_EVENT_DISABLE_TIMING`.
+const DISABLE_TIMING: u64 = 2;
 
 /// What becomes of a completion.
 #[derive(Debug)]
@@ -42,6 +44,20 @@ pub(super) enum Then {
         piece: Piece,
         /// Whether they are the last.
         last: bool,
+    },
+    /// The client is asked for bytes that the stream waits for.
+    Fetch {
+        /// Which.
+        token: u64,
+        /// In which round of looks the stream was seen to be there.
+        seen: Option<u64>,
+    },
+    /// The bytes have come, and the stream has gone on: the client hears of it, and the word is free again.
+    Landed {
+        /// Which.
+        token: u64,
+        /// What the stream waited for.
+        word: Word,
     },
     /// A copy has been read.
     Release(Piece),
@@ -61,6 +77,18 @@ pub(super) struct Mark {
     pub(super) event: Result<u64, CUresult>,
     /// What then.
     pub(super) then: Then,
+}
+
+impl Mark {
+    /// Whether it may be told, now that it is reached. The client is asked for bytes only after it was told of all that was done
+    /// by then in any stream, since a copy from the device may have been to where it reads them: so there is a whole round of looks in
+    /// between.
+    fn is_due(&mut self, round: u64) -> bool {
+        match &mut self.then {
+            Then::Fetch { seen, .. } => *seen.get_or_insert(round) + 2 <= round,
+            _ => true,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +131,28 @@ impl Watch {
     /// An event that was used before in a context.
     pub(super) fn event(&self, context: u32) -> Option<u64> {
         self.lock().events.get_mut(&context)?.pop()
+    }
+
+    /// An event of a context behind what a stream of it has been given. The context is current.
+    pub(super) fn event_behind(&self, context: u32, stream: u64) -> Result<u64, CUresult> {
+        let event = match self.event(context) {
+            Some(event) => event,
+            None => self.new_event()?,
+        };
+        match self.driver.call(Symbol::cuEventRecord, &[event, stream]) {
+            CUresult::SUCCESS => Ok(event),
+            status => Err(status),
+        }
+    }
+
+    /// A new event of the current context.
+    pub(super) fn new_event(&self) -> Result<u64, CUresult> {
+        let mut event = 0u64;
+        let place = (&raw mut event).expose_provenance() as u64;
+        match self.driver.call(Symbol::cuEventCreate, &[place, DISABLE_TIMING]) {
+            CUresult::SUCCESS => Ok(event),
+            status => Err(status),
+        }
     }
 
     /// Takes an event back that was taken for something else.
@@ -195,6 +245,7 @@ impl Watch {
         let (mut looks, mut since) = (0u32, Instant::now());
         // How long it waited the last time. Programs that go round in a loop wait as long again.
         let mut before = Duration::ZERO;
+        let mut round = 0u64;
         loop {
             let mut state = self.lock();
             while lanes.is_empty() && state.arrived.is_empty() && !state.closed {
@@ -214,11 +265,15 @@ impl Watch {
             }
             drop(state);
             let mut any = false;
+            round += 1;
             for lane in lanes.values_mut() {
                 while let Some(status) = lane.front().and_then(|mark| self.look(mark, &mut current)) {
+                    any = true;
+                    if !lane.front_mut().is_some_and(|mark| mark.is_due(round)) {
+                        break;
+                    }
                     let Some(mark) = lane.pop_front() else { break };
                     self.tell(mark, status);
-                    any = true;
                 }
             }
             lanes.retain(|_, lane| !lane.is_empty());
@@ -275,6 +330,20 @@ impl Watch {
                 if last {
                     say(Notice::Done { token, status: status.0 });
                 }
+            }
+            Then::Fetch { token, .. } => {
+                // Where it went wrong, the end of the wait says so.
+                if status.is_success() {
+                    say(Notice::Fetch { token });
+                }
+            }
+            Then::Landed { token, word } => {
+                match status.is_success() {
+                    true => drop(word),
+                    // The stream may still wait for it.
+                    false => std::mem::forget(word),
+                }
+                say(Notice::Done { token, status: status.0 });
             }
             Then::Release(piece) => drop(piece),
             Then::Reached(operation) if status.is_success() => {

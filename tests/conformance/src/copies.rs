@@ -12,6 +12,7 @@ use crate::transcript::{Case, Lines};
 /// The cases in order.
 pub const CASES: &[Case] = &[
     ("copies/rectangles and boxes leave what is beside them alone", rectangles),
+    ("copies/pinned memory is read when its stream has come there", in_order),
     ("memory/mappings side by side are one memory", mappings),
     ("code/the linker gives what loads, and says what is wrong", links),
 ];
@@ -108,6 +109,108 @@ fn rectangles(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
     gpu.end_stream(stream)?;
     gpu.free(other)?;
     gpu.free(memory)
+}
+
+/// `CU_STREAM_WAIT_VALUE_GEQ`.
+const AT_LEAST: u32 = 0;
+
+/// Pinned memory of this program. It is the device's to read until the program knows that it has.
+struct Pinned {
+    at: *mut u8,
+    bytes: usize,
+}
+
+impl Pinned {
+    fn take(bytes: usize) -> Result<Self, Code> {
+        let mut at = null_mut();
+        cu!(cuMemHostAlloc(&raw mut at, bytes, 0))?;
+        Ok(Self { at: at.cast(), bytes })
+    }
+
+    fn fill(&self, value: u8) {
+        // SAFETY: so many bytes were allocated there; the streams that read them wait for a word that is written later.
+        unsafe { self.at.write_bytes(value, self.bytes) };
+    }
+
+    fn give_back(self) -> Result<(), Code> {
+        cu!(cuMemFreeHost(self.at.cast()))
+    }
+}
+
+/// How often each value occurs in device memory.
+fn contents(memory: u64, bytes: usize) -> Result<Vec<(u8, usize)>, Code> {
+    let mut seen = vec![0u8; bytes];
+    cu!(cuMemcpyDtoH_v2(seen.as_mut_ptr().cast(), memory, bytes))?;
+    let count = |value| (value, seen.iter().filter(|&&byte| byte == value).count());
+    Ok((0..=u8::MAX).map(count).filter(|&(_, count)| count > 0).collect())
+}
+
+/// A program holds a stream up by a word, and fills the memory of a copy in it only then.
+fn in_order(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {
+    const BYTES: usize = 700_000;
+    let (held, behind, free) = (gpu.stream()?, gpu.stream()?, gpu.stream()?);
+    let (word, memory, other) =
+        (gpu.allocate(4096)?, gpu.allocate(BYTES as u64)?, gpu.allocate(BYTES as u64)?);
+    cu!(cuMemsetD32_v2(word, 0, 1))?;
+    cu!(cuMemsetD8_v2(memory, 0, BYTES))?;
+    let pinned = Pinned::take(BYTES)?;
+    let source: *const c_void = pinned.at.cast();
+
+    pinned.fill(1);
+    cu!(cuStreamWaitValue32_v2(held, word, 1, AT_LEAST))?;
+    cu!(cuMemcpyHtoDAsync_v2(memory, source, BYTES, held))?;
+    pinned.fill(2);
+    cu!(cuStreamWriteValue32_v2(free, word, 1, 0))?;
+    gpu.synchronise_stream(held)?;
+    lines.note("filled before the stream came there", contents(memory, BYTES)?);
+
+    // The memory is filled by a copy of another stream that is held up as well.
+    cu!(cuStreamWaitValue32_v2(held, word, 2, AT_LEAST))?;
+    cu!(cuMemsetD8Async(memory, 3, BYTES, held))?;
+    cu!(cuMemcpyDtoHAsync_v2(pinned.at.cast(), memory, BYTES, held))?;
+    let mut event = null_mut();
+    cu!(cuEventCreate(&raw mut event, 0))?;
+    cu!(cuEventRecord(event, held))?;
+    cu!(cuStreamWaitEvent(behind, event, 0))?;
+    cu!(cuMemcpyHtoDAsync_v2(other, source, BYTES, behind))?;
+    cu!(cuStreamWriteValue32_v2(free, word, 2, 0))?;
+    gpu.synchronise_stream(behind)?;
+    lines.note("filled by the device", contents(other, BYTES)?);
+
+    // Rows, and calls behind them that wait for all of the context's work.
+    let rows = sys::CUDA_MEMCPY2D {
+        srcXInBytes: 0,
+        srcY: 0,
+        srcMemoryType: HOST,
+        srcHost: source,
+        srcDevice: 0,
+        srcArray: null_mut(),
+        srcPitch: 1000,
+        dstXInBytes: 0,
+        dstY: 0,
+        dstMemoryType: DEVICE,
+        dstHost: null_mut(),
+        dstDevice: memory,
+        dstArray: null_mut(),
+        dstPitch: 1000,
+        WidthInBytes: 600,
+        Height: 500,
+    };
+    cu!(cuStreamWaitValue32_v2(held, word, 3, AT_LEAST))?;
+    cu!(cuMemcpy2DAsync_v2(&raw const rows, held))?;
+    pinned.fill(4);
+    cu!(cuStreamWriteValue32_v2(free, word, 3, 0))?;
+    gpu.free(other)?;
+    pinned.give_back()?;
+    gpu.synchronise_stream(held)?;
+    lines.note("rows", contents(memory, BYTES)?);
+
+    cu!(cuEventDestroy_v2(event))?;
+    for stream in [held, behind, free] {
+        gpu.end_stream(stream)?;
+    }
+    gpu.free(memory)?;
+    gpu.free(word)
 }
 
 fn mappings(gpu: &Gpu, lines: &mut Lines) -> Result<(), Code> {

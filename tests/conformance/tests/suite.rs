@@ -38,6 +38,7 @@ const TRAVELLING: &[&str] = &[
     "3/a capture holds what was captured and nothing else",
     "3/misuse of captures has the driver's own codes",
     "copies/rectangles and boxes leave what is beside them alone",
+    "copies/pinned memory is read when its stream has come there",
     "memory/mappings side by side are one memory",
     "pointers/what is of no allocation is of no device",
     "contexts/one that was destroyed is so for whoever is in it",

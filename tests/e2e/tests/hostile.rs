@@ -265,7 +265,7 @@ fn breach_by_index(session: &mut Session, chance: &mut Chance) -> &'static str {
 fn breach_by_operation(session: &mut Session, chance: &mut Chance) -> &'static str {
     let fence = encoded(Operation::Fence { stream: 0, token: 1 });
     let image = |total, offset| Operation::Image { digest: [1; 32], total, offset, bytes: &[1] };
-    let (count, payload, said) = match chance.below(8) {
+    let (count, payload, said) = match chance.below(9) {
         0 => (2, fence, "cut short"),
         1 => (1, [&fence[..], &fence[..]].concat(), "bytes behind the last operation"),
         2 => (1, vec![99], "an operation: 99 means nothing"),
@@ -285,6 +285,7 @@ fn breach_by_operation(session: &mut Session, chance: &mut Chance) -> &'static s
             bytes.varint(PIECE_BYTES_MAX as u64 + 1);
             (1, bytes, "bytes where")
         }
+        7 => (1, encoded(Operation::Hold { stream: 0, token: 0 }), "a wait without a name of its own"),
         6 => (1, encoded(image(IMAGE_BYTES_MAX as u64 + 1, 0)), "bytes where"),
         _ => (1, encoded(image(9, 1)), "image"),
     };
@@ -357,6 +358,10 @@ fn misbehave(node: &Node, seed: u64, index: u64) {
             // The same once more, as after a break: it is left out.
             session.again(count, &payload);
         }
+        if chance.one_in(4) {
+            let heard = hold_up(&foe, &mut session, &mut chance, stuck);
+            assert!(heard || stuck, "{what}: not asked for bytes after {sent} operations");
+        }
         // Whoever waits for its own stuck stream waits; that is no answer to wait for here.
         if !stuck && chance.one_in(2) {
             let answered = session.ping(STUCK);
@@ -381,6 +386,21 @@ fn misbehave(node: &Node, seed: u64, index: u64) {
         assert_eq!(code, Some(1), "{what}: {said}");
         assert!(said.contains(expected), "{what}: `{expected}` is not what it said: {said}");
     }
+}
+
+/// Has a stream wait for bytes and sends some to wherever, others for nobody; or, where the session means to get stuck, none. Whether
+/// the worker said something.
+fn hold_up(foe: &Foe, session: &mut Session, chance: &mut Chance, stuck: bool) -> bool {
+    let stream = Foe::number(chance);
+    let held = session.hold(stream, if stuck { Duration::ZERO } else { STUCK });
+    let token = held.map_or(0, |(token, _)| token);
+    for _ in 0..chance.below(4) {
+        let bytes = vec![chance.byte(); chance.pick(&[0, 1, 4096, PIECE_BYTES_MAX])];
+        let token = if chance.one_in(4) { chance.next() } else { token };
+        session.late(token, foe.address(chance), false, &bytes);
+    }
+    session.late(token, foe.address(chance), true, &[1; 8]);
+    held.is_some()
 }
 
 fn on_the_device(node: &Node) -> u64 {

@@ -153,16 +153,47 @@ fn copies_are_whole_over_every_wire_and_across_breaks() {
     let relay = Relay::to(worker.address(), wire).unwrap();
     let mut command = remote::command(&path, relay.address()).unwrap();
     let mut program = Program::start("app-step", command.args(copies)).unwrap();
+    let cuts = cut_every(7_000_000, &relay, &mut program);
+    let outcome = program.finish(PATIENCE).unwrap();
+    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert!(cuts > 5, "{cuts} cuts in {} bytes", relay.carried());
+}
+
+/// Cuts the wire every so many bytes, both ways, at places that have nothing to do with where frames begin. How often.
+fn cut_every(bytes: u64, relay: &Relay, program: &mut Program) -> u32 {
     let (mut cuts, mut before) = (0, 0);
     while program.is_running() {
-        // Both ways, at places that have nothing to do with where frames begin.
-        if relay.carried() > before + 7_000_000 {
+        if relay.carried() > before + bytes {
             relay.cut();
             relay.mend();
             (cuts, before) = (cuts + 1, relay.carried());
         }
         std::thread::yield_now();
     }
+    cuts
+}
+
+/// A program that fills pinned memory after the copy of it was enqueued, in a stream that it holds up. Its bytes must come past
+/// a call that waits for that very stream, and past more than a client may be ahead by.
+#[test]
+fn pinned_memory_is_read_when_its_stream_has_come_there() {
+    let node = node(vec![tenant()]);
+    let path = workspace::program("app-late").unwrap();
+    let much = ["--rounds", "2", "--bytes", "100000000", "--behind", "80000000"];
+    for transport in [Transport::Unix, Transport::Tcp] {
+        let worker = Worker::in_tenant(&node, "guest", transport).unwrap();
+        let (native, remote) = natively_and_remotely(&node, &worker, "app-late", &[]);
+        assert_eq!(native, remote, "over {transport:?}");
+        let worker = Worker::in_tenant(&node, "guest", transport).unwrap();
+        run("app-late", worker.command(&path).unwrap(), &much);
+    }
+    let worker = Worker::in_tenant(&node, "guest", Transport::Tcp).unwrap();
+    let wire = Wire { bytes_per_second: 60_000_000, ..Wire::default() };
+    let relay = Relay::to(worker.address(), wire).unwrap();
+    let mut command = remote::command(&path, relay.address()).unwrap();
+    let across = ["--rounds", "4", "--bytes", "12345678", "--behind", "1000000"];
+    let mut program = Program::start("app-late", command.args(across)).unwrap();
+    let cuts = cut_every(9_000_000, &relay, &mut program);
     let outcome = program.finish(PATIENCE).unwrap();
     assert!(outcome.status.success(), "{}", outcome.stderr);
     assert!(cuts > 5, "{cuts} cuts in {} bytes", relay.carried());

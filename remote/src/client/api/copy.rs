@@ -2,15 +2,18 @@
 //!
 //! Bytes for the device are taken when the call is made and travel in stream order, in pieces. If the source is host
 //! memory that an earlier copy is still to fill, the call waits for that copy: what the program means is what will be
-//! there. Bytes for the host are pushed when the device has them.
+//! there. A program that has streams wait for words in memory may mean what it has yet to write: then pinned memory is read when
+//! the stream has come there ([`late`](crate::client::late)). Bytes for the host are pushed when the device has them.
 
 use core::ffi::{c_uint, c_void};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use headgate_abi::cuda::symbols::Symbol;
 use headgate_abi::cuda::types::{CUdeviceptr, CUresult, CUstream};
 
 use super::host;
+use crate::client::late::Row;
 use crate::client::objects::{Allocation, Context, Reached, Stream, lock};
 use crate::client::session::Expected;
 use crate::client::state::{Client, client};
@@ -50,16 +53,57 @@ fn must_be_device(client: &Client, address: CUdeviceptr, bytes: usize) -> Answer
     if is_device(client, address, bytes)? { Ok(()) } else { Err(CUresult::ERROR_INVALID_VALUE) }
 }
 
-pub(super) fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, bytes: usize) -> Answer {
+/// Whether bytes are to be read when their stream has come there: from pinned memory, where the program has streams wait for words
+/// and something is still under way, so that it may fill that memory before it lets a stream go.
+fn is_read_late(client: &Client, from: *const c_void, rows: &Rows) -> bool {
+    let bytes = rows.from_step.saturating_mul(rows.count - 1).saturating_add(rows.bytes);
+    let is_done = |context: &Arc<Context>| context.everything().iter().all(Reached::is_done);
+    client.session.waits_for_words.load(Ordering::Acquire)
+        && client.pinned(from.addr(), bytes).is_some()
+        && !client.contexts.all().iter().all(is_done)
+}
+
+fn write(stream: CUstream, to: CUdeviceptr, from: *const c_void, bytes: usize, asynchronous: bool) -> Answer {
+    write_rows(stream, to, from, &Rows { bytes, count: 1, to_step: 0, from_step: 0 }, asynchronous)
+}
+
+/// Takes bytes for the device. They are the program's own again when this returns, unless the copy is asynchronous and its source
+/// pinned.
+pub(super) fn write_rows(
+    stream: CUstream,
+    to: CUdeviceptr,
+    from: *const c_void,
+    rows: &Rows,
+    asynchronous: bool,
+) -> Answer {
     let (client, context, stream) = find(stream)?;
     must_not_be_captured(client, &stream)?;
-    if bytes == 0 {
+    if rows.bytes == 0 || rows.count == 0 {
         return Ok(());
     }
-    must_be_device(client, to, bytes)?;
-    host::settle(client, from.addr(), bytes)?;
-    client.session.write(context.id, stream.id, to, raw::lent(from, bytes)?)?;
-    stream.touch(client.session.placed());
+    let place = |row: usize| {
+        let to = to + (row * rows.to_step) as u64;
+        must_be_device(client, to, rows.bytes)?;
+        let from = from.wrapping_byte_add(row * rows.from_step);
+        Ok(Row { to, from: raw::lent(from, rows.bytes)? })
+    };
+    if asynchronous && is_read_late(client, from, rows) {
+        let places = (0..rows.count).map(place).collect::<Result<_, CUresult>>()?;
+        stream.touch_before();
+        let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
+        let context_too = Arc::clone(&context);
+        let expected = Expected { reached, event: None, memory: None, late: true, context: context_too };
+        let written = client.session.write_late(context.id, stream.id, places, expected);
+        stream.placed(client.session.placed());
+        written?;
+        return context.report();
+    }
+    for row in 0..rows.count {
+        let Row { to, from } = place(row)?;
+        host::settle(client, from.as_ptr().addr(), from.len())?;
+        client.session.write(context.id, stream.id, to, from)?;
+        stream.touch(client.session.placed());
+    }
     context.report()
 }
 
@@ -102,7 +146,7 @@ pub(super) fn read_rows(
         stream.touch_before();
         let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
         let memory = Some((to.expose_provenance(), rows.bytes as u64));
-        let expected = Expected { reached, event: None, memory, context: Arc::clone(&context) };
+        let expected = Expected { reached, event: None, memory, late: false, context: Arc::clone(&context) };
         token = client.session.expect(expected);
         let operation = Operation::Read { stream: stream.id, from, bytes: rows.bytes as u64, token };
         client.session.tell(context.id, &operation)?;
@@ -152,7 +196,7 @@ pub(super) fn anywhere(
     let client = client()?;
     match (is_device(client, to, bytes)?, is_device(client, from, bytes)?) {
         (true, true) => on_device(stream, to, from, bytes),
-        (true, false) => write(stream, to, host_pointer(from), bytes),
+        (true, false) => write(stream, to, host_pointer(from), bytes, asynchronous),
         (false, true) => read(stream, host_pointer(to), from, bytes, asynchronous),
         (false, false) => {
             let (client, context, _) = find(stream)?;
@@ -180,11 +224,11 @@ pub fn cuMemcpyAsync(dst: CUdeviceptr, src: CUdeviceptr, bytes: usize, stream: C
 
 pub fn cuMemcpyHtoD_v2(dst: CUdeviceptr, src: *const c_void, bytes: usize) -> Answer {
     may_wait()?;
-    write(CUstream::NULL, dst, src, bytes)
+    write(CUstream::NULL, dst, src, bytes, false)
 }
 
 pub fn cuMemcpyHtoDAsync_v2(dst: CUdeviceptr, src: *const c_void, bytes: usize, stream: CUstream) -> Answer {
-    write(stream, dst, src, bytes)
+    write(stream, dst, src, bytes, true)
 }
 
 pub fn cuMemcpyDtoH_v2(dst: *mut c_void, src: CUdeviceptr, bytes: usize) -> Answer {

@@ -75,8 +75,13 @@ pub fn cuEventRecordWithFlags(event: CUevent, stream: CUstream, flags: c_uint) -
     let reached = if stream.id == 0 { context.blocking() } else { vec![Reached::now(&stream)] };
     let number = event.recorded.fetch_add(1, Ordering::AcqRel) + 1;
     let id = event.id;
-    let expected =
-        Expected { reached, event: Some((event, number)), memory: None, context: Arc::clone(&context) };
+    let expected = Expected {
+        reached,
+        event: Some((event, number)),
+        memory: None,
+        late: false,
+        context: Arc::clone(&context),
+    };
     let token = client.session.expect(expected);
     client.session.tell(context.id, &Operation::Record { event: id, stream: stream.id, flags, token })?;
     stream.placed(client.session.placed());

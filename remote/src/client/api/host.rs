@@ -34,12 +34,13 @@ pub fn cuMemAllocHost_v2(ptr: *mut *mut c_void, bytes: usize) -> Answer {
     cuMemHostAlloc(ptr, bytes, 0)
 }
 
-/// Takes a range off the list once nothing is written into it any more.
+/// Takes a range off the list once nothing is written into it or read from it any more.
 fn forget(client: &Client, address: usize, owned: bool, missing: CUresult) -> Result<HostRange, CUresult> {
     capture::forbid_unsafe_call(client)?;
     let known = lock(&client.host).get(&address).copied().filter(|range| range.owned == owned);
     let range = known.ok_or(missing)?;
     settle(client, address, range.bytes)?;
+    client.session.release(address, range.bytes)?;
     lock(&client.host).remove(&address).ok_or(missing)
 }
 

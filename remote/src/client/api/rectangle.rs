@@ -82,12 +82,15 @@ fn copy_rows(stream: CUstream, to: End, from: End, extent: Extent, asynchronous:
                 copy::read_rows(stream, there, from.row(0, z), &rows, asynchronous)?;
                 continue;
             }
+            if !to.is_host {
+                let rows = Rows { bytes: width, count: height, to_step: to.pitch, from_step: from.pitch };
+                let source: *const c_void = copy::host_pointer(from.row(0, z)).cast_const();
+                copy::write_rows(stream, to.row(0, z), source, &rows, asynchronous)?;
+                continue;
+            }
             for y in 0..height {
                 let source: *const c_void = copy::host_pointer(from.row(y, z)).cast_const();
-                match to.is_host {
-                    false => copy::write(stream, to.row(y, z), source, width)?,
-                    true => copy::anywhere(stream, to.row(y, z), source.to_word(), width, asynchronous)?,
-                }
+                copy::anywhere(stream, to.row(y, z), source.to_word(), width, asynchronous)?;
             }
             continue;
         }

@@ -98,7 +98,7 @@ pub(super) fn fence(client: &Client, context: &Arc<Context>, stream: &Arc<Stream
     for point in &reached {
         point.stream.fenced.fetch_max(point.count, Ordering::AcqRel);
     }
-    let expected = Expected { reached, event: None, memory: None, context: Arc::clone(context) };
+    let expected = Expected { reached, event: None, memory: None, late: false, context: Arc::clone(context) };
     let token = client.session.expect(expected);
     let operation = Operation::Fence { stream: stream.id, token };
     match next {

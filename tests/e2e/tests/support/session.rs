@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, reason = "part of a test")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -58,6 +58,7 @@ struct Heard {
     replies: HashMap<u64, (u32, Vec<u8>)>,
     done: HashMap<u64, u32>,
     data: HashMap<u64, Vec<u8>>,
+    asked: HashSet<u64>,
     over: bool,
 }
 
@@ -169,6 +170,26 @@ impl Session {
         let mut payload = Vec::new();
         operation.encode(&mut payload);
         self.frame(1, &payload);
+    }
+
+    /// Has a stream wait for bytes. Whether the worker asks for them; it does not where that went wrong. `None` when neither is said.
+    pub fn hold(&mut self, stream: u32, patience: Duration) -> Option<(u64, bool)> {
+        self.tokens += 1;
+        let token = self.tokens;
+        self.say(&Operation::Hold { stream, token });
+        self.until(patience, |heard| {
+            let failed = heard.done.remove(&token).map(|_| false);
+            heard.asked.remove(&token).then_some(true).or(failed)
+        })
+        .map(|asked| (token, asked))
+    }
+
+    /// Sends bytes for a stream that waits, which are not counted among the operations.
+    pub fn late(&mut self, token: u64, to: u64, last: bool, bytes: &[u8]) {
+        let mut payload = Vec::new();
+        Operation::Late { token, to, last, bytes }.encode(&mut payload);
+        self.frames += 1;
+        self.raw(&self.head(1, &payload).encode(), &payload);
     }
 
     /// Sends a call by rule.
@@ -291,6 +312,9 @@ fn listen(mut inlet: Inlet, ear: &Ear) {
                     }
                 }
                 Notice::Fault { .. } | Notice::Reached { .. } | Notice::Idle | Notice::CallBack { .. } => {}
+                Notice::Fetch { token } => {
+                    heard.asked.insert(token);
+                }
             }
         }
         assert!(reader.is_empty());
