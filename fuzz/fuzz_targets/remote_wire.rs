@@ -7,6 +7,7 @@
 
 use headgate_remote::image;
 use headgate_remote::meter::{Direction, Mark, Meter};
+use headgate_remote::wire::bundle::{Card, ChunkHead};
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Welcome};
 use headgate_remote::wire::operation::{Notice, Operation};
 use headgate_remote::wire::{Claim, Described, Gauges, Reader, Said, Wish};
@@ -75,6 +76,12 @@ fn greetings(payload: &[u8]) {
     }
     if let Ok(claim) = Claim::decode(payload) {
         assert_eq!(Claim::decode(&claim.encode()), Ok(claim));
+    }
+    if let Some(Ok(card)) = payload.first_chunk().map(Card::decode) {
+        assert_eq!(Card::decode(&card.encode()), Ok(card));
+    }
+    if let Some(Ok(head)) = payload.first_chunk().map(ChunkHead::decode) {
+        assert_eq!(Some(&head.encode()), payload.first_chunk());
     }
     if let Ok(mark) = Mark::decode(payload) {
         assert_eq!(Mark::decode(&mark.encode()), Ok(mark));

@@ -22,8 +22,8 @@ pub const SUMMARY_BYTES_MAX: usize = 1 << 20;
 /// Longest list of HTTP headers. gRPC's own have some hundred bytes.
 pub const HEADER_BYTES_MAX: u32 = 8 << 10;
 
-/// Connections accepted at once: every node of a large city, twice while they reconnect.
-pub const CONNECTIONS_MAX: usize = 2_048;
+/// Connections accepted at once: every node of a large city, twice while they reconnect, and as many of remote sessions.
+pub const CONNECTIONS_MAX: usize = 4_096;
 
 /// Nodes dialled at once: those a node borrows from, and, for a lead, the other leads.
 pub const LINKS_MAX: usize = 2_048;

@@ -27,6 +27,8 @@ use crate::refused::{Reason, Refusals};
 const GRPC: &[u8] = b"h2";
 /// That of a remote session: frames, with nothing around them.
 const SESSION: &[u8] = b"headgate-session/1";
+/// The same cut into chunks, so that it can go over several connections.
+const BUNDLED: &[u8] = b"headgate-session/2";
 
 /// What a connection between two nodes is for. It is agreed upon inside the handshake.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,20 +37,28 @@ pub enum Purpose {
     Loans,
     /// One remote session.
     Session,
+    /// One remote session, or a part of one, in chunks. Whoever accepts and knows no chunks takes it for [`Self::Session`].
+    Bundled,
 }
 
 impl Purpose {
-    const fn protocol(self) -> &'static [u8] {
+    /// What whoever dials offers.
+    const fn protocols(self) -> &'static [&'static [u8]] {
         match self {
-            Self::Loans => GRPC,
-            Self::Session => SESSION,
+            Self::Loans => &[GRPC],
+            Self::Session => &[SESSION],
+            Self::Bundled => &[BUNDLED, SESSION],
         }
     }
 
     /// What a handshake agreed upon. Whoever names nothing means loans, as before there was anything else.
     #[must_use]
     pub fn of(protocol: Option<&[u8]>) -> Self {
-        if protocol == Some(SESSION) { Self::Session } else { Self::Loans }
+        match protocol {
+            Some(SESSION) => Self::Session,
+            Some(BUNDLED) => Self::Bundled,
+            _ => Self::Loans,
+        }
     }
 }
 
@@ -148,7 +158,8 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(accept)
             .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = vec![GRPC.to_vec(), SESSION.to_vec()];
+        // Of what is offered, the first of these.
+        server.alpn_protocols = [GRPC, BUNDLED, SESSION].map(<[u8]>::to_vec).to_vec();
         // A resumed session would not show its certificate again, which may have expired since.
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
@@ -173,7 +184,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())?;
-        client.alpn_protocols = vec![purpose.protocol().to_vec()];
+        client.alpn_protocols = purpose.protocols().iter().map(|protocol| protocol.to_vec()).collect();
         client.resumption = rustls::client::Resumption::disabled();
         client.enable_sni = false;
         Ok(Arc::new(client))

@@ -22,6 +22,9 @@ pub const LENT_BYTES: usize = 2 << 20;
 /// ahead of whatever another thread of the program says next: on a wire of 1 Gbit/s so many bytes are a millisecond, a full
 /// socket buffer some thirty. Enough to keep the wire busy until the writer has woken.
 pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// Most bytes of a chunk of a stream that goes over several connections: with its head, what TLS takes at once. A receiver keeps one
+/// for each connection.
+pub const CHUNK_BYTES_MAX: usize = (64 << 10) - crate::wire::bundle::CHUNK_HEAD_BYTES;
 /// Bytes of each of two rings. Four pieces: enough for both sides to be at work, and little enough to stay in a cache.
 pub const RING_BYTES: usize = 1 << 20;
 /// Bytes written to a ring before the reader is told: it is at work on them while the next are written.

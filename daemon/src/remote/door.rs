@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use headgate_ebpf::RuleMode;
+use headgate_loans::tls::Purpose;
 use headgate_quota::loan::{Allowance, DataClass, LoanId, Place, Tenant as LoanTenant};
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
 use headgate_remote::wire::{Claim, Wish};
@@ -161,7 +162,7 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
     let desk = node.setup.desk.as_ref();
     let desk = desk.ok_or_else(|| Refused::new(Reason::Loan, "this node has no loans"))?;
     // What cannot be reached now may be in a moment: the program comes again, for as long as sessions are kept.
-    let mut far = desk.dial(to).await.map_err(|error| unreachable(error.to_string()))?;
+    let mut far = desk.dial(to, Purpose::Session).await.map_err(|error| unreachable(error.to_string()))?;
     super::watch_over(far.get_ref().0);
     say(&mut far, Kind::Call, &away.claim().encode())
         .await

@@ -40,7 +40,7 @@ use crate::peer::{Heard, Peers, Session};
 use crate::refused::Refusals;
 use crate::settings::{Holdings, Settings, StoreChoice};
 use crate::store::{Embedded, LoanStore, Nats, StoreError};
-use crate::tls::{Tls, TlsError};
+use crate::tls::{Purpose, Tls, TlsError};
 use crate::wire::WireSummary;
 
 pub use view::{
@@ -170,17 +170,18 @@ pub struct DeskHandle {
 }
 
 impl DeskHandle {
-    /// Opens a connection for a remote session to a node that is known.
+    /// Opens a connection for a remote session to a node that is known. What it is for in the end is what its handshake
+    /// agreed upon.
     ///
     /// # Errors
     /// When the node is unknown, cannot be reached in time, or another answers.
-    pub async fn dial(&self, to: &Node) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn dial(&self, to: &Node, purpose: Purpose) -> std::io::Result<TlsStream<TcpStream>> {
         let (reply, answer) = oneshot::channel();
         let known = if self.give(Input::Find(to.clone(), reply)).await { answer.await.ok() } else { None };
         let unknown = || std::io::Error::other(format!("nobody knows where {to} is"));
         let (identity, address) = known.flatten().ok_or_else(unknown)?;
         let peers = self.peers.as_ref().ok_or_else(unknown)?;
-        peers.dial(&identity, &address).await
+        peers.dial(&identity, &address, purpose).await
     }
 
     /// Remote sessions that peers open, for the first who asks.

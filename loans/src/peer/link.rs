@@ -61,8 +61,13 @@ pub(super) fn channel(shared: &Arc<Shared>, to: &Identity, address: &str) -> Opt
 }
 
 /// A connection of its own to a node, for one remote session.
-pub(super) async fn dial(shared: &Shared, to: &Identity, address: &str) -> io::Result<TlsStream<TcpStream>> {
-    let tls = shared.tls.client(to, Purpose::Session).map_err(io::Error::other)?;
+pub(super) async fn dial(
+    shared: &Shared,
+    to: &Identity,
+    address: &str,
+    purpose: Purpose,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tls = shared.tls.client(to, purpose).map_err(io::Error::other)?;
     connect(TlsConnector::from(tls), address, &to.to_string(), shared.unsent_bytes_max, &shared.refusals)
         .await
 }

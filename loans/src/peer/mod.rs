@@ -36,7 +36,7 @@ use tonic::transport::Channel;
 use crate::identity::Identity;
 use crate::limits::{LINKS_MAX, OUTBOX_MAX, SESSIONS_WAITING_MAX};
 use crate::refused::{Reason, Refusals};
-use crate::tls::Tls;
+use crate::tls::{Purpose, Tls};
 use crate::wire::{Body, Frame, Said, WireSummary};
 
 pub use service::Session;
@@ -44,6 +44,15 @@ pub use service::Session;
 /// Has a connection say at once what it is given, and take no more than it can say before long.
 fn tune(stream: &TcpStream, unsent_bytes_max: u32) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(unsent_bytes_max)
+}
+
+/// The same for a connection that is a session's second or later. What the kernel takes of all of them is ahead of what the
+/// session says next.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn tune_further(stream: &TcpStream, unsent_bytes_max: u32) -> io::Result<()> {
     SockRef::from(stream).set_tcp_notsent_lowat(unsent_bytes_max)
 }
 
@@ -225,12 +234,17 @@ impl Peers {
         locked(&self.0.arrivals).take()
     }
 
-    /// Opens a connection for a remote session.
+    /// Opens a connection for a remote session. What it is for in the end is what its handshake agreed upon.
     ///
     /// # Errors
     /// When the node cannot be reached in time, or is another one.
-    pub async fn dial(&self, to: &Identity, address: &str) -> io::Result<TlsStream<TcpStream>> {
-        link::dial(&self.0, to, address).await
+    pub async fn dial(
+        &self,
+        to: &Identity,
+        address: &str,
+        purpose: Purpose,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        link::dial(&self.0, to, address, purpose).await
     }
 
     /// Tells a lender, at the address where its node is known to listen.

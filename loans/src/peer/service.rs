@@ -59,6 +59,8 @@ pub struct Session {
     pub from: Identity,
     /// Where it came from.
     pub address: SocketAddr,
+    /// Whether what comes over it is cut into chunks, as the handshake agreed.
+    pub bundled: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -170,8 +172,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, known: mpsc::Sender<
                     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                     // The verifier has read it already, and would not have let through what names nobody.
                     let Some(Ok(identity)) = certificate.map(identity_in) else { return };
-                    if Purpose::of(stream.get_ref().1.alpn_protocol()) == Purpose::Session {
-                        let session = Session { stream, from: identity, address, _permit: permit };
+                    let purpose = Purpose::of(stream.get_ref().1.alpn_protocol());
+                    if purpose != Purpose::Loans {
+                        let bundled = purpose == Purpose::Bundled;
+                        let session = Session { stream, from: identity, address, bundled, _permit: permit };
                         if let Err(refused) = shared.sessions.try_send(session) {
                             let who = refused.into_inner().from;
                             shared.refusals.count(Reason::Crowded, &who.to_string());

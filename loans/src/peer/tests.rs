@@ -134,7 +134,7 @@ async fn both_ends_of_a_session_say_at_once_what_they_are_given_and_hold_little_
     let lender = end(&north(), &city.issue("north", &north(), wall()), 1).await;
     let borrower = end(&south(), &city.issue("south", &south(), wall()), 1).await;
     let mut arrivals = lender.peers.sessions().unwrap();
-    let dialled = borrower.peers.dial(&north(), &lender.address).await.unwrap();
+    let dialled = borrower.peers.dial(&north(), &lender.address, Purpose::Session).await.unwrap();
     let accepted = tokio::time::timeout(PATIENCE, arrivals.recv()).await.unwrap().unwrap();
     assert_eq!(accepted.from, south());
     for (end, stream) in [("dialled", dialled.get_ref().0), ("accepted", accepted.stream.get_ref().0)] {
@@ -271,6 +271,38 @@ async fn what_is_repeated_overtaken_too_long_or_garbled_is_refused_and_counted()
     says(&stranger, &lender, vec![Frame { start: 5, sequence: 13, body: None }]).await;
     refused(&lender.refusals, Reason::Malformed, 3).await;
     assert!(lender.heard.try_recv().is_err());
+}
+
+/// What two ends of a connection agreed upon that is dialled for a purpose.
+async fn agreed(from: &End, to: &End, purpose: Purpose) -> (Purpose, bool) {
+    let dialled = from.peers.dial(&north(), &to.address, purpose).await.unwrap();
+    let mut arrivals = to.peers.sessions().unwrap();
+    let arrived = tokio::time::timeout(PATIENCE, arrivals.recv()).await.unwrap().unwrap();
+    *locked(&to.peers.0.arrivals) = Some(arrivals);
+    assert_eq!(arrived.from, south());
+    (Purpose::of(dialled.get_ref().1.alpn_protocol()), arrived.bundled)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_go_in_chunks_where_both_ends_know_them_and_without_where_one_does_not() {
+    let city = City::new();
+    let lender = end(&north(), &city.issue("north", &north(), wall()), 1).await;
+    let borrower = end(&south(), &city.issue("south", &south(), wall()), 1).await;
+    assert_eq!(agreed(&borrower, &lender, Purpose::Bundled).await, (Purpose::Bundled, true));
+    assert_eq!(agreed(&borrower, &lender, Purpose::Session).await, (Purpose::Session, false), "none wanted");
+    // A lender of a release that knows no chunks.
+    let mut knows_none = tokio_rustls::rustls::ServerConfig::clone(&lender.peers.0.tls.server());
+    knows_none.alpn_protocols.retain(|protocol| Purpose::of(Some(protocol)) != Purpose::Bundled);
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(knows_none));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
+    let to = north();
+    let dialling = borrower.peers.dial(&to, &address, Purpose::Bundled);
+    let (accepted, dialled) = tokio::join!(accepting, dialling);
+    for protocol in [accepted.get_ref().1.alpn_protocol(), dialled.unwrap().get_ref().1.alpn_protocol()] {
+        assert_eq!(Purpose::of(protocol), Purpose::Session);
+    }
 }
 
 #[test]

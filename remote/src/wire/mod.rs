@@ -12,6 +12,7 @@ pub mod codec;
 mod table;
 pub mod frame;
 pub mod call;
+pub mod bundle;
 pub mod operation;
 mod notice;
 pub mod large;
