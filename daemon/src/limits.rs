@@ -144,6 +144,24 @@ pub const SESSIONS_MAX: usize = 256;
 pub const SESSIONS_PER_TENANT_MAX: usize = 32;
 /// Bytes a session's connection is read in: what TLS and the kernel hand over at once, several times.
 pub const SESSION_READ_BYTES: usize = 256 << 10;
+/// Connections that a session goes over at most where it moves bytes in bulk, unless the configuration says otherwise. A network
+/// that gives each flow a share gives it four, and TLS that is bound by a processor has several.
+pub const SESSION_CONNECTIONS_DEFAULT: u8 = 4;
+/// What the configuration may say. More would not help, and each holds a chunk.
+pub const SESSION_CONNECTIONS_MAX: u8 = 8;
+/// Bytes that a session moves in bulk before more connections are opened for it: as much as makes a copy a large one. A session
+/// that only launches never does, and pays for no handshake.
+pub const SESSION_BULK_BYTES: u64 = headgate_remote::limits::LENT_BYTES as u64;
+/// Least bytes of a chunk that count as bulk: a piece of a copy that has a frame of its own.
+pub const SESSION_BULK_CHUNK_BYTES: usize = headgate_remote::limits::LARGE_BYTES;
+/// Chunks that wait for a connection with room. What waits is ahead of what the session says next, so no more than keeps a connection
+/// busy that has become free until the next one is cut.
+pub const SESSION_CHUNKS_WAITING_MAX: usize = 2;
+/// Most bytes that are written past what waits, if nothing does: one record of TLS. A longer chunk is better encrypted by a
+/// task, beside others.
+pub const SESSION_DIRECT_BYTES_MAX: usize = 16 << 10;
+/// Longest way to a further connection: the dial, and one answer more.
+pub const SESSION_JOIN_WAIT: Duration = Duration::from_secs(4);
 /// How often two daemons compare what a session carried.
 pub const SESSION_WINDOW: Duration = Duration::from_secs(10);
 /// How long a program waits for a loan. Shorter than its patience for an answer, so that it hears why there is none.
@@ -171,3 +189,9 @@ const _: () = assert!(
         < headgate_remote::limits::HELLO_WITHIN.as_secs() + headgate_remote::limits::RESUME_WITHIN.as_secs()
 );
 const _: () = assert!(headgate_remote::limits::RESUME_WITHIN.as_secs() < SESSION_RESUME_WAIT.as_secs());
+const _: () = assert!(headgate_loans::limits::DIAL_WAIT.as_millis() < SESSION_JOIN_WAIT.as_millis());
+const _: () = assert!(SESSION_BULK_CHUNK_BYTES <= headgate_remote::limits::CHUNK_BYTES_MAX);
+const _: () = assert!(SESSION_DIRECT_BYTES_MAX < SESSION_BULK_CHUNK_BYTES);
+/// Sessions leave half of the connections to loans.
+const _: () =
+    assert!(2 * SESSIONS_MAX * (SESSION_CONNECTIONS_MAX as usize) <= headgate_loans::limits::CONNECTIONS_MAX);

@@ -34,6 +34,9 @@ const BAD: &[(&str, &[&str])] = &[
             "f:8:29: unknown key `lendin` in spec.loans; did you mean `lending`?",
         ],
     ),
+    ("  loans: {connections: 0}\n", &["f:8:24: `connections` is `0`; write a number from 1 to 8"]),
+    ("  loans: {connections: 9}\n", &["f:8:24: `connections` is `9`; write a number from 1 to 8"]),
+    ("  loans: {connections: many}\n", &["f:8:24: `connections` is `many`; write a number from 1 to 8"]),
     // The store.
     ("  loans: {store: redis}\n", &["f:8:18: `store` is `redis`; write one of: embedded"]),
     ("  loans: {store: {}}\n", &["f:8:18: spec.loans.store lacks `nats`; add it"]),
@@ -235,6 +238,8 @@ fn what_is_left_out_has_its_default_and_what_is_written_counts() {
     assert!(parse("").loans.is_none(), "nothing is lent before somebody asks for it");
     let loans = parse("  loans: {}\n").loans.unwrap();
     assert_eq!((loans.store, loans.peers), (Store::Embedded, None));
+    assert_eq!(loans.connections, 4);
+    assert_eq!(parse("  loans: {connections: 1}\n").loans.unwrap().connections, 1);
     assert_eq!((loans.lending, loans.borrowing), (Lending::default(), Borrowing::default()));
     let config = parse(&format!(
         "  loans: {{terms: {{ttl: 4s, renew: 1s, margin: 500ms, notice: 1500ms, clockSkew: 1.25}}, peers: {{{PEERS}}}, \

@@ -22,6 +22,8 @@ pub const LENT_BYTES: usize = 2 << 20;
 /// ahead of whatever another thread of the program says next: on a wire of 1 Gbit/s so many bytes are a millisecond, a full
 /// socket buffer some thirty. Enough to keep the wire busy until the writer has woken.
 pub const UNSENT_BYTES_MAX: u32 = 128 << 10;
+/// The same for each connection that a session has between two daemons beside its first: together they have little more than the one.
+pub const UNSENT_FURTHER_BYTES_MAX: u32 = UNSENT_BYTES_MAX / 2;
 /// Most bytes of a chunk of a stream that goes over several connections: with its head, what TLS takes at once. A receiver keeps one
 /// for each connection.
 pub const CHUNK_BYTES_MAX: usize = (64 << 10) - crate::wire::bundle::CHUNK_HEAD_BYTES;

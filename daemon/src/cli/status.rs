@@ -92,6 +92,10 @@ fn session(text: &mut String, session: &SessionView) {
     let way = if session.role == "lender" { "borrowed by" } else { "on a device of" };
     let broken = if session.connected { "" } else { ", not connected" };
     let rings = if session.rings { ", over rings" } else { "" };
+    let wires = match session.connections {
+        0 | 1 => String::new(),
+        several => format!(", over {several} connections"),
+    };
     let phase = match session.phase.as_str() {
         "" | "going" => "",
         "parting" => ", the device is taken back",
@@ -101,7 +105,7 @@ fn session(text: &mut String, session: &SessionView) {
     line(
         text,
         format_args!(
-            "remote {} {way} {} under {}: {} up, {} down{rings}{broken}{phase}",
+            "remote {} {way} {} under {}: {} up, {} down{rings}{wires}{broken}{phase}",
             session.tenant,
             session.peer,
             session.loan,

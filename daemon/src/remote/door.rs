@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,17 +15,21 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use headgate_ebpf::RuleMode;
+use headgate_loans::desk::DeskHandle;
+use headgate_loans::peer::Dialled;
 use headgate_loans::tls::Purpose;
-use headgate_quota::loan::{Allowance, DataClass, LoanId, Place, Tenant as LoanTenant};
+use headgate_quota::loan::{Allowance, DataClass, LoanId, Node as LoanNode, Place, Tenant as LoanTenant};
+use headgate_remote::limits::UNSENT_FURTHER_BYTES_MAX;
 use headgate_remote::wire::frame::{HEADER_BYTES, Header, Hello, Kind, Ticket};
 use headgate_remote::wire::{Claim, Wish};
-use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
+use tokio::io::{AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Node;
 use super::book::About;
 use super::budget::Grant;
+use super::bundle;
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::frames::{Frames, say};
 use super::phase::{Parting, Phase};
@@ -59,6 +64,7 @@ impl Table {
             let program = away.program.lock().unwrap_or_else(PoisonError::into_inner);
             SessionView {
                 rings: program.over_rings(),
+                connections: away.wires.lock().unwrap_or_else(PoisonError::into_inner).connections(),
                 ..SessionView::of(Role::Borrower, &away.tenant, &peer, &away.session)
             }
         };
@@ -79,6 +85,8 @@ struct Away {
     node: std::sync::Weak<Node>,
     /// The program's newest connection.
     program: Mutex<program::Seen>,
+    /// The newest to the lender.
+    wires: Mutex<bundle::Seen>,
     /// Counts connections, so that a session that was taken up again is not forgotten.
     connections: Mutex<u64>,
     standing: Mutex<Standing>,
@@ -162,9 +170,9 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
     let desk = node.setup.desk.as_ref();
     let desk = desk.ok_or_else(|| Refused::new(Reason::Loan, "this node has no loans"))?;
     // What cannot be reached now may be in a moment: the program comes again, for as long as sessions are kept.
-    let mut far = desk.dial(to, Purpose::Session).await.map_err(|error| unreachable(error.to_string()))?;
-    super::watch_over(far.get_ref().0);
-    say(&mut far, Kind::Call, &away.claim().encode())
+    let (far, mut to_far) = dial(node, desk, to).await.map_err(|error| unreachable(error.to_string()))?;
+    *away.wires.lock().unwrap_or_else(PoisonError::into_inner) = to_far.seen();
+    say(&mut to_far, Kind::Call, &away.claim().encode())
         .await
         .map_err(|error| unreachable(error.to_string()))?;
     if away.session.ticket().is_some() {
@@ -175,12 +183,41 @@ async fn visit(node: &Arc<Node>, mut stream: UnixStream) -> Result<(), Refused> 
         *connections += 1;
         *connections
     };
-    let (reader, to_far) = split(far);
-    let lane = Lane { near, to_near, far: Frames::new(reader), to_far };
+    let lane = Lane { near, to_near, far: Frames::new(far), to_far };
     let owner = AwayOwner { away: &away, program: &held };
     let end = lane.carry(&away.session, &node.book, &owner).await;
     settle(node, away, connection, &end);
     Ok(())
+}
+
+/// A connection to a lender's daemon, or the first of several where both ends know how.
+async fn dial(
+    node: &Node,
+    desk: &DeskHandle,
+    to: &LoanNode,
+) -> io::Result<(bundle::Reader<Dialled>, bundle::Writer<Dialled>)> {
+    let most = node.connections();
+    let purpose = if 1 < most { Purpose::Bundled } else { Purpose::Session };
+    let far = desk.dial(to, purpose).await?;
+    super::watch_over(far.get_ref().0);
+    if Purpose::of(far.get_ref().1.alpn_protocol()) != Purpose::Bundled {
+        return Ok(bundle::plain(far));
+    }
+    let (far, to_far) = bundle::dialled(far, most);
+    let (desk, to) = (desk.clone(), to.clone());
+    to_far.grow(move || {
+        let (desk, to) = (desk.clone(), to.clone());
+        Box::pin(async move {
+            let further = desk.dial(&to, Purpose::Bundled).await?;
+            if Purpose::of(further.get_ref().1.alpn_protocol()) != Purpose::Bundled {
+                return Err(io::Error::other(format!("{to} knows no further connections any more")));
+            }
+            super::watch_over(further.get_ref().0);
+            headgate_loans::peer::tune_further(further.get_ref().0, UNSENT_FURTHER_BYTES_MAX)?;
+            Ok(further)
+        })
+    });
+    Ok((far, to_far))
 }
 
 /// Who it is, and what it wants. Only the call is read: the greeting behind it is not for this daemon.
@@ -284,6 +321,7 @@ async fn find(
         patience: borrow.patience,
         node: Arc::downgrade(node),
         program: Mutex::default(),
+        wires: Mutex::default(),
         connections: Mutex::new(0),
         standing: Mutex::new(Standing { loan: allowance.loan, using: Some(using), aside_since: None }),
         _wanting: wanting,

@@ -7,17 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::BoxFuture;
 use headgate_loans::desk::GuestTerms;
 use headgate_loans::identity::Identity;
-use headgate_loans::peer::Session as Arrival;
+use headgate_loans::peer::{Accepted, Permit, Session as Arrival};
 use headgate_quota::loan::{DataClass, Device, LoanId};
 use headgate_quota::units::Share;
+use headgate_remote::limits::UNSENT_FURTHER_BYTES_MAX;
 use headgate_remote::wire::Claim;
+use headgate_remote::wire::bundle::Refusal;
 use headgate_remote::wire::frame::{Hello, Kind, Ticket};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::Node;
 use super::book::About;
+use super::bundle::{self, Bundles, Opening};
 use super::carry::{End, Lane, Owner, Role, Session};
 use super::confined::Confinement;
 use super::frames::{Frames, say};
@@ -32,11 +35,15 @@ use crate::limits::{
 
 /// Sessions hosted here, by their name.
 #[derive(Debug, Default)]
-pub(super) struct Table(Mutex<HashMap<u64, Arc<Hosted>>>);
+pub(super) struct Table {
+    sessions: Mutex<HashMap<u64, Arc<Hosted>>>,
+    /// What further connections are for.
+    bundles: Bundles<Accepted>,
+}
 
 impl Table {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Hosted>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What there is to see of them.
@@ -44,6 +51,7 @@ impl Table {
         let view = |hosted: &Arc<Hosted>| {
             let mut view =
                 SessionView::of(Role::Lender, &hosted.guest, &hosted.from.to_string(), &hosted.session);
+            view.connections = hosted.wires.lock().unwrap_or_else(PoisonError::into_inner).connections();
             view.worker = hosted.worker.process();
             view.confined = view.worker.map(Confinement::of);
             view
@@ -66,6 +74,8 @@ struct Hosted {
     node: std::sync::Weak<Node>,
     /// Held while a connection is carried.
     lane: AsyncMutex<()>,
+    /// What it goes over now, or went over last.
+    wires: Mutex<bundle::Seen>,
     /// Counts connections: a newer one takes the place of one that has not been seen to break.
     connections: watch::Sender<u64>,
 }
@@ -84,13 +94,45 @@ pub(super) async fn listen(node: Arc<Node>, mut arrivals: mpsc::Receiver<Arrival
     }
 }
 
-async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
-    let from = arrival.from.clone();
+/// Takes a connection up: a session's first, or one more.
+async fn serve(node: &Arc<Node>, mut arrival: Arrival) -> Result<(), Refused> {
     super::watch_over(arrival.stream.get_ref().0);
-    let (reader, mut writer) = split(arrival.stream);
+    if !arrival.bundled {
+        let Arrival { stream, from, permit, .. } = arrival;
+        return session(node, &from, bundle::plain(stream), permit).await;
+    }
+    let opening = timeout(HELLO_WAIT, bundle::opening(&mut arrival.stream)).await;
+    let silent = || Refused::new(Reason::Silent, "the peer opens a connection and does not say what for");
+    let opening = opening.map_err(|_| silent())??;
+    let Arrival { stream, from, permit, .. } = arrival;
+    let ticket = match opening {
+        Opening::First => {
+            let begun = node.host.bundles.begin(&from, stream, node.connections());
+            return session(node, &from, begun.map_err(Refused::of(Reason::Worker))?, permit).await;
+        }
+        Opening::Further(ticket) => ticket,
+    };
+    if let Err(error) = headgate_loans::peer::tune_further(stream.get_ref().0, UNSENT_FURTHER_BYTES_MAX) {
+        tracing::debug!(%error, "a further connection of a session holds as much back as a first one");
+    }
+    let Err((refusal, stream)) = node.host.bundles.join(&from, ticket, stream, permit) else { return Ok(()) };
+    // Whoever is refused may be gone already.
+    let _gone = timeout(SESSION_FAREWELL_WAIT, bundle::refuse(stream, refusal)).await;
+    let reason = if refusal == Refusal::Full { Reason::Full } else { Reason::Forgotten };
+    Err(Refused::new(reason, format_args!("a further connection: {refusal}")))
+}
+
+/// Takes a session up. `_permit` is its first connection's.
+async fn session<S: bundle::Wire>(
+    node: &Arc<Node>,
+    from: &Identity,
+    (reader, mut writer): (bundle::Reader<S>, bundle::Writer<S>),
+    _permit: Permit,
+) -> Result<(), Refused> {
+    let seen = writer.seen();
     let mut far = Frames::new(reader);
     let outcome = match timeout(HELLO_WAIT, read_claim(&mut far)).await {
-        Ok(Ok((claim, hello))) => find(node, &from, &claim, hello.ticket),
+        Ok(Ok((claim, hello))) => find(node, from, &claim, hello.ticket),
         Ok(Err(refused)) => Err(refused),
         Err(_) => {
             let why = format!("nothing was claimed within {} ms", HELLO_WAIT.as_millis());
@@ -112,7 +154,7 @@ async fn serve(node: &Arc<Node>, arrival: Arrival) -> Result<(), Refused> {
     if hosted.session.ticket().is_some() {
         node.tally.resumed(Role::Lender);
     }
-    carry(node, &hosted, far, writer).await;
+    carry(node, &hosted, far, writer, seen).await;
     Ok(())
 }
 
@@ -175,6 +217,7 @@ fn find(node: &Arc<Node>, from: &Identity, claim: &Claim, ticket: Ticket) -> Res
         kept: AtomicU64::new(0),
         node: Arc::downgrade(node),
         lane: AsyncMutex::new(()),
+        wires: Mutex::default(),
         connections: watch::channel(0).0,
     }))
 }
@@ -209,6 +252,7 @@ async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     hosted: &Arc<Hosted>,
     far: Frames<R>,
     mut to_far: W,
+    seen: bundle::Seen,
 ) {
     let mut mine = 0;
     hosted.connections.send_modify(|count| {
@@ -217,6 +261,7 @@ async fn carry<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     });
     // The one before lets go as soon as it hears of this one.
     let lane = hosted.lane.lock().await;
+    *hosted.wires.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     let near = match hosted.worker.connect().await {
         Ok(near) => near,
         Err(error) => {

@@ -12,11 +12,12 @@
 //! certificate and the loan from its own ledger, and both count every byte. No byte of a program reaches a driver before
 //! that. A program that wants this node's own device gets its worker directly; nothing leaves the node then.
 //!
-//! Read in this order: [`carry`] (one connection), [`phase`] (what comes when a loan ends), [`program`] (the program's end of a
+//! Read in this order: [`carry`] (one connection), [`bundle`] (several in its place), [`phase`] (what comes when a loan ends), [`program`] (the program's end of a
 //! connection), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
 //! [`book`], [`budget`], [`tally`] and [`confined`].
 
 mod frames;
+mod bundle;
 mod program;
 mod book;
 mod phase;
@@ -111,6 +112,11 @@ impl Node {
         let asked = Input::Asked(Question::Who { peer, reply });
         self.setup.inputs.send(asked).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())?
+    }
+
+    /// How many connections a session may go over.
+    fn connections(&self) -> u8 {
+        self.setup.config.loans.as_ref().map_or(1, |loans| loans.connections)
     }
 
     fn district(&self) -> &str {

@@ -26,6 +26,9 @@ pub struct SessionView {
     /// Whether the program, which is here, shares rings with this daemon. Otherwise its bytes come over its socket.
     #[serde(default)]
     pub rings: bool,
+    /// Connections to the other daemon that it goes over now.
+    #[serde(default)]
+    pub connections: usize,
     /// Bytes of numbered frames to the device, and back.
     pub up_bytes: u64,
     /// See `up_bytes`.
@@ -48,6 +51,7 @@ impl SessionView {
             connected: session.is_connected(),
             phase: session.phases().now().word().to_owned(),
             rings: false,
+            connections: 0,
             up_bytes: up.counts.total(),
             down_bytes: down.counts.total(),
             worker: None,

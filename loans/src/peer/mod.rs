@@ -39,7 +39,12 @@ use crate::refused::{Reason, Refusals};
 use crate::tls::{Purpose, Tls};
 use crate::wire::{Body, Frame, Said, WireSummary};
 
-pub use service::Session;
+pub use service::{Permit, Session};
+
+/// A connection that this node has dialled, and one that it has accepted.
+pub type Dialled = TlsStream<TcpStream>;
+/// See [`Dialled`].
+pub type Accepted = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Has a connection say at once what it is given, and take no more than it can say before long.
 fn tune(stream: &TcpStream, unsent_bytes_max: u32) -> io::Result<()> {

@@ -50,7 +50,13 @@ struct Known {
     _permit: OwnedSemaphorePermit,
 }
 
-/// A connection for a remote session, whose other end is known. It counts as a connection for as long as it lives.
+/// Counts a connection as one for as long as this lives.
+#[derive(Debug)]
+pub struct Permit {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A connection for a remote session, whose other end is known.
 #[derive(Debug)]
 pub struct Session {
     /// The connection.
@@ -61,7 +67,8 @@ pub struct Session {
     pub address: SocketAddr,
     /// Whether what comes over it is cut into chunks, as the handshake agreed.
     pub bundled: bool,
-    _permit: OwnedSemaphorePermit,
+    /// To be kept as long as the connection.
+    pub permit: Permit,
 }
 
 /// Who is at the other end, as its certificate says.
@@ -175,7 +182,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, known: mpsc::Sender<
                     let purpose = Purpose::of(stream.get_ref().1.alpn_protocol());
                     if purpose != Purpose::Loans {
                         let bundled = purpose == Purpose::Bundled;
-                        let session = Session { stream, from: identity, address, bundled, _permit: permit };
+                        let permit = Permit { _permit: permit };
+                        let session = Session { stream, from: identity, address, bundled, permit };
                         if let Err(refused) = shared.sessions.try_send(session) {
                             let who = refused.into_inner().from;
                             shared.refusals.count(Reason::Crowded, &who.to_string());

@@ -21,6 +21,8 @@ pub struct PairOptions {
     pub ttl_s: u32,
     /// The wire between the daemons.
     pub wire: Wire,
+    /// Connections between them that one session may go over: as the borrower has it, and as the lender has it.
+    pub connections: [u8; 2],
     /// The simulated device's configuration on the lender's node.
     pub device: Value,
 }
@@ -31,6 +33,7 @@ impl Default for PairOptions {
             borrow: "sm: 30%, memory: 2Gi, data: derived, patience: 0s".to_owned(),
             ttl_s: 12,
             wire: Wire::default(),
+            connections: [4, 4],
             device: serde_json::json!({}),
         }
     }
@@ -63,6 +66,7 @@ struct Side<'a> {
     listen: u16,
     advertise: &'a str,
     other: (&'a str, &'a str),
+    connections: u8,
 }
 
 fn node_options(
@@ -72,9 +76,9 @@ fn node_options(
     tenants: Vec<TenantSpec>,
 ) -> NodeOptions {
     let files = files.display();
-    let Side { district, listen, advertise, other: (other, address) } = side;
+    let Side { district, listen, advertise, other: (other, address), connections } = side;
     let spec = format!(
-        "loans:\n  peers:\n    listen: 127.0.0.1:{listen}\n    advertise: \"{advertise}\"\n    \
+        "loans:\n  connections: {connections}\n  peers:\n    listen: 127.0.0.1:{listen}\n    advertise: \"{advertise}\"\n    \
          certificate: {files}/{district}.node.pem\n    key: {files}/{district}.node.key\n    \
          authorities: {{north: {files}/north-ca.pem, south: {files}/south-ca.pem}}\n    summaryEvery: 300ms\n    \
          leads:\n      - {{district: {other}, node: node, address: \"{address}\"}}\n  \
@@ -111,16 +115,28 @@ impl Pair {
         let south_at = format!("127.0.0.1:{south}");
         let quota = "quota: {\"*\": {sm: 90%, memory: 16Gi, lendingLimit: {sm: 80%, memory: 8Gi}}}";
         let owner = TenantSpec::new("cases").district("north").with("class: standard").with(quota);
-        let lends =
-            Side { district: "north", listen: north, advertise: &lent_at, other: ("south", &south_at) };
+        let [borrowers, lenders] = options.connections;
+        let lends = Side {
+            district: "north",
+            listen: north,
+            advertise: &lent_at,
+            other: ("south", &south_at),
+            connections: lenders,
+        };
         let lender = Node::start(node_options(&lends, directory.path(), options, vec![owner]))?;
-        let borrowers = tenants.iter().map(|name| {
+        let tenant_specs = tenants.iter().map(|name| {
             let borrow = format!("borrow: {{{}}}", options.borrow);
             TenantSpec::new(name).district("south").sm(40).memory("4Gi").with(&borrow)
         });
-        let borrows =
-            Side { district: "south", listen: south, advertise: &south_at, other: ("north", &lent_at) };
-        let borrower = Node::start(node_options(&borrows, directory.path(), options, borrowers.collect()))?;
+        let borrows = Side {
+            district: "south",
+            listen: south,
+            advertise: &south_at,
+            other: ("north", &lent_at),
+            connections: borrowers,
+        };
+        let borrower =
+            Node::start(node_options(&borrows, directory.path(), options, tenant_specs.collect()))?;
         Ok(Self { lender, borrower, wire, tenants, _certificates: directory })
     }
 

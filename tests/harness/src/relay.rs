@@ -22,7 +22,7 @@ pub struct Wire {
     pub delay: Duration,
     /// How much longer a batch of bytes may take, by chance.
     pub jitter: Duration,
-    /// Bytes a second, each way; 0 for as fast as can be. In front of a wire that is so thin no more than
+    /// Bytes a second of each connection, each way; 0 for as fast as can be. In front of a wire that is so thin no more than
     /// [`QUEUE_BYTES`] wait, as in a switch; who sends more has to wait himself.
     pub bytes_per_second: u64,
 }
@@ -85,6 +85,17 @@ impl Relay {
     pub fn cut(&self) {
         self.state.down.store(true, Ordering::Release);
         self.state.drop_connections();
+    }
+
+    /// Cuts the connection that came last, and no other.
+    pub fn cut_last(&self) {
+        let mut connections = self.state.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        // Both of its ends.
+        let from = connections.len().saturating_sub(2);
+        for connection in connections.drain(from..) {
+            // It may be gone already.
+            let _gone = connection.shutdown(Shutdown::Both);
+        }
     }
 
     /// Takes connections again.

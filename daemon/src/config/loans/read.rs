@@ -18,8 +18,8 @@ use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
 use crate::limits::{
-    ADDRESS_BYTES_MAX, PATIENCE_DEFAULT, PEER_LEADS_MAX, SESSION_ASIDE_MAX, SET_ASIDE_DEFAULT,
-    STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
+    ADDRESS_BYTES_MAX, PATIENCE_DEFAULT, PEER_LEADS_MAX, SESSION_ASIDE_MAX, SESSION_CONNECTIONS_DEFAULT,
+    SESSION_CONNECTIONS_MAX, SET_ASIDE_DEFAULT, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
 };
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
@@ -37,6 +37,7 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
         problem(terms_node.unwrap_or(node), format!("the terms do not fit together: {bad}"), report);
     }
     let set_aside = fields.optional("setAside").and_then(|node| size(node, "setAside", report));
+    let connections = fields.optional("connections").and_then(|node| connections(node, report));
     let lending = fields.optional("lending").and_then(|node| lending(node, terms, report));
     let borrowing = fields.optional("borrowing").and_then(|node| borrowing(node, report));
     fields.finish(report);
@@ -53,7 +54,19 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
         lending,
         borrowing: borrowing.unwrap_or_default(),
         set_aside: set_aside.unwrap_or(SET_ASIDE_DEFAULT),
+        connections: connections.unwrap_or(SESSION_CONNECTIONS_DEFAULT),
     })
+}
+
+fn connections(node: &Node, report: &mut Report) -> Option<u8> {
+    let text = scalar(node, "connections", report)?;
+    let count = text.parse().ok().filter(|count| (1..=SESSION_CONNECTIONS_MAX).contains(count));
+    if count.is_none() {
+        let text =
+            format!("`connections` is `{}`; write a number from 1 to {SESSION_CONNECTIONS_MAX}", shown(text));
+        problem(node, text, report);
+    }
+    count
 }
 
 fn store(node: &Node, report: &mut Report) -> Option<Store> {
