@@ -39,6 +39,12 @@ pub const GATE_DEVICES_MAX: usize = 64;
 /// Shortest period of a budget: some multiples of how often the daemon looks whether one is due.
 pub const REFILL_PERIOD_MIN: Duration = Duration::from_secs(1);
 
+/// Threads of the runtime: one for the node, and one for whatever blocks it least.
+pub const RUNTIME_THREADS_MIN: usize = 2;
+/// The same where there are as many processors: a session's connections, of which there are so many unless the configuration says
+/// otherwise, keep one busy each while it copies.
+pub const RUNTIME_THREADS_MAX: usize = SESSION_CONNECTIONS_DEFAULT as usize;
+
 /// Connections open at once. One per seated process, plus those still saying hello.
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Connections of one process that have not been welcomed yet. A hook opens one; two leave room for a retry.

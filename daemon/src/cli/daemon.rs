@@ -1,6 +1,7 @@
 //! `headgate daemon`.
 
 use std::future::pending;
+use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{self, ConfigError};
 use crate::devices::nvml::NvmlDevices;
+use crate::limits::{RUNTIME_THREADS_MAX, RUNTIME_THREADS_MIN};
 use crate::run;
 use crate::telemetry::{self, LogFormat};
 
@@ -22,8 +24,11 @@ pub(super) fn main(file: &Path, format: LogFormat) -> ExitCode {
         }
     };
     raise_open_files();
-    // Two threads: one for the node, one for whatever blocks it least. Gates and probes have their own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Two threads: one for the node, one for whatever blocks it least. Gates and probes have their own. More, where there are
+    // processors for them, encrypt the connections of a session side by side.
+    let processors = std::thread::available_parallelism().map_or(RUNTIME_THREADS_MIN, NonZero::get);
+    let threads = processors.clamp(RUNTIME_THREADS_MIN, RUNTIME_THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run::run(file, loaded, Box::new(NvmlDevices::default()), pending())),
         Err(source) => Err(run::RunError::Kernel { step: "starting the runtime", source }),
