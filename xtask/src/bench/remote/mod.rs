@@ -2,7 +2,8 @@
 //! simulated device, whose kernels take the time they are told to.
 //!
 //! The network is a relay in user space that holds bytes back, each way. The figures are of the simulated device: what a
-//! real driver's own calls cost is not in them. The parts `audit` and `daemons` run both daemons of a development build.
+//! real driver's own calls cost is not in them. The parts `audit`, `daemons` and
+//! `connections` run both daemons of a development build.
 
 mod stage;
 
@@ -63,6 +64,7 @@ const PARTS: &[(&str, Part)] = &[
     ("cut", cut),
     ("audit", audit),
     ("daemons", daemons),
+    ("connections", connections),
 ];
 
 /// Runs the bench, or the part asked for.
@@ -433,6 +435,40 @@ fn daemons(bench: &Bench) -> Result<Vec<Figure>> {
         figures.push(subject.lower("launch and sync of it: p50", case(""), "us", None, trip)?);
         figures.push(subject.higher("bulk copy", case("to the device, "), "GB/s", None, down)?);
         figures.push(subject.higher("bulk copy", case("to the host, "), "GB/s", None, up)?);
+    }
+    Ok(figures)
+}
+
+/// What a session copies that two daemons carry over one connection and over four: over a wire that gives each connection a share,
+/// and over the loopback, where all of it needs the same processors.
+fn connections(bench: &Bench) -> Result<Vec<Figure>> {
+    ensure!(headgate_harness::is_root(), "a worker is put into its guest's cgroup, which needs root");
+    const SHARE: u64 = 25_000_000;
+    let bytes = COPY_BYTES.to_string();
+    let rate = |found: &Value, field: &str| -> Result<f64> {
+        let micros = found[field].as_f64();
+        Ok(COPY_BYTES as f64
+            / micros.with_context(|| format!("the program printed no {field}: {found}"))?
+            / 1e3)
+    };
+    let mut figures = Vec::new();
+    for (bytes_per_second, over) in [(SHARE, "200 Mbit/s for each connection"), (0, "loopback")] {
+        for (each, so_many) in [(1, "one connection"), (4, "four connections")] {
+            let wire = Wire { bytes_per_second, ..Wire::default() };
+            let options = PairOptions { connections: [each; 2], wire, ttl_s: 60, ..PairOptions::default() };
+            let pair = Pair::start(&options)?;
+            let (mut down, mut up) = (Vec::new(), Vec::new());
+            for _ in 0..bench.rounds(3) {
+                let program =
+                    pair.run(&pair.tenants[0], "app-step", &["--copy", &bytes, "--unchecked", "0"])?;
+                let found = program.finish(PATIENCE)?.json()?;
+                down.push(rate(&found, "to_device_us")?);
+                up.push(rate(&found, "to_host_us")?);
+            }
+            let case = |way: &str| format!("{way}, two daemons, {over}, {so_many}");
+            figures.push(bench.subject.higher("bulk copy", case("to the device"), "GB/s", None, &down)?);
+            figures.push(bench.subject.higher("bulk copy", case("to the host"), "GB/s", None, &up)?);
+        }
     }
     Ok(figures)
 }
