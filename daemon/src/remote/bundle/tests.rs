@@ -101,6 +101,9 @@ impl AsyncWrite for Wire {
     }
 }
 
+/// Long for what needs no more than a few turns.
+const SOON: Duration = Duration::from_secs(5);
+
 type End = (Reader<Wire>, Writer<Wire>);
 
 fn node(name: &str) -> Identity {
@@ -576,5 +579,74 @@ fn a_peer_that_knows_no_bundles_is_sent_what_is_written_and_nothing_else() {
         assert_eq!(&there, b"backt is");
         writer.shutdown().await.unwrap();
         assert_eq!(far.read(&mut there).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn a_small_chunk_does_not_get_in_front_of_what_waits_for_the_same_strand() {
+    run(async {
+        let (mut dialled, mut accepted) = pair(wires(1 << 20, None), 8).await;
+        add(&dialled, &accepted, wires(1 << 20, None));
+        for round in 0..40 {
+            // Nothing is under way, and both tasks wait.
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            let (large, small) = (pattern(50_000, round), pattern(10, !round));
+            let wrote = async {
+                dialled.1.write_all(&large).await.unwrap();
+                dialled.1.write_all(&small).await.unwrap();
+                dialled.1.flush().await.unwrap();
+            };
+            wrote.now_or_never().expect("there is room for both");
+            let mut found = vec![0; 50_010];
+            timeout(SOON, accepted.0.read_exact(&mut found)).await.expect("both come").unwrap();
+            assert!(found == [large, small].concat());
+        }
+    });
+}
+
+#[test]
+fn what_whoever_writes_leaves_on_a_full_strand_is_finished_without_him() {
+    run(async {
+        let (mut dialled, mut accepted) = pair(wires(100, None), 8).await;
+        add(&dialled, &accepted, wires(100, None));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        let sent = pattern(700, 1);
+        let wrote = async {
+            dialled.1.write_all(&sent).await.unwrap();
+            dialled.1.flush().await.unwrap();
+        };
+        wrote.now_or_never().expect("it is a task's");
+        let mut found = vec![0; 700];
+        timeout(SOON, accepted.0.read_exact(&mut found)).await.expect("all of it comes").unwrap();
+        assert!(found == sent);
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_full_strand_is_let_go_when_another_one_joins() {
+    run(async {
+        let (mut dialled, mut accepted) = pair(wires(100, None), 8).await;
+        let shared = Arc::clone(&dialled.1.held.0);
+        let sent = pattern(10_000, 1);
+        let expected = sent.clone();
+        // A task of its own: whoever shares one is woken with the other.
+        let writing = tokio::spawn(async move {
+            dialled.1.write_all(&sent).await.unwrap();
+            dialled.1.flush().await.unwrap();
+            dialled
+        });
+        tokio::task::yield_now().await;
+        let (near, far) = wires(100, None);
+        accepted.1.held.0.add(far, None, ()).unwrap();
+        shared.add(near, None, ()).unwrap();
+        tokio::task::yield_now().await;
+        let mut found = vec![0; 10_000];
+        timeout(SOON, accepted.0.read_exact(&mut found)).await.expect("all of it comes").unwrap();
+        assert!(found == expected);
+        timeout(SOON, writing).await.expect("it is let go").unwrap();
     });
 }
