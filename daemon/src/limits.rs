@@ -150,7 +150,8 @@ pub const SESSIONS_MAX: usize = 256;
 pub const SESSIONS_PER_TENANT_MAX: usize = 32;
 /// Bytes a session's connection is read in: what TLS and the kernel hand over at once, several times.
 pub const SESSION_READ_BYTES: usize = 256 << 10;
-/// Connections that a session goes over at most where it moves bytes in bulk, unless the configuration says otherwise. A network
+/// Connections that a session goes over at most where it moves bytes in bulk, unless the configuration says otherwise: fewer where
+/// the node has fewer than twice as many processors. A network
 /// that gives each flow a share gives it four, and TLS that is bound by a processor has several.
 pub const SESSION_CONNECTIONS_DEFAULT: u8 = 4;
 /// What the configuration may say. More would not help, and each holds a chunk.

@@ -238,8 +238,8 @@ fn what_is_left_out_has_its_default_and_what_is_written_counts() {
     assert!(parse("").loans.is_none(), "nothing is lent before somebody asks for it");
     let loans = parse("  loans: {}\n").loans.unwrap();
     assert_eq!((loans.store, loans.peers), (Store::Embedded, None));
-    assert_eq!(loans.connections, 4);
-    assert_eq!(parse("  loans: {connections: 1}\n").loans.unwrap().connections, 1);
+    assert_eq!(loans.connections, None);
+    assert_eq!(parse("  loans: {connections: 1}\n").loans.unwrap().connections, Some(1));
     assert_eq!((loans.lending, loans.borrowing), (Lending::default(), Borrowing::default()));
     let config = parse(&format!(
         "  loans: {{terms: {{ttl: 4s, renew: 1s, margin: 500ms, notice: 1500ms, clockSkew: 1.25}}, peers: {{{PEERS}}}, \

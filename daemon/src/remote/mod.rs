@@ -12,8 +12,8 @@
 //! certificate and the loan from its own ledger, and both count every byte. No byte of a program reaches a driver before
 //! that. A program that wants this node's own device gets its worker directly; nothing leaves the node then.
 //!
-//! Read in this order: [`carry`] (one connection), [`bundle`] (several in its place), [`phase`] (what comes when a loan ends), [`program`] (the program's end of a
-//! connection), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
+//! Read in this order: [`carry`] (one connection), [`bundle`] (several in its place), [`phase`] (what comes when a loan
+//! ends), [`program`] (the program's end of a connection), [`door`] (the borrower's side), [`host`] (the lender's), [`worker`],
 //! [`book`], [`budget`], [`tally`] and [`confined`].
 
 mod frames;
@@ -44,6 +44,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::config::model::Tenant;
 use crate::control::listener::{ListenError, Socket};
+use crate::limits::SESSION_CONNECTIONS_DEFAULT;
 use crate::loans::Floor;
 use crate::node::Peer;
 use crate::run::{Input, Inputs, Question, Trees};
@@ -116,12 +117,20 @@ impl Node {
 
     /// How many connections a session may go over.
     fn connections(&self) -> u8 {
-        self.setup.config.loans.as_ref().map_or(1, |loans| loans.connections)
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let said = self.setup.config.loans.as_ref().and_then(|loans| loans.connections);
+        said.unwrap_or_else(|| connections_for(processors))
     }
 
     fn district(&self) -> &str {
         self.setup.config.district.as_str()
     }
+}
+
+/// How many connections a session goes over on a node of so many processors: half of them may be busy with it. Where there are two, four
+/// connections are slower than one.
+fn connections_for(processors: usize) -> u8 {
+    u8::try_from(processors / 2).unwrap_or(u8::MAX).clamp(1, SESSION_CONNECTIONS_DEFAULT)
 }
 
 /// Running sessions. Dropped, they end.
@@ -262,5 +271,16 @@ fn watch_over(stream: &TcpStream) {
     ];
     if let Some(errno) = settings.into_iter().find_map(Result::err) {
         tracing::debug!(%errno, "a break of this session's connection may be noticed late");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_node_has_one_connection_for_a_session_and_a_large_one_four() {
+        let counts = [1, 2, 3, 4, 6, 8, 16, 1024].map(connections_for);
+        assert_eq!(counts, [1, 1, 1, 2, 3, 4, 4, 4]);
     }
 }

@@ -24,8 +24,8 @@ pub struct Loans {
     pub borrowing: Borrowing,
     /// Most bytes of guests' device memory that are kept in this node's memory while their loans are over.
     pub set_aside: headgate_quota::Bytes,
-    /// Connections to another node that one remote session may go over.
-    pub connections: u8,
+    /// Connections to another node that one remote session may go over; as its processors suggest if it does not say.
+    pub connections: Option<u8>,
 }
 
 /// Where ledgers are kept.

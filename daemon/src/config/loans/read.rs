@@ -18,8 +18,8 @@ use crate::config::problem::Problem;
 use crate::config::read::{Report, checked_name, list, on_off, one_of, path, scalar, share, size};
 use crate::config::tree::{Node, Value};
 use crate::limits::{
-    ADDRESS_BYTES_MAX, PATIENCE_DEFAULT, PEER_LEADS_MAX, SESSION_ASIDE_MAX, SESSION_CONNECTIONS_DEFAULT,
-    SESSION_CONNECTIONS_MAX, SET_ASIDE_DEFAULT, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
+    ADDRESS_BYTES_MAX, PATIENCE_DEFAULT, PEER_LEADS_MAX, SESSION_ASIDE_MAX, SESSION_CONNECTIONS_MAX,
+    SET_ASIDE_DEFAULT, STORE_URLS_MAX, SUMMARY_EVERY_MAX, SUMMARY_EVERY_MIN,
 };
 
 fn problem(node: &Node, text: impl Into<String>, report: &mut Report) {
@@ -54,7 +54,7 @@ pub fn loans(node: &Node, district: Option<&Name>, own: Option<&Name>, report: &
         lending,
         borrowing: borrowing.unwrap_or_default(),
         set_aside: set_aside.unwrap_or(SET_ASIDE_DEFAULT),
-        connections: connections.unwrap_or(SESSION_CONNECTIONS_DEFAULT),
+        connections,
     })
 }
 

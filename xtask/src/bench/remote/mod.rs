@@ -402,7 +402,8 @@ fn audit(bench: &Bench) -> Result<Vec<Figure>> {
 fn daemons(bench: &Bench) -> Result<Vec<Figure>> {
     ensure!(headgate_harness::is_root(), "a worker is put into its guest's cgroup, which needs root");
     let rule = json!({ "kernels": { "spin": { "base_ns": 1_000, "execute": false } } });
-    let pair = Pair::start(&PairOptions { device: rule, ..PairOptions::default() })?;
+    let options = PairOptions { device: rule, connections: [1; 2], ..PairOptions::default() };
+    let pair = Pair::start(&options)?;
     let bytes = COPY_BYTES.to_string();
     let rate = |micros: f64| COPY_BYTES as f64 / micros / 1e3;
     let run = |rings: &str, arguments: &[&str]| -> Result<Value> {
