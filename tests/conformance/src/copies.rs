@@ -141,8 +141,11 @@ impl Pinned {
 fn contents(memory: u64, bytes: usize) -> Result<Vec<(u8, usize)>, Code> {
     let mut seen = vec![0u8; bytes];
     cu!(cuMemcpyDtoH_v2(seen.as_mut_ptr().cast(), memory, bytes))?;
-    let count = |value| (value, seen.iter().filter(|&&byte| byte == value).count());
-    Ok((0..=u8::MAX).map(count).filter(|&(_, count)| count > 0).collect())
+    let mut times = [0; 256];
+    for &byte in &seen {
+        times[usize::from(byte)] += 1;
+    }
+    Ok((0..=u8::MAX).zip(times).filter(|&(_, count)| count > 0).collect())
 }
 
 /// A program holds a stream up by a word, and fills the memory of a copy in it only then.
