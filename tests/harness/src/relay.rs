@@ -43,8 +43,23 @@ struct State {
     wire: Wire,
     down: AtomicBool,
     ended: AtomicBool,
-    connections: Mutex<Vec<TcpStream>>,
+    connections: Mutex<Vec<Connection>>,
     carried: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Connection {
+    ends: [TcpStream; 2],
+    carried: Arc<AtomicU64>,
+}
+
+impl Connection {
+    fn cut(&self) {
+        for end in &self.ends {
+            // It may be gone already.
+            let _gone = end.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl Relay {
@@ -87,15 +102,13 @@ impl Relay {
         self.state.drop_connections();
     }
 
-    /// Cuts the connection that came last, and no other.
-    pub fn cut_last(&self) {
+    /// Cuts the connection that came last of those that have carried so many bytes, and no other. `None` without such a one.
+    #[must_use]
+    pub fn cut_last(&self, carried: u64) -> Option<()> {
         let mut connections = self.state.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        // Both of its ends.
-        let from = connections.len().saturating_sub(2);
-        for connection in connections.drain(from..) {
-            // It may be gone already.
-            let _gone = connection.shutdown(Shutdown::Both);
-        }
+        let index = connections.iter().rposition(|one| carried <= one.carried.load(Ordering::Acquire))?;
+        connections.remove(index).cut();
+        Some(())
     }
 
     /// Takes connections again.
@@ -116,8 +129,7 @@ impl Drop for Relay {
 impl State {
     fn drop_connections(&self) {
         for connection in self.connections.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            // It may be gone already.
-            let _gone = connection.shutdown(Shutdown::Both);
+            connection.cut();
         }
     }
 }
@@ -141,14 +153,18 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
 fn carry(client: TcpStream, server: TcpStream, state: &Arc<State>) -> std::io::Result<()> {
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
-        state.connections.lock().unwrap_or_else(PoisonError::into_inner).push(stream.try_clone()?);
     }
+    let carried = Arc::new(AtomicU64::new(0));
+    let connection =
+        Connection { ends: [client.try_clone()?, server.try_clone()?], carried: Arc::clone(&carried) };
+    state.connections.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     let pairs = [(client.try_clone()?, server.try_clone()?), (server, client)];
     for (seed, (from, to)) in (1u64..).zip(pairs) {
         let queue = Arc::new(Queue::default());
         let (reader, state, wire) = (Arc::clone(&queue), Arc::clone(state), state.wire);
+        let carried = Arc::clone(&carried);
         thread::spawn(move || take(from, &reader, wire, seed));
-        thread::spawn(move || give(to, &queue, &state));
+        thread::spawn(move || give(to, &queue, &[&state.carried, &carried]));
     }
     Ok(())
 }
@@ -206,7 +222,7 @@ fn take(mut from: TcpStream, queue: &Queue, wire: Wire, seed: u64) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a wire's length is a matter of time")]
-fn give(mut to: TcpStream, queue: &Queue, state: &State) {
+fn give(mut to: TcpStream, queue: &Queue, counts: &[&AtomicU64; 2]) {
     loop {
         let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, bytes) = loop {
@@ -231,6 +247,8 @@ fn give(mut to: TcpStream, queue: &Queue, state: &State) {
             queue.change.notify_all();
             return;
         }
-        state.carried.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        for count in counts {
+            count.fetch_add(bytes.len() as u64, Ordering::AcqRel);
+        }
     }
 }
