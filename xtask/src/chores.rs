@@ -15,7 +15,7 @@ pub(crate) fn ci() -> Result<ExitCode> {
 
 /// API documentation, private items included: the modules' own pages are what a newcomer reads.
 pub(crate) fn docs(open: bool) -> Result<ExitCode> {
-    let mut command = workspace::cargo()?;
+    let mut command = workspace::cargo();
     command.args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
     // Links to private items are fine where private items are documented.
     command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
@@ -29,7 +29,7 @@ pub(crate) fn docs(open: bool) -> Result<ExitCode> {
 /// model checker runs, in a build and a directory of their own, because its atomics are not the processor's. Optimised,
 /// as it tries millions of orders.
 pub(crate) fn loom() -> Result<ExitCode> {
-    let mut command = workspace::cargo()?;
+    let mut command = workspace::cargo();
     command.args(["test", "--locked", "--package", "headgate-abi", "--package", "headgate-remote"]);
     command.args(["--lib", "interleavings"]);
     command.arg("--target-dir").arg(workspace::root()?.join("target/loom"));

@@ -83,7 +83,7 @@ fn targets(fuzz: &Path) -> Result<Vec<String>> {
 }
 
 fn build(fuzz: &Path) -> Result<()> {
-    let mut cargo = workspace::cargo()?;
+    let mut cargo = workspace::cargo();
     // Given a target, cargo keeps the flags away from build scripts and macros.
     cargo.current_dir(fuzz).args(["build", "--quiet", "--locked", "--release", "--target", TRIPLE]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"));

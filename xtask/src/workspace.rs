@@ -1,24 +1,18 @@
 //! The checkout and cargo: where things are, and building a few of them.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+pub(crate) use headgate_harness::workspace::cargo;
+
 /// The repository's root.
 pub(crate) fn root() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     Ok(manifest.parent().context("xtask lies in the repository's root")?.to_owned())
-}
-
-/// Cargo, run in the repository's root.
-pub(crate) fn cargo() -> Result<Command> {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root()?);
-    Ok(command)
 }
 
 /// How to build.
@@ -43,7 +37,7 @@ impl Artifacts {
 
 /// Builds packages in one go and tells where their libraries and programs are.
 pub(crate) fn build(profile: Profile, packages: &[&str]) -> Result<Artifacts> {
-    let mut command = cargo()?;
+    let mut command = cargo();
     command.args(["build", "--quiet", "--message-format=json-render-diagnostics"]);
     if profile == Profile::Release {
         command.arg("--release");

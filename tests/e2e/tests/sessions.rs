@@ -248,10 +248,11 @@ fn a_killed_worker_hurts_its_own_session_and_no_other() {
     let forever = ["--seconds", "0", "--sync-every", "5"];
     let doomed = pair.run(first, "app-loop", &forever).unwrap();
     let other = pair.run(second, "app-loop", &["--seconds", "8", "--sync-every", "5"]).unwrap();
-    let worker = eventually("both work on the lender's device", PATIENCE, || {
-        let [worker, other] = [first, second].map(|tenant| pair.workers(tenant).ok()?.first().copied());
-        other.and(worker)
+    // A worker is there before its session is.
+    eventually("both work on the lender's device", PATIENCE, || {
+        (kernels(&pair.lender).len() == 2).then_some(())
     });
+    let worker = pair.workers(first).unwrap()[0];
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL).unwrap();
     let outcome = doomed.finish(PATIENCE).unwrap();
     assert!(!outcome.status.success());

@@ -17,8 +17,8 @@ fn kit() -> &'static Path {
     static KIT: OnceLock<PathBuf> = OnceLock::new();
     KIT.get_or_init(|| {
         let into = workspace::root().join("target/gpu-kit-test");
-        let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-        cargo.current_dir(workspace::root()).args(["xtask", "gpu-kit", "--dev", "--into"]).arg(&into);
+        let mut cargo = workspace::cargo();
+        cargo.args(["xtask", "gpu-kit", "--dev", "--into"]).arg(&into);
         let outcome = Program::start("cargo xtask gpu-kit", &mut cargo)
             .unwrap()
             .finish(Duration::from_secs(1_800))

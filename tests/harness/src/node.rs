@@ -476,12 +476,28 @@ pub fn cgroup_root() -> Option<PathBuf> {
     })
 }
 
-/// A TCP port nobody listened at a moment ago.
+/// A TCP port nobody listened at a moment ago, and which the kernel gives to nobody who does not ask for it: of those it hands
+/// out by itself, one may be a client's before the daemon listens.
 ///
 /// # Errors
 /// When there is none.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    /// Below are the ports of well-known services.
+    const FIRST: u16 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let end: u16 = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32_768);
+    let ports = u32::from(end.saturating_sub(FIRST));
+    // Test programs that run side by side begin at places of their own.
+    let start = std::process::id().wrapping_mul(101);
+    for _ in 0..ports {
+        let place = start.wrapping_add(NEXT.fetch_add(1, Relaxed)) % ports;
+        let port = FIRST + u16::try_from(place)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port from {FIRST} to {end} is taken")
 }
 
 fn unchunk(mut body: &str) -> Result<String> {

@@ -30,6 +30,24 @@ pub fn root() -> &'static Path {
     })
 }
 
+/// Cargo, run in the root by a program that cargo may have started itself.
+///
+/// Such a program has been told which package it belongs to, and build scripts may ask for just that: one that does runs
+/// again, and all that needs it is built again, whenever two packages' programs build the same things in turn.
+#[must_use]
+pub fn cargo() -> Command {
+    let cargo = std::env::var_os("CARGO").or_else(|| option_env!("CARGO").map(Into::into));
+    let mut command = Command::new(cargo.unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let told = name.as_encoded_bytes();
+        if told.starts_with(b"CARGO_MANIFEST_") || told.starts_with(b"CARGO_PKG_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 static GIVEN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Takes built things from a folder that holds them all, instead of asking cargo: the kit runs where there is none. The
@@ -58,8 +76,8 @@ pub fn built() -> Result<&'static Path> {
 
 fn build() -> Result<PathBuf> {
     let directory = profile_directory()?;
-    let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
-    cargo.current_dir(root()).args(["build", "--quiet"]);
+    let mut cargo = cargo();
+    cargo.args(["build", "--quiet"]);
     if directory.ends_with("release") {
         cargo.arg("--release");
     }

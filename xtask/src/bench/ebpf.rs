@@ -80,7 +80,7 @@ pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
 
 /// Runs one of the tests and takes its figures in.
 fn gather(test: &str, samples: &mut BTreeMap<(&'static str, String, &'static str), Vec<f64>>) -> Result<()> {
-    let mut command = workspace::cargo()?;
+    let mut command = workspace::cargo();
     command.args(["test", "--quiet", "--release", "--locked", "--package", "headgate-ebpf", "--test", test]);
     command.args(["--", "--nocapture", "--test-threads", "1"]);
     let output = command.stderr(Stdio::inherit()).output().context("starting cargo")?;

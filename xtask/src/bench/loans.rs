@@ -21,7 +21,7 @@ const SECONDS: u64 = 15;
 pub(super) fn measure(settings: &Settings) -> Result<Vec<Figure>> {
     let (districts, seconds) = if settings.quick { (50, 5) } else { (DISTRICTS, SECONDS) };
     let nats = Nats::start().context("the bench needs a NATS server")?;
-    let mut load = workspace::cargo()?;
+    let mut load = workspace::cargo();
     load.args(["run", "--quiet", "--release", "--package", "headgate-loans", "--example", "renewals", "--"]);
     load.args([nats.url(), districts.to_string(), seconds.to_string()]);
     let output = load.stderr(Stdio::inherit()).output().context("starting the load")?;

@@ -165,7 +165,7 @@ fn check_package(findings: &mut Findings, graph: &Graph, rule: &Rule, linked: &B
 }
 
 fn metadata() -> Result<Value> {
-    let output = workspace::cargo()?
+    let output = workspace::cargo()
         .args(["metadata", "--format-version=1", "--locked"])
         .output()
         .context("starting cargo metadata")?;
