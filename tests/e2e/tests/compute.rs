@@ -246,9 +246,10 @@ fn a_stopped_program_keeps_nobody_from_the_device() {
             if alone * 0.85 <= share { Ok(()) } else { Err(share) }
         });
         alerts.signal(nix::sys::signal::Signal::SIGCONT).unwrap();
-        quiet::holds(&format!("without {lacks:?}, a program that goes on has 60 %"), || {
+        // Two programs beside a simulated device have less of this machine's processors than one.
+        quiet::holds(&format!("without {lacks:?}, a program that goes on, of {alone:.1} % alone"), || {
             let share = window(&node, [&alerts, &review])[0];
-            if 60.0 <= share { Ok(()) } else { Err(share) }
+            if alone * 0.5 <= share { Ok(()) } else { Err(share) }
         });
     }
 }

@@ -537,7 +537,10 @@ fn a_device_taken_back_in_the_middle_of_a_kernel_finishes_that_kernel() {
     let guest = pair.run(&pair.tenants[0], "app-loop", &["--seconds", "0", "--sync-every", "1"]).unwrap();
     eventually("the guest's kernels run", PATIENCE, || kernels(&pair.lender).first().copied());
     let _owner = pair.lender.run("cases", "app-loop", &["--seconds", "0", "--sync-every", "1"]).unwrap();
-    let outcome = guest.finish(PATIENCE).unwrap();
+    let outcome = guest.finish(PATIENCE).unwrap_or_else(|error| {
+        let [lender, borrower] = [&pair.lender, &pair.borrower].map(Node::status);
+        panic!("{error:#}\nlender: {lender:#?}\nborrower: {borrower:#?}")
+    });
     assert!(!outcome.status.success());
     assert!(outcome.stderr.contains("DEVICE_UNAVAILABLE"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("takes its device back"), "{}", outcome.stderr);

@@ -73,7 +73,7 @@ pub const PARTS: &[Part] = &[
     part(
         "conformance",
         "a program sees the same natively and under the hook, and limits are exact",
-        8,
+        10,
         10,
         conformance::run,
     ),
