@@ -43,7 +43,8 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         if !self.is_spatial() && 1 < all().filter(|contender| contender.is_at_device()).count() {
             // What each had of a span is told from the batches it completed in it, so spans are short.
             next.min(settings.tick_contended)
-        } else if all().any(|contender| contender.host_bound && contender.has_work()) {
+        } else if self.owner.is_some() && all().any(|contender| contender.host_bound && contender.has_work())
+        {
             next.min(settings.tick_express)
         } else {
             next
@@ -122,5 +123,41 @@ impl<K: Copy + PartialEq> WindowScheduler<K> {
         } else {
             self.settings.batch
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tenant::{ComputeQuota, Mode};
+    use crate::window::{Observation, WindowSettings};
+
+    #[test]
+    fn who_left_the_device_idle_and_is_alone_now_is_looked_at_as_seldom_as_anybody() {
+        let settings = WindowSettings::default();
+        let half = ComputeQuota {
+            nominal: Ppm::from_percent(50).unwrap_or(Ppm::ZERO),
+            borrowing_limit: None,
+            lending_limit: None,
+            mode: Mode::Borrow,
+            class: Class::Standard,
+        };
+        let mut scheduler = WindowScheduler::new(settings);
+        scheduler.set_tenants([(0u8, half), (1, half)]);
+        let mut least = settings.tick_rest;
+        for tick in 0u64..600 {
+            // The first makes the device wait now and then, until the second is gone.
+            let together = tick < 400;
+            scheduler.tick(Micros(tick * 100), |key| Observation {
+                in_flight: if key == 0 { !together || tick % 3 > 0 } else { together },
+                progress: if key == 0 { tick } else { tick.min(400) },
+                ..Observation::default()
+            });
+            if together {
+                least = least.min(scheduler.sleep(true));
+            }
+        }
+        assert!(least <= settings.tick_express, "{least:?} beside another");
+        assert_eq!(scheduler.sleep(true), settings.tick_busy, "alone");
     }
 }
