@@ -120,6 +120,11 @@ const BAD: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "  district: n\n  gpus: {\"*\": {gate: hots}, GPU-00000000-0000-0000-0000-000000000000: {allowMultiplied: true}}\n  \
+         tenants: []\n",
+        &["f:6:22: `gate` is `hots`; did you mean `host`?", "f:6:71: a gpu lacks `sharing`; add it"],
+    ),
+    (
         "  district: n\n  overcommit: {sm: true}\n  gpus: {\"*\": {sharing: greenContexts, allowMultiplied: true}}\n  \
          tenants: []\n",
         &[

@@ -16,19 +16,19 @@
 //! (`GATE_HOST`, and the lower rungs of [`rung`]); what is queued on the device when such a gate closes still runs.
 
 mod cost;
+mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{
     AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use headgate_abi::cuda::CUresult;
 use headgate_abi::cuda::types::{CUcontext, CUstream};
-use headgate_abi::limits::{GATE_WAIT_US_MAX, LANES_MAX};
+use headgate_abi::limits::LANES_MAX;
 use headgate_abi::segment::layout::{
-    BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, FAIL_OPEN, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED,
-    GATE_WAIT_BUCKETS,
+    BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, GATE_GPU, GATE_OPEN_BIT, GATE_UNGOVERNED,
 };
 
 use cost::Cost;
@@ -189,7 +189,8 @@ impl Pace {
             return self.pass(session, row, stream);
         }
         self.bring_to_front(session, stream, per_thread, context, row);
-        if self.lanes[0].batch == 0 || !host_gate_open(session, row, &self.lanes[0]) {
+        let lane = &self.lanes[0];
+        if lane.batch == 0 || (lane.host_gated && !turn::gate_open(session, row)) {
             if driver::is_capturing(stream, per_thread) {
                 // Nothing may be put into a capture, and nothing of it runs before the graph is launched: that
                 // launch comes to the gate, so this thread must ask again.
@@ -197,17 +198,16 @@ impl Pace {
                 return Admission::Go;
             }
             self.edge(session, 0);
-            let lane = &mut self.lanes[0];
-            if mode != GATE_GPU || !lane.begin(session) {
-                lane.host_gated = true;
-                wait_for_gate(session, row);
-                if let (BACKEND_EVENTS, Some(index)) = (rung::rung(), lane.seat_lane) {
-                    reports::wait_for_room(session, index);
-                }
+            if mode != GATE_GPU || !self.lanes[0].begin(session) {
+                turn::wait(session, row, &mut self.lanes);
+                self.lanes[0].begin_on_host(session);
             }
+            let lane = &mut self.lanes[0];
             lanes::clock_in(session, row, lane.seat_lane);
             let most = limits.batch_launches_max.load(Acquire).clamp(1, BATCH_LAUNCHES_MAX);
-            lane.batch = lane.cost.batch(limits.batch_us.load(Acquire), most);
+            // On the host a batch that is too short lets the device run dry between two looks.
+            let more = if lane.host_gated { lane.cost.launch_us() } else { 0 };
+            lane.batch = lane.cost.batch(u64::from(limits.batch_us.load(Acquire)) + more, most);
         }
         let lane = &mut self.lanes[0];
         lane.launched += 1;
@@ -350,7 +350,7 @@ impl Lane {
     fn give_up(&self, session: &Session) {
         session.seat().counters[self.row].launches.fetch_add(u64::from(self.launched), Relaxed);
         if let Some(row) = self.seat_lane {
-            lanes::give_up(row, 0 < self.batch && !self.host_gated);
+            lanes::give_up(row, 0 < self.batch);
         }
     }
 
@@ -372,8 +372,24 @@ impl Lane {
             rung::failed(session, BACKEND_MEMOPS, status);
             return false;
         }
+        rung::says(session, BACKEND_MEMOPS);
         self.host_gated = false;
         true
+    }
+
+    /// Begins a batch that the host has let through: it has started as far as anyone can tell.
+    fn begin_on_host(&mut self, session: &'static Session) {
+        self.host_gated = true;
+        let Some(index) = self.seat_lane else { return };
+        rung::gates_on_host(session, index, self.row);
+        let (host, marks) = (&session.seat().lanes[index], &session.seat().marks[index]);
+        let submitted = host.submitted.load(Relaxed);
+        if submitted == marks.completed.load(Acquire) {
+            self.cost.begin(sys::now_us(), submitted);
+        }
+        let number = submitted.wrapping_add(1);
+        marks.started.store(number, Release);
+        host.begun.store(number, Release);
     }
 
     /// Puts the report of completion into the stream, and learns from how far the GPU is.
@@ -382,11 +398,6 @@ impl Lane {
         let seat = session.seat();
         let (host, marks) = (&seat.lanes[index], &seat.marks[index]);
         let number = host.submitted.load(Relaxed).wrapping_add(1);
-        if self.host_gated {
-            // No batch was begun on the GPU: what the host let through has started as far as anyone can tell.
-            host.begun.store(number, Release);
-            marks.started.store(number, Release);
-        }
         let status = match rung::rung() {
             BACKEND_EVENTS => reports::mark(session, index, self.stream, self.per_thread, number),
             BACKEND_WATCHDOG => {
@@ -396,12 +407,17 @@ impl Lane {
                 return;
             }
             _ => {
-                let Some(at) = lanes::addresses(session, index, self.row) else { return };
+                let Some(at) = lanes::addresses(session, index, self.row) else {
+                    lanes::settle(seat, index);
+                    return;
+                };
                 host.submitted.store(number, Release);
                 driver::write_when_done(self.stream, self.per_thread, at.completed, number)
             }
         };
-        if status.is_success() {
+        if status.is_success() && self.host_gated {
+            self.cost.remember(number, launched);
+        } else if status.is_success() {
             let gate = seat.gates[self.row].load(Acquire);
             self.cost.learn(sys::now_us(), gate, number, marks.completed.load(Acquire), launched);
         } else {
@@ -410,47 +426,6 @@ impl Lane {
             rung::failed(session, rung::rung(), status);
         }
     }
-}
-
-/// Whether the host's gate is open, for a lane that is held there.
-fn host_gate_open(session: &Session, row: usize, lane: &Lane) -> bool {
-    !lane.host_gated || gate_open(session, row)
-}
-
-fn gate_open(session: &Session, row: usize) -> bool {
-    session.limits(row).gate.load(Acquire) & GATE_OPEN_BIT != 0
-}
-
-/// Waits until the gate is open, or until the daemon has been silent for too long and the policy is to open.
-fn wait_for_gate(session: &'static Session, row: usize) {
-    let gate = &session.limits(row).gate;
-    let mut seen = gate.load(Acquire);
-    if seen & GATE_OPEN_BIT != 0 {
-        return;
-    }
-    let seat = session.seat();
-    let start = sys::now_us();
-    seat.waiting[row].fetch_add(1, AcqRel);
-    session.ring(row);
-    while seen & GATE_OPEN_BIT == 0 {
-        if session.stale() {
-            // Another daemon may be there already; its gates are in another segment. Else the policy decides.
-            if session::require().is_ok_and(|now| !std::ptr::eq(now, session)) {
-                break;
-            }
-            if session.abandoned() && session.fail_policy() == FAIL_OPEN {
-                session.count_open();
-                break;
-            }
-        }
-        sys::futex_wait(gate, seen, GATE_WAIT_US_MAX);
-        seen = gate.load(Acquire);
-    }
-    seat.waiting[row].fetch_sub(1, AcqRel);
-    let waited = sys::now_us().saturating_sub(start);
-    seat.counters[row].gate_wait_us.fetch_add(waited, Relaxed);
-    let bucket = usize::try_from(waited.max(1).ilog2()).unwrap_or(0).min(GATE_WAIT_BUCKETS - 1);
-    seat.gate_wait_buckets[bucket].fetch_add(1, Relaxed);
 }
 
 const _: () = assert!(LANES_PER_THREAD_MAX <= LANES_MAX);

@@ -26,11 +26,7 @@ use crate::session::Session;
 use crate::{driver, lanes, rung, sys};
 
 /// Events of a lane: twice as many as batches it may be ahead of the device.
-const EVENTS: usize = 4;
-/// Batches a lane may be ahead of the device: one that runs, and one that follows without a gap.
-const AHEAD_MAX: u32 = 2;
-/// Between two questions while a program waits for room.
-const ASK_US: u64 = 50;
+pub(crate) const EVENTS: usize = 8;
 /// Looks of the watch, 10 ms apart, after which a batch that nothing reports counts as done.
 const SILENT_LOOKS: u32 = 2;
 
@@ -109,20 +105,14 @@ fn try_ask(seat: &Seat, lane: usize) -> Result<(), CUresult> {
     }
 }
 
-/// Waits until a lane is few enough batches ahead of the device for one more, or long enough.
-pub(crate) fn wait_for_room(session: &Session, lane: usize) {
-    let seat = session.seat();
-    let start = sys::now_us();
-    loop {
+/// Batches that a lane is ahead of the device, as far as is known; asks first where nobody else tells.
+pub(crate) fn ahead(session: &Session, lane: usize) -> u32 {
+    if rung::rung() == BACKEND_EVENTS {
         ask(session, lane);
-        let (submitted, completed) =
-            (seat.lanes[lane].submitted.load(Acquire), seat.marks[lane].completed.load(Acquire));
-        let ahead = submitted.wrapping_sub(completed);
-        if ahead < AHEAD_MAX || GATE_WAIT_US_MAX <= sys::now_us().saturating_sub(start) {
-            return;
-        }
-        sys::sleep_us(ASK_US);
     }
+    let seat = session.seat();
+    let completed = seat.marks[lane].completed.load(Acquire);
+    seat.lanes[lane].submitted.load(Acquire).wrapping_sub(completed)
 }
 
 /// The program has looked at the device, and perhaps `waited` for it: where nothing reports, what it had submitted by

@@ -14,14 +14,16 @@
 
 use std::sync::atomic::{
     AtomicU32,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use headgate_abi::cuda::CUresult;
-use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_NONE, BACKEND_WATCHDOG};
+use headgate_abi::segment::layout::{
+    BACKEND_EVENTS, BACKEND_HOST, BACKEND_MEMOPS, BACKEND_NONE, BACKEND_WATCHDOG,
+};
 
 use crate::session::Session;
-use crate::{log, watch};
+use crate::{lanes, log, watch};
 
 static RUNG: AtomicU32 = AtomicU32::new(BACKEND_NONE);
 
@@ -36,6 +38,21 @@ pub(crate) fn stands(session: &Session, rung: u32) {
     RUNG.store(rung, Release);
     session.seat().gate_backend.store(rung, Release);
     watch::start();
+}
+
+/// The gate of a lane is on the host because the operator says so. What the GPU can report it still does.
+pub(crate) fn gates_on_host(session: &'static Session, lane: usize, row: usize) {
+    if rung() <= BACKEND_MEMOPS && lanes::addresses(session, lane, row).is_some() {
+        says(session, BACKEND_HOST);
+    }
+}
+
+/// The seat is to say this of the top rung: the gate is on the GPU, or on the host.
+pub(crate) fn says(session: &Session, backend: u32) {
+    let word = &session.seat().gate_backend;
+    if word.load(Relaxed) != backend {
+        word.store(backend, Release);
+    }
 }
 
 /// The process has another seat, which is to say what the one before said.

@@ -93,7 +93,7 @@ pub struct DeviceLimits {
 /// Launches pass without batches or gates: the tenant has no compute quota on the device.
 pub const GATE_UNGOVERNED: u32 = 0;
 /// Launches wait on the host for the gate word, and batches report completion. What is queued on the device
-/// when the gate closes still runs.
+/// when the gate closes still runs: two batches at most.
 pub const GATE_HOST: u32 = 1;
 /// Batches wait on the GPU for the gate word of the seat: the program runs ahead, the device waits.
 pub const GATE_GPU: u32 = 2;
@@ -174,8 +174,8 @@ pub struct Seat {
     pub faults: AtomicU64,
     /// Lanes below this index have been used; those above are all zero.
     pub lanes_high: AtomicU32,
-    /// How work is gated and its completion measured: [`BACKEND_NONE`], [`BACKEND_MEMOPS`], [`BACKEND_EVENTS`] or
-    /// [`BACKEND_WATCHDOG`].
+    /// How work is gated and its completion measured: [`BACKEND_NONE`], [`BACKEND_MEMOPS`], [`BACKEND_EVENTS`],
+    /// [`BACKEND_WATCHDOG`] or [`BACKEND_HOST`].
     pub gate_backend: AtomicU32,
     /// Lanes refused because all [`LANES_MAX`] were in use; their work is gated but not followed.
     pub lanes_refused: AtomicU64,
@@ -183,7 +183,7 @@ pub struct Seat {
     pub charged_bytes: [AtomicU64; DEVICES_MAX],
     /// Counters, per device row.
     pub counters: [SeatCounters; DEVICES_MAX],
-    /// Threads waiting now, per device row: at the host's closed gate in the lower half, inside a call that waits for the device
+    /// Threads waiting now, per device row: on the host for their turn in the lower half, inside a call that waits for the device
     /// in the upper one, each as [`AWAITING_ONE`].
     pub waiting: [AtomicU32; DEVICES_MAX],
     /// How long launches waited for the gate: bucket `i` counts waits below `2^(i+1)` microseconds, the last
@@ -229,6 +229,9 @@ pub const BACKEND_EVENTS: u32 = 2;
 /// The program waits at the gate; nothing reports progress. Batches count as done when the program has waited for the
 /// device, or has been silent for a while.
 pub const BACKEND_WATCHDOG: u32 = 3;
+/// By choice, not for want of anything: the program waits at the gate, at most two batches ahead of the device, which writes its
+/// progress by stream memory operations.
+pub const BACKEND_HOST: u32 = 4;
 
 /// Buckets of the gate-wait histogram.
 pub const GATE_WAIT_BUCKETS: usize = if cfg!(all(test, loom)) { 1 } else { 24 };

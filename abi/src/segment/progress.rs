@@ -65,7 +65,7 @@ fn lane_progress(lane: &Lane, marks: &LaneMarks) -> Progress {
     }
 }
 
-/// Whether threads stand at the host's closed gate of `device`.
+/// Whether threads wait on the host for their turn on `device`.
 #[must_use]
 pub fn waits_at_host(seat: &Seat, device: usize) -> bool {
     seat.waiting[device].load(Acquire) & (AWAITING_ONE - 1) != 0

@@ -76,24 +76,56 @@ impl Mps {
     }
 }
 
+/// Where the work of a device's tenants waits for its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum GateAt {
+    /// In the device's streams, so that programs run ahead of it as without a gate.
+    #[default]
+    Device,
+    /// In the programs, which stay two batches ahead of the device at most: for devices whose streams keep it while they
+    /// wait.
+    Host,
+}
+
+impl GateAt {
+    const ALL: [(&str, Self); 2] = [("device", Self::Device), ("host", Self::Host)];
+}
+
+/// What is said about one device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Gpu {
+    sharing: Sharing,
+    gate: GateAt,
+}
+
 /// What is said about devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Gpus {
-    choices: BTreeMap<DeviceKey, (Sharing, Place)>,
+    choices: BTreeMap<DeviceKey, (Gpu, Place)>,
 }
 
 impl Gpus {
     /// How a device is shared: by its own entry, else by the one for all.
     #[must_use]
     pub fn sharing_on(&self, device: DeviceUuid) -> Sharing {
+        self.on(device).sharing
+    }
+
+    /// Where work for a device waits for its turn.
+    #[must_use]
+    pub fn gate_on(&self, device: DeviceUuid) -> GateAt {
+        self.on(device).gate
+    }
+
+    fn on(&self, device: DeviceUuid) -> Gpu {
         let own = self.choices.get(&DeviceKey::One(device));
-        own.or_else(|| self.choices.get(&DeviceKey::All)).map_or(Sharing::Temporal, |(sharing, _)| *sharing)
+        own.or_else(|| self.choices.get(&DeviceKey::All)).map_or_else(Gpu::default, |(gpu, _)| *gpu)
     }
 
     /// Whether tenants of any device run side by side.
     #[must_use]
     pub fn is_spatial(&self) -> bool {
-        self.choices.values().any(|(sharing, _)| sharing.is_spatial())
+        self.choices.values().any(|(gpu, _)| gpu.sharing.is_spatial())
     }
 }
 
@@ -119,8 +151,8 @@ pub(super) fn gpus(node: &Node, report: &mut Report) -> Option<Gpus> {
             report.push(Problem { place: key.place, text });
             continue;
         };
-        let Some(sharing) = gpu(node, report) else { continue };
-        if choices.insert(device, (sharing, node.place)).is_some() {
+        let Some(gpu) = gpu(node, report) else { continue };
+        if choices.insert(device, (gpu, node.place)).is_some() {
             let text = format!("a second entry for device {device}; keep one");
             report.push(Problem { place: key.place, text });
         }
@@ -128,17 +160,28 @@ pub(super) fn gpus(node: &Node, report: &mut Report) -> Option<Gpus> {
     Some(Gpus { choices })
 }
 
-fn gpu(node: &Node, report: &mut Report) -> Option<Sharing> {
+fn gpu(node: &Node, report: &mut Report) -> Option<Gpu> {
     let mut fields = Fields::of(node, "a gpu", report)?;
-    let sharing = fields.required("sharing", report).and_then(|node| {
-        one_of(node, "sharing", &Sharing::ALL.map(|sharing| (sharing.word(), sharing)), report)
-    });
+    let gate_node = fields.optional("gate");
+    let sharing_node = match gate_node {
+        Some(_) => fields.optional("sharing"),
+        None => fields.required("sharing", report),
+    };
+    let gate = gate_node.map_or(Some(GateAt::default()), |node| one_of(node, "gate", &GateAt::ALL, report));
+    let words = Sharing::ALL.map(|sharing| (sharing.word(), sharing));
+    let sharing = match (sharing_node, gate_node) {
+        (None, Some(_)) => Some(Sharing::default()),
+        (node, _) => node.and_then(|node| one_of(node, "sharing", &words, report)),
+    };
     let multiply_node = fields.optional("allowMultiplied");
     let multiply = multiply_node.and_then(|node| boolean(node, "allowMultiplied", report)).unwrap_or(false);
     fields.finish(report);
-    match (sharing?, multiply_node) {
-        (Sharing::GreenContexts { .. }, _) => Some(Sharing::GreenContexts { multiply }),
-        (sharing, None) => Some(sharing),
+    let (sharing, gate) = (sharing?, gate?);
+    match (sharing, multiply_node) {
+        (Sharing::GreenContexts { .. }, _) => {
+            Some(Gpu { sharing: Sharing::GreenContexts { multiply }, gate })
+        }
+        (sharing, None) => Some(Gpu { sharing, gate }),
         (sharing, Some(node)) => {
             let text = format!(
                 "`allowMultiplied` is about greenContexts without MPS, but the device is shared by {}; remove it",
@@ -187,7 +230,7 @@ pub(super) fn check<'t>(
     report: &mut Report,
 ) {
     let tenants: Vec<&Tenant> = tenants.collect();
-    for (key, (sharing, place)) in &parts.gpus.choices {
+    for (key, (Gpu { sharing, .. }, place)) in &parts.gpus.choices {
         let mut wrong = |place: Place, text: String| report.push(Problem { place, text });
         if let (DeviceKey::One(uuid), Some(devices)) = (key, parts.devices)
             && !devices.contains(uuid)

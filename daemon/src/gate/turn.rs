@@ -181,12 +181,12 @@ fn observe(tenant: &GateTenant, row: usize, now: Micros, filling: &mut Filling) 
         let seat = tenant.segments.ledger.seat(index);
         let fills = filling.works(index.get());
         let progress = progress(seat, row);
-        let waiting = progress.waiting || waits_at_host(seat, row);
-        seen.waiting |= waiting;
+        let at_host = waits_at_host(seat, row);
+        seen.waiting |= progress.waiting || at_host;
         seen.on_host &= !progress.waiting;
         // What was launched into an open batch runs already.
         seen.in_flight |= progress.running || fills;
-        seen.last_batch &= !progress.queued;
+        seen.last_batch &= !progress.queued && !at_host;
         if progress.backlog != 0 {
             seen.backlog =
                 if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };

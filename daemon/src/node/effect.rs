@@ -1,7 +1,9 @@
 //! What a node decides to have done.
 
 use headgate_abi::limits::DEVICES_MAX;
-use headgate_abi::segment::layout::{FAIL_LAST_KNOWN, FAIL_OPEN, GATE_GPU, GATE_UNGOVERNED, UNLIMITED};
+use headgate_abi::segment::layout::{
+    FAIL_LAST_KNOWN, FAIL_OPEN, GATE_GPU, GATE_HOST, GATE_UNGOVERNED, UNLIMITED,
+};
 use headgate_abi::space::place_word;
 use headgate_abi::wire::{RefusalReason, Welcome};
 use headgate_quota::Ppm;
@@ -9,7 +11,7 @@ use headgate_quota::Ppm;
 use super::event::{ConnectionId, Process, RequestId};
 use super::state::{SeatRef, State, TenantSlot, TenantState};
 use crate::config::model::{CgroupPath, DeviceUuid, FailPolicy, Identity};
-use crate::config::space::Sharing;
+use crate::config::space::{GateAt, Sharing};
 use crate::space::Grant;
 
 /// Something to be done.
@@ -148,7 +150,7 @@ pub struct RowLimits {
     pub uuid: DeviceUuid,
     /// Most bytes, or `UNLIMITED`.
     pub memory_bytes_max: u64,
-    /// `GATE_UNGOVERNED` or `GATE_GPU`.
+    /// `GATE_UNGOVERNED`, `GATE_HOST` or `GATE_GPU`.
     pub gate_mode: u32,
     /// Nominal share, for display.
     pub sm: Ppm,
@@ -167,6 +169,14 @@ fn place(state: &State, gpu: DeviceUuid, grant: Option<&Grant>) -> u64 {
         Some(groups) => place_word(groups.place),
         None if unlooked() => place_word(None),
         None => 0,
+    }
+}
+
+/// Where governed work for a device waits for its turn.
+fn gate_mode(state: &State, gpu: DeviceUuid) -> u32 {
+    match state.configured.as_ref().map(|configured| configured.config.gpus.gate_on(gpu)) {
+        Some(GateAt::Host) => GATE_HOST,
+        Some(GateAt::Device) | None => GATE_GPU,
     }
 }
 
@@ -194,7 +204,7 @@ impl TenantLimits {
             let memory = if tenant.retired { Some(0) } else { quota.memory.map(|memory| memory.nominal.0) };
             Some(RowLimits {
                 memory_bytes_max: memory.unwrap_or(UNLIMITED),
-                gate_mode: if quota.sm.is_some() { GATE_GPU } else { GATE_UNGOVERNED },
+                gate_mode: quota.sm.map_or(GATE_UNGOVERNED, |_| gate_mode(state, row.uuid)),
                 sm: quota.sm.map_or(Ppm::WHOLE, |sm| sm.nominal),
                 environment: grant.map_or(0, Grant::digest),
                 place: place(state, row.uuid, grant),

@@ -7,7 +7,9 @@ mod metrics;
 use std::sync::atomic::Ordering::Relaxed;
 
 use headgate_abi::segment::SeatIndex;
-use headgate_abi::segment::layout::{BACKEND_EVENTS, BACKEND_MEMOPS, BACKEND_WATCHDOG, UNLIMITED};
+use headgate_abi::segment::layout::{
+    BACKEND_EVENTS, BACKEND_HOST, BACKEND_MEMOPS, BACKEND_WATCHDOG, UNLIMITED,
+};
 use headgate_quota::{Micros, Status};
 
 use crate::config::model::{DeviceUuid, Identity};
@@ -35,15 +37,16 @@ use samples::Lately;
 const BORROWING_ABOVE_PPM: u64 = 20_000;
 
 /// Every way a process's work can be gated and measured, best first.
-const BACKENDS: [&str; 4] = ["memops", "events", "watchdog", "none"];
+const BACKENDS: [&str; 5] = ["memops", "host", "events", "watchdog", "none"];
 
 /// How a process's work is gated and measured.
 fn backend(segments: &TenantSegments, seat: SeatIndex) -> &'static str {
     match segments.ledger.seat(seat).gate_backend.load(Relaxed) {
         BACKEND_MEMOPS => BACKENDS[0],
-        BACKEND_EVENTS => BACKENDS[1],
-        BACKEND_WATCHDOG => BACKENDS[2],
-        _ => BACKENDS[3],
+        BACKEND_HOST => BACKENDS[1],
+        BACKEND_EVENTS => BACKENDS[2],
+        BACKEND_WATCHDOG => BACKENDS[3],
+        _ => BACKENDS[4],
     }
 }
 
@@ -335,7 +338,7 @@ impl View<'_> {
             .collect();
         let of_seat = |seat: usize| {
             let index = u32::try_from(seat).ok().and_then(SeatIndex::new);
-            segments.zip(index).map_or(BACKENDS[3], |(segments, seat)| backend(segments, seat))
+            segments.zip(index).map_or(BACKENDS[4], |(segments, seat)| backend(segments, seat))
         };
         let processes = tenant.seats.iter().map(|(&seat, sitter)| ProcessView {
             pid: sitter.process.pid,

@@ -485,6 +485,24 @@ mod tests {
     }
 
     #[test]
+    fn what_completes_nothing_for_long_is_lost_until_it_does() {
+        let (settings, mut contender) = (SETTINGS(), contender());
+        contender.gate_open = false;
+        let mut at = |contender: &mut Contender, now, progress| {
+            contender.look(Micros(now), seen(true, progress, 0, None), &settings);
+            (contender.stuck, contender.has_work())
+        };
+        assert_eq!(at(&mut contender, 1_000, 7), (false, true));
+        assert_eq!(at(&mut contender, 2_000, 7), (false, true));
+        let stuck = 2_000 + settings.stuck_after.0;
+        assert_eq!(at(&mut contender, stuck, 7), (true, true), "nobody waits for its end");
+        let lost = stuck + settings.lost_after.0;
+        assert_eq!(at(&mut contender, lost - 1, 7), (true, true));
+        assert_eq!(at(&mut contender, lost, 7), (true, false), "nor gives it turns");
+        assert_eq!(at(&mut contender, lost + 1_000, 8), (false, true), "it has come to an end");
+    }
+
+    #[test]
     fn a_short_batch_behind_a_long_kernel_pays_for_itself_only() {
         let mut contender = contender();
         // Ten batches alone, 40 us each.

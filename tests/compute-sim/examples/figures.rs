@@ -2,7 +2,7 @@
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a tool for developers")]
 
 use headgate_compute_sim::scenario::{express, hard_cap, reclaim, settles, shares, tenant};
-use headgate_compute_sim::{Behaviour, ProgramPlan};
+use headgate_compute_sim::{Behaviour, Gate, ProgramPlan};
 
 const US: u64 = 1_000;
 const MS: u64 = 1_000 * US;
@@ -27,7 +27,7 @@ fn main() {
     for (name, other) in [("saturating", ProgramPlan::saturating(100 * US)), ("host-bound", pulse)] {
         let s = shares(&[tenant(50, pulse), tenant(50, other)], 4_000 * MS, 1).unwrap();
         let bare = |mut program: ProgramPlan| {
-            program.hooked = false;
+            program.gate = Gate::Nowhere;
             tenant(50, program)
         };
         let native = shares(&[bare(pulse), bare(other)], 4_000 * MS, 1).unwrap();

@@ -18,4 +18,4 @@ pub mod node;
 pub mod scenario;
 
 pub use node::{Node, Pace, TenantPlan};
-pub use program::{Behaviour, ProgramPlan};
+pub use program::{Behaviour, Gate, ProgramPlan};

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 
 use headgate_abi::segment::SegmentError;
 use headgate_abi::segment::layout::GATE_OPEN_BIT;
-use headgate_abi::segment::progress::{open_batches, progress};
+use headgate_abi::segment::progress::{open_batches, progress, waits_at_host};
 use headgate_quota::window::{Account, Filling, Lead};
 use headgate_quota::{ComputeQuota, Micros, Observation, WindowScheduler, WindowSettings};
 use headgate_simgpu::model::{DeviceMeter, DeviceSpec, Model, Nanos};
@@ -229,14 +229,19 @@ impl Node {
             let own: Vec<usize> = (0..self.programs.len()).filter(|&p| self.owners[p] == tenant).collect();
             let works = |program: &usize| {
                 let progress = progress(self.memories.0[*program].seat(), 0);
-                (*program, progress.waiting || progress.running || self.fillings[tenant].works(*program))
+                let at_host = waits_at_host(self.memories.0[*program].seat(), 0);
+                let works =
+                    progress.waiting || progress.running || at_host || self.fillings[tenant].works(*program);
+                (*program, works)
             };
             let working: Vec<(usize, bool)> = own.iter().map(works).collect();
             let (open, exclusive) = (self.scheduler.gate_open(tenant), self.scheduler.is_exclusive(tenant));
             let only =
                 self.leads[tenant].choose(now, open, exclusive, &working, self.pace.settings.window_max);
             for program in own {
-                self.set_gate(program, open && only.is_none_or(|only| only == program));
+                // The host's gate is the tenant's.
+                let turn = self.programs[program].waits_on_host() || only.is_none_or(|only| only == program);
+                self.set_gate(program, open && turn);
             }
         }
         let late = self.rng.between(0, self.pace.late_ns);
@@ -273,13 +278,15 @@ fn observe(
         open_batches(memory.seat(), 0).map(move |(lane, batch)| (program, lane, batch))
     });
     filling.look(now, open, settings);
-    let mut seen = Observation { last_batch: true, ..Observation::default() };
+    let mut seen = Observation { last_batch: true, on_host: true, ..Observation::default() };
     for (program, memory) in own() {
         let fills = filling.works(program);
         let progress = progress(memory.seat(), 0);
-        seen.waiting |= progress.waiting;
+        let at_host = waits_at_host(memory.seat(), 0);
+        seen.waiting |= progress.waiting || at_host;
+        seen.on_host &= !progress.waiting;
         seen.in_flight |= progress.running || fills;
-        seen.last_batch &= !progress.queued;
+        seen.last_batch &= !progress.queued && !at_host;
         if progress.backlog != 0 {
             seen.backlog =
                 if seen.backlog == 0 { progress.backlog } else { seen.backlog.min(progress.backlog) };

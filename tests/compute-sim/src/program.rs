@@ -4,8 +4,9 @@
 //! gate and a mark, holds about `batch_us` of work by a cost it only knows roughly, and ends with a mark, when
 //! it is full or before the program looks at the device.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Acquire, Release};
 
+use headgate_abi::segment::layout::GATE_OPEN_BIT;
 use headgate_simgpu::model::{ContextId, Mark, Model, Nanos, Op, StreamId, StreamKind, Work};
 
 use crate::device::{Deed, Memories};
@@ -16,6 +17,13 @@ const US: Nanos = 1_000;
 const LAUNCH_NS: Nanos = 2 * US;
 /// Launches the driver queues before it holds the program.
 const QUEUE_MAX: u64 = 1_024;
+/// Work that a program may be ahead of the device whose gate is on the host, and in how many batches: the hook's law
+/// (`hook/src/pace/turn.rs`).
+const AHEAD_NS: Nanos = 1_000 * US;
+const AHEAD_BATCHES: std::ops::RangeInclusive<u64> = 2..=4;
+const LONG_NS: Nanos = 10_000 * US;
+/// Least and most between two looks of a program that waits on the host, its sleep's lateness included.
+const LOOK_NS: (Nanos, Nanos) = (50 * US, 150 * US);
 /// Launches made in one go of the simulation; their host time follows at once.
 const CHUNK: u64 = 16;
 
@@ -45,6 +53,17 @@ pub enum Behaviour {
     },
 }
 
+/// Where a program's work waits for its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Gate {
+    /// Nowhere: the hook does not follow it. What the device does by itself.
+    Nowhere,
+    /// In its streams.
+    Device,
+    /// In the program, which looks every so often whether it may go on.
+    Host,
+}
+
 /// A program.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct ProgramPlan {
@@ -60,8 +79,8 @@ pub struct ProgramPlan {
     pub from_ns: Nanos,
     /// When it launches for the last time.
     pub until_ns: Nanos,
-    /// Whether the hook follows it; a program without is what the device does by itself.
-    pub hooked: bool,
+    /// Where its work waits.
+    pub gate: Gate,
 }
 
 impl ProgramPlan {
@@ -75,7 +94,7 @@ impl ProgramPlan {
     #[must_use]
     pub fn of(behaviour: Behaviour, kernel_ns: Nanos) -> Self {
         let (from_ns, until_ns) = (0, Nanos::MAX);
-        Self { behaviour, kernel_ns, streams: 1, crossed: false, from_ns, until_ns, hooked: true }
+        Self { behaviour, kernel_ns, streams: 1, crossed: false, from_ns, until_ns, gate: Gate::Device }
     }
 }
 
@@ -86,6 +105,8 @@ struct Lane {
     number: u32,
     batch: u64,
     launched: u64,
+    /// Launches of the batch before.
+    sized: u64,
     /// Size of the batch before, while nothing is known of what a launch costs.
     grown: u64,
     last: Option<Mark>,
@@ -114,6 +135,10 @@ pub struct Program {
     pub latencies: Vec<Nanos>,
     /// Whether it has handed work to the device while it had none there.
     rung: bool,
+    /// Whether it stands at the host's gate, or waits for room behind what the device has.
+    stands: bool,
+    /// Whether it waits for room.
+    full: bool,
     /// The hook's idea of a launch's cost, in percent of the truth.
     belief: u64,
     rng: Rng,
@@ -148,7 +173,7 @@ impl Program {
                 let Some(stream) = model.open_stream(context, StreamKind::NonBlocking, 0, 0) else {
                     unreachable!("the context was just made")
                 };
-                Lane { stream, number: 0, batch: 0, launched: 0, grown: 1, last: None }
+                Lane { stream, number: 0, batch: 0, launched: 0, sized: 0, grown: 1, last: None }
             })
             .collect();
         seat.lanes_high.store(u32::try_from(lanes.len()).unwrap_or(0), Release);
@@ -171,6 +196,8 @@ impl Program {
             next_request,
             latencies: Vec::new(),
             rung: false,
+            stands: false,
+            full: false,
             belief,
             rng,
         }
@@ -180,6 +207,16 @@ impl Program {
     #[must_use]
     pub fn launched(&self) -> u64 {
         self.launched
+    }
+
+    /// Whether its work waits in the program.
+    #[must_use]
+    pub fn waits_on_host(&self) -> bool {
+        self.plan.gate == Gate::Host
+    }
+
+    fn is_followed(&self) -> bool {
+        self.plan.gate != Gate::Nowhere
     }
 
     /// Whether it has rung since it was last asked.
@@ -214,8 +251,8 @@ impl Program {
                     self.waits_for = Some(self.launched - QUEUE_MAX + CHUNK);
                 } else {
                     // Long kernels need no deep queue to keep the device busy; a shorter one simulates faster.
-                    self.launch(CHUNK, model, memories, batches);
-                    self.wake = Some(now + CHUNK * LAUNCH_NS);
+                    let launched = self.launch(CHUNK, model, memories, batches);
+                    self.wake = Some(self.next_go(now, launched, CHUNK));
                 }
             }
             Behaviour::Pulse { kernels, think_ns } => {
@@ -225,8 +262,9 @@ impl Program {
                 self.serve(now, kernels, gap_ns, model, memories, batches)
             }
             Behaviour::Abandon { kernels } => {
-                self.launch(kernels, model, memories, batches);
-                self.wake = None;
+                let launched = self.launch(kernels, model, memories, batches);
+                self.plan.behaviour = Behaviour::Abandon { kernels: kernels - launched };
+                self.wake = (launched < kernels).then(|| self.next_go(now, launched, kernels));
             }
         }
     }
@@ -293,27 +331,44 @@ impl Program {
             self.to_launch = kernels;
         }
         let count = self.to_launch.min(CHUNK);
-        self.launch(count, model, memories, batches);
-        self.to_launch -= count;
+        let launched = self.launch(count, model, memories, batches);
+        self.to_launch -= launched;
         if self.to_launch == 0 {
             self.flush(model, memories);
             self.waits_for = Some(self.launched);
             self.wake = None;
         } else {
-            self.wake = Some(now + count * LAUNCH_NS);
+            self.wake = Some(self.next_go(now, launched, count));
         }
+    }
+
+    /// When it launches again that has launched `launched` of `count`: as soon as the host has made them, or at the next look
+    /// whether it may.
+    fn next_go(&mut self, now: Nanos, launched: u64, count: u64) -> Nanos {
+        let look = if launched < count { self.rng.between(LOOK_NS.0, LOOK_NS.1) } else { 0 };
+        now + launched * LAUNCH_NS + look
     }
 
     /// The program has learnt that all its work is done.
     fn looked(&self, now: Nanos, memories: &Memories) {
-        if self.plan.hooked {
+        if self.is_followed() {
             memories.0[self.index].seat().busy[0].finish(now / US);
         }
     }
 
-    fn launch(&mut self, count: u64, model: &mut Model<Deed>, memories: &mut Memories, batches: Batches) {
-        for _ in 0..count {
+    /// Launches up to `count` kernels; how many it was before it had to wait on the host.
+    fn launch(
+        &mut self,
+        count: u64,
+        model: &mut Model<Deed>,
+        memories: &mut Memories,
+        batches: Batches,
+    ) -> u64 {
+        for launched in 0..count {
             let lane = self.next_lane;
+            if self.lanes[lane].batch == 0 && !self.may_begin(lane, model.now(), memories) {
+                return launched;
+            }
             self.next_lane = (lane + 1) % self.lanes.len();
             let mut after = Vec::new();
             if self.plan.crossed && 1 < self.lanes.len() {
@@ -322,7 +377,7 @@ impl Program {
                 self.close(other, model, memories);
                 after.extend(self.lanes[other].last);
             }
-            if self.plan.hooked && self.lanes[lane].batch == 0 {
+            if self.is_followed() && self.lanes[lane].batch == 0 {
                 self.begin(lane, model, memories, batches);
             }
             let kernel = Work::Kernel { duration: self.plan.kernel_ns, sms: u32::MAX };
@@ -330,15 +385,46 @@ impl Program {
             self.submit(lane, Op { work: kernel, after, payload: deed }, model, memories);
             self.launched += 1;
             self.lanes[lane].launched += 1;
-            if self.plan.hooked && self.lanes[lane].batch <= self.lanes[lane].launched {
+            if self.is_followed() && self.lanes[lane].batch <= self.lanes[lane].launched {
                 self.close(lane, model, memories);
             }
         }
+        count
+    }
+
+    /// Whether the host lets a batch through: it has room behind what the device has, and its gate is open.
+    fn may_begin(&mut self, lane: usize, now: Nanos, memories: &Memories) -> bool {
+        if self.plan.gate != Gate::Host {
+            return true;
+        }
+        let memory = &memories.0[self.index];
+        let seat = memory.seat();
+        let ahead = self.lanes[lane].number.wrapping_sub(seat.marks[lane].completed.load(Acquire));
+        let believed = (self.plan.kernel_ns * self.belief / 100).max(1) * self.lanes[lane].sized.max(1);
+        let most = match believed {
+            LONG_NS.. => 1,
+            _ => (AHEAD_NS / believed).clamp(*AHEAD_BATCHES.start(), *AHEAD_BATCHES.end()),
+        };
+        let full = most <= u64::from(ahead);
+        if self.full && !full && self.launched == memory.kernels {
+            // It has waited for just that.
+            seat.busy[0].finish(now / US);
+        }
+        self.full = full;
+        let open = seat.gates[0].load(Acquire) & GATE_OPEN_BIT != 0;
+        let stands = full || !open;
+        if stands != self.stands {
+            self.stands = stands;
+            seat.waiting[0].store(u32::from(stands), Release);
+            self.rung |= stands && !open;
+        }
+        !stands
     }
 
     fn begin(&mut self, lane: usize, model: &mut Model<Deed>, memories: &mut Memories, batches: Batches) {
         let believed = (self.plan.kernel_ns.saturating_mul(self.belief) / 100).max(1);
-        let aimed = (batches.span_ns / believed).clamp(1, batches.launches_max);
+        let more = if self.waits_on_host() { believed } else { 0 };
+        let aimed = ((batches.span_ns + more) / believed).clamp(1, batches.launches_max);
         let own = &mut self.lanes[lane];
         own.batch = aimed.min(own.grown);
         own.grown = (own.grown * 2).min(batches.launches_max);
@@ -353,6 +439,11 @@ impl Program {
             seat.busy[0].restart(now_us);
             self.rung = true;
         }
+        if self.plan.gate == Gate::Host {
+            memories.0[program].seat().marks[lane].started.store(number, Release);
+            memories.0[program].seat().lanes[lane].begun.store(number, Release);
+            return;
+        }
         memories.0[program].seat().lanes[lane].begun.store(number, Release);
         let gate = Op { work: Work::Wait, after: Vec::new(), payload: Deed::Gate { program } };
         self.submit(lane, gate, model, memories);
@@ -361,11 +452,13 @@ impl Program {
     }
 
     fn close(&mut self, lane: usize, model: &mut Model<Deed>, memories: &mut Memories) {
+        let followed = self.is_followed();
         let own = &mut self.lanes[lane];
-        if own.launched == 0 || !self.plan.hooked {
+        if own.launched == 0 || !followed {
             own.launched = 0;
             return;
         }
+        own.sized = own.launched;
         (own.batch, own.launched) = (0, 0);
         own.number = own.number.wrapping_add(1);
         let (program, number) = (self.index, own.number);

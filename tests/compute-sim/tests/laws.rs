@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use headgate_compute_sim::rng::Rng;
 use headgate_compute_sim::scenario::{express, hard_cap, quota, raised, reclaim, settles, shares, tenant};
-use headgate_compute_sim::{Behaviour, Node, Pace, ProgramPlan, TenantPlan};
+use headgate_compute_sim::{Behaviour, Gate, Node, Pace, ProgramPlan, TenantPlan};
 use headgate_quota::{Class, Mode};
 
 const US: u64 = 1_000;
@@ -61,37 +61,55 @@ fn slack(plans: &[TenantPlan]) -> u64 {
 
 #[test]
 fn saturating_tenants_get_their_shares_whatever_their_kernels_streams_and_processes() {
-    for seed in seeds(3_000) {
-        let mut rng = Rng::new(seed);
-        let longest = if rng.one_in(4) { 50 * MS } else { MS };
-        let plans: Vec<TenantPlan> = split(&mut rng)
-            .into_iter()
-            .map(|percent| {
-                let mut plan = tenant(percent, saturating(&mut rng, longest));
-                if rng.one_in(4) {
-                    plan.programs.push(saturating(&mut rng, longest));
-                }
-                plan
-            })
-            .collect();
-        // Time enough for what may be off to be small, and work enough for it to be fair.
-        let shortest = plans.iter().flat_map(|plan| &plan.programs).map(|p| p.kernel_ns).min().unwrap();
-        let span = (shortest * 8_000).clamp(100 * MS, 2_000 * MS);
-        let mut node = Node::start(&plans, pace(seed), seed).unwrap();
-        node.run_until(span);
-        let total: u64 = (0..plans.len()).map(|tenant| node.busy_ns(tenant)).sum();
-        for (index, plan) in plans.iter().enumerate() {
-            let due = total / 1_000_000 * u64::from(plan.quota.nominal.get());
-            let had = node.busy_ns(index);
-            // Context switches and the wait for a drain are the owner's to pay: a hundredth more than its work.
-            assert!(
-                had.abs_diff(due) <= slack(&plans) + span / 80,
-                "SEED={seed}: tenant {index} had {had} ns of {due} in {span}: {plans:#?}"
-            );
-        }
-        let idle = node.device().idle_ns;
-        assert!(idle <= span / 30 + 2 * MS, "SEED={seed}: idle for {idle} of {span} ns: {plans:#?}");
+    seeds(3_000).for_each(|seed| saturating_tenants_get_their_shares(seed, |_| Gate::Device));
+}
+
+#[test]
+fn they_get_them_where_work_waits_in_programs_as_well_and_beside_others_whose_work_does_not() {
+    seeds(1_000).for_each(|seed| saturating_tenants_get_their_shares(seed, |rng| on_host(seed, rng)));
+}
+
+/// Says of each program where its work waits.
+fn gated(plans: &mut [TenantPlan], mut gate: impl FnMut() -> Gate) {
+    plans.iter_mut().flat_map(|plan| &mut plan.programs).for_each(|program| program.gate = gate());
+}
+
+/// On the host, and in every other crowd only for some.
+fn on_host(seed: u64, rng: &mut Rng) -> Gate {
+    if seed.is_multiple_of(2) && rng.one_in(2) { Gate::Device } else { Gate::Host }
+}
+
+fn saturating_tenants_get_their_shares(seed: u64, gate: impl Fn(&mut Rng) -> Gate) {
+    let mut rng = Rng::new(seed);
+    let longest = if rng.one_in(4) { 50 * MS } else { MS };
+    let mut plans: Vec<TenantPlan> = split(&mut rng)
+        .into_iter()
+        .map(|percent| {
+            let mut plan = tenant(percent, saturating(&mut rng, longest));
+            if rng.one_in(4) {
+                plan.programs.push(saturating(&mut rng, longest));
+            }
+            plan
+        })
+        .collect();
+    gated(&mut plans, || gate(&mut rng));
+    // Time enough for what may be off to be small, and work enough for it to be fair.
+    let shortest = plans.iter().flat_map(|plan| &plan.programs).map(|p| p.kernel_ns).min().unwrap();
+    let span = (shortest * 8_000).clamp(100 * MS, 2_000 * MS);
+    let mut node = Node::start(&plans, pace(seed), seed).unwrap();
+    node.run_until(span);
+    let total: u64 = (0..plans.len()).map(|tenant| node.busy_ns(tenant)).sum();
+    for (index, plan) in plans.iter().enumerate() {
+        let due = total / 1_000_000 * u64::from(plan.quota.nominal.get());
+        let had = node.busy_ns(index);
+        // Context switches and the wait for a drain are the owner's to pay: a hundredth more than its work.
+        assert!(
+            had.abs_diff(due) <= slack(&plans) + span / 80,
+            "SEED={seed}: tenant {index} had {had} ns of {due} in {span}: {plans:#?}"
+        );
     }
+    let idle = node.device().idle_ns;
+    assert!(idle <= span / 30 + 2 * MS, "SEED={seed}: idle for {idle} of {span} ns: {plans:#?}");
 }
 
 /// Tenants of every kind, some of which come and go.
@@ -122,11 +140,20 @@ fn crowd(rng: &mut Rng) -> Vec<TenantPlan> {
 
 #[test]
 fn nobody_starves_and_all_charges_add_up() {
-    let seeds = seeds(4_000);
+    charges_add_up(seeds(4_000), |_, _| Gate::Device);
+}
+
+#[test]
+fn nor_where_work_waits_in_programs() {
+    charges_add_up(seeds(1_000), on_host);
+}
+
+fn charges_add_up(seeds: Range<u64>, gate: impl Fn(u64, &mut Rng) -> Gate) {
     let (count, mut unseen_seeds) = (seeds.end - seeds.start, Vec::new());
     for seed in seeds {
         let mut rng = Rng::new(seed);
-        let plans = crowd(&mut rng);
+        let mut plans = crowd(&mut rng);
+        gated(&mut plans, || gate(seed, &mut rng));
         let mut node = Node::start(&plans, pace(seed), seed).unwrap();
         let end = 150 * MS;
         node.run_until(end);
@@ -167,9 +194,19 @@ fn nobody_starves_and_all_charges_add_up() {
 
 #[test]
 fn a_crowd_comes_to_rest_when_it_launches_no_more() {
-    for seed in seeds(3_000) {
+    comes_to_rest(seeds(3_000), |_, _| Gate::Device);
+}
+
+#[test]
+fn so_it_does_where_work_waits_in_programs() {
+    comes_to_rest(seeds(1_000), on_host);
+}
+
+fn comes_to_rest(seeds: Range<u64>, gate: impl Fn(u64, &mut Rng) -> Gate) {
+    for seed in seeds {
         let mut rng = Rng::new(seed ^ 0xdead);
         let mut plans = crowd(&mut rng);
+        gated(&mut plans, || gate(seed, &mut rng));
         for program in plans.iter_mut().flat_map(|plan| &mut plan.programs) {
             program.crossed = true;
             program.streams = usize::try_from(rng.between(2, 4)).unwrap();
@@ -291,7 +328,7 @@ fn every_second_has_the_shares_even_with_long_kernels() {
 #[test]
 fn tenants_that_wait_for_their_results_lose_nothing_to_taking_turns() {
     let pulse = ProgramPlan::of(Behaviour::Pulse { kernels: 4, think_ns: 300 * US }, 100 * US);
-    let bare = ProgramPlan { hooked: false, ..pulse };
+    let bare = ProgramPlan { gate: Gate::Nowhere, ..pulse };
     let ours = shares(&[tenant(50, pulse), tenant(50, pulse)], 4_000 * MS, 1).unwrap();
     let native = shares(&[tenant(50, bare), tenant(50, bare)], 4_000 * MS, 1).unwrap();
     assert!(native.total - 0.02 <= ours.total, "{ours:?}, by the device itself {native:?}");

@@ -9,14 +9,19 @@ use support::{Puppet, SOON, device_row, node_of, tenant_row};
 
 /// What a driver without stream memory operations lacks.
 const MEMORY_OPERATIONS: [&str; 3] = ["cuStreamBatchMemOp", "cuStreamWaitValue", "cuStreamWriteValue"];
+/// Where the gate is, as the configuration says it.
+const ON_DEVICE: &str = "gpus: { \"*\": { gate: device } }";
+const ON_HOST: &str = "gpus: { \"*\": { gate: host } }";
 /// Launches of 100 us: two tenths of a second of the whole device, two seconds of a tenth of it.
 const LAUNCHES: u64 = 2_000;
 
-/// A node whose driver lacks these entry points, with one tenant that may have a tenth of the device.
-fn node_without(lacks: &[&str]) -> Node {
+/// A node whose driver lacks these entry points and whose configuration says this as well, with one tenant that may have a
+/// tenth of the device.
+fn node_without(lacks: &[&str], spec: &str) -> Node {
     let tenant = TenantSpec::new("review").sm(10).with("mode: hard");
     let mut options = NodeOptions::simulated(vec![tenant]);
     options.device = Some(json!({ "lacks": lacks, "kernels": { "spin": { "base_ns": 100_000 } } }));
+    options.spec.push(spec.to_owned());
     node_of(options)
 }
 
@@ -27,8 +32,8 @@ fn backend(node: &Node) -> String {
 
 /// The rung is the one expected, wherever it is told; results are right; the quota holds by the device's own account;
 /// and nothing of it survives the daemon.
-fn holds(lacks: &[&str], rung: &str) {
-    let mut node = node_without(lacks);
+fn holds(lacks: &[&str], spec: &str, rung: &str) {
+    let mut node = node_without(lacks, spec);
     let mut puppet = Puppet::in_tenant(&node, "review");
     puppet.ready();
     assert_eq!(backend(&node), "none", "nothing was gated yet");
@@ -61,17 +66,45 @@ fn holds(lacks: &[&str], rung: &str) {
 
 #[test]
 fn with_memory_operations_the_device_waits_at_the_gate() {
-    holds(&[], "memops");
+    holds(&[], ON_DEVICE, "memops");
+}
+
+#[test]
+fn by_choice_the_program_waits_at_the_gate_and_the_device_reports() {
+    holds(&[], ON_HOST, "host");
+}
+
+#[test]
+fn whatever_was_chosen_what_the_driver_lacks_is_done_in_another_way() {
+    holds(&MEMORY_OPERATIONS, ON_HOST, "events");
+}
+
+#[test]
+fn a_gate_is_moved_under_a_running_program() {
+    let mut node = node_without(&[], ON_DEVICE);
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    let mut launched = 0;
+    for (spec, word) in [(ON_DEVICE, "memops"), (ON_HOST, "host"), (ON_DEVICE, "memops")] {
+        node.set_spec(vec![spec.to_owned()]).unwrap();
+        eventually("work waits there", SOON, || {
+            puppet.must("launch 10");
+            launched += 10;
+            (backend(&node) == word).then_some(())
+        });
+        puppet.must("sync");
+        assert_eq!(puppet.must("count"), [launched], "{word}");
+    }
 }
 
 #[test]
 fn without_memory_operations_events_report() {
-    holds(&MEMORY_OPERATIONS, "events");
+    holds(&MEMORY_OPERATIONS, ON_DEVICE, "events");
 }
 
 #[test]
 fn without_events_either_the_host_gates_and_says_so() {
     let mut lacks = MEMORY_OPERATIONS.to_vec();
     lacks.push("cuEventQuery");
-    holds(&lacks, "watchdog");
+    holds(&lacks, ON_DEVICE, "watchdog");
 }

@@ -58,6 +58,14 @@ impl Kit {
     /// # Errors
     /// When the daemon does not come up; its log is in the error.
     pub fn node(&self, tenants: Vec<TenantSpec>) -> Result<Node> {
+        self.node_with(tenants, Vec::new())
+    }
+
+    /// The same, with these lines in its configuration.
+    ///
+    /// # Errors
+    /// When the daemon does not come up; its log is in the error.
+    pub fn node_with(&self, tenants: Vec<TenantSpec>, spec: Vec<String>) -> Result<Node> {
         // On the simulated device a block of `work` takes a microsecond; see `Kit::work`.
         let device = self.simulated.then(|| {
             json!({ "kernels": {
@@ -65,7 +73,7 @@ impl Kit {
                 "nothing": { "base_ns": 2_000, "execute": false },
             } })
         });
-        Node::start(NodeOptions { device, ..NodeOptions::simulated(tenants) })
+        Node::start(NodeOptions { device, spec, ..NodeOptions::simulated(tenants) })
     }
 
     /// The kit's measuring program.

@@ -149,7 +149,8 @@ fn yields(kit: &Kit, recorder: &mut Recorder, node: &Node, calibration: &Calibra
     recorder.fact("a_blocked_wait_yields", yields)?;
     if !yields {
         recorder.problem(
-            "a stream that waits at a closed gate keeps its turn of the device: gates on the device cost what they hold",
+            "a stream that waits at a closed gate keeps its turn of the device: gates on the device cost what they hold; \
+             `gate: host` (spec.gpus) costs nothing then, see what it comes to in `shares`",
         )?;
     }
     Ok(())

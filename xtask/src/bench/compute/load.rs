@@ -38,6 +38,55 @@ impl Tenant<'_> {
     }
 }
 
+/// Where the work of tenants waits for its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// In the device's streams.
+    Device,
+    /// In the programs, by choice.
+    Host,
+    /// In the programs, on a driver without stream memory operations.
+    Events,
+}
+
+/// The node that a load runs on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ground {
+    /// Length of the kernel `spin` in microseconds.
+    pub(super) spin_us: u64,
+    /// Length of the kernel `spin_for`.
+    pub(super) spin_for_us: u64,
+    /// How many devices.
+    pub(super) devices: usize,
+    /// Where work waits.
+    pub(super) gate: Gate,
+}
+
+impl Ground {
+    /// One device with kernels of this length, whose streams wait.
+    pub(super) fn of(kernel_us: u64) -> Self {
+        Self { spin_us: kernel_us, spin_for_us: kernel_us, devices: 1, gate: Gate::Device }
+    }
+
+    fn options(&self, tenants: Vec<TenantSpec>) -> NodeOptions {
+        let mut options = NodeOptions::simulated(tenants);
+        // Nobody reads what the kernels compute, so their instructions are not interpreted.
+        let [spin, spin_for] = [self.spin_us, self.spin_for_us]
+            .map(|kernel_us| json!({ "base_ns": kernel_us * 1_000, "execute": false }));
+        let lacks: &[&str] = match self.gate {
+            Gate::Events => &["cuStreamBatchMemOp", "cuStreamWaitValue", "cuStreamWriteValue"],
+            Gate::Device | Gate::Host => &[],
+        };
+        options.device = Some(json!({
+            "device_count": self.devices, "kernels": { "spin": spin, "spin_for": spin_for }, "lacks": lacks
+        }));
+        if self.gate == Gate::Host {
+            options.spec.push("gpus: { \"*\": { gate: host } }".into());
+        }
+        options
+    }
+}
+
 /// What a device did while no kernel ran.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DeviceTime {
@@ -57,17 +106,7 @@ pub(super) struct Load {
 
 impl Load {
     /// Starts everything, and returns when every program launches.
-    pub(super) fn start(tenants: &[Tenant<'_>], kernel_us: u64) -> Result<Self> {
-        Self::start_beside(tenants, kernel_us, kernel_us, 1)
-    }
-
-    /// The same, where the kernel `spin_for` takes another time, on a node with so many devices.
-    pub(super) fn start_beside(
-        tenants: &[Tenant<'_>],
-        kernel_us: u64,
-        spin_for_us: u64,
-        devices: usize,
-    ) -> Result<Self> {
+    pub(super) fn start(tenants: &[Tenant<'_>], ground: &Ground) -> Result<Self> {
         let spec = |(index, tenant): (usize, &Tenant<'_>)| {
             let spec = TenantSpec::new(&format!("t{index}")).sm(tenant.percent);
             tenant.more.iter().fold(spec, |spec, line| spec.with(line))
@@ -76,7 +115,7 @@ impl Load {
         if specs.is_empty() {
             specs.push(TenantSpec::new("nobody").sm(50));
         }
-        let node = Node::start(options(specs, [kernel_us, spin_for_us], devices))?;
+        let node = Node::start(ground.options(specs))?;
         let mut programs = Vec::new();
         for (index, tenant) in tenants.iter().enumerate() {
             for form in tenant.loops {
@@ -89,7 +128,7 @@ impl Load {
 
     /// One program that Headgate has no part in, beside a daemon that has nothing to do.
     pub(super) fn native(kernel_us: u64) -> Result<Self> {
-        let node = Node::start(options(vec![TenantSpec::new("nobody").sm(50)], [kernel_us; 2], 1))?;
+        let node = Node::start(Ground::of(kernel_us).options(vec![TenantSpec::new("nobody").sm(50)]))?;
         let mut command = node.native_command(&workspace::program("app-loop")?);
         command.args(["--seconds", "600", "--kernel", "spin"]);
         let program = Program::start("app-loop", &mut command)?;
@@ -150,16 +189,6 @@ impl Load {
         let spent = (ticks_of(pid)? - before) / TICKS_PER_S;
         Ok(spent * 100.0 / Duration::from_nanos(until - from).as_secs_f64())
     }
-}
-
-fn options(tenants: Vec<TenantSpec>, kernels_us: [u64; 2], devices: usize) -> NodeOptions {
-    let mut options = NodeOptions::simulated(tenants);
-    // Nobody reads what the kernels compute, so their instructions are not interpreted.
-    let [spin, spin_for] =
-        kernels_us.map(|kernel_us| json!({ "base_ns": kernel_us * 1_000, "execute": false }));
-    options.device =
-        Some(json!({ "device_count": devices, "kernels": { "spin": spin, "spin_for": spin_for } }));
-    options
 }
 
 fn busy_ns(statistics: &Value, program: &Program) -> f64 {

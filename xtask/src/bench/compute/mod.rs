@@ -27,10 +27,11 @@ const TOTAL_MIN: f64 = 0.96;
 type Part = fn(&Settings, &Subject) -> Result<Vec<Figure>>;
 
 /// Parts, what they are measured on, and how. None takes much more than a minute.
-const PARTS: [(&str, &str, Part); 8] = [
+const PARTS: [(&str, &str, Part); 9] = [
     ("virtual", "simulated, virtual time", virtual_time::measure),
     ("shares", "simulated, real time", node::splits),
     ("kernels", "simulated, real time", node::kernels),
+    ("gates", "simulated, real time", node::gates),
     ("alone", "simulated, real time", node::alone),
     ("express", "simulated, real time", node::express),
     ("steps", "simulated, real time", node::steps),

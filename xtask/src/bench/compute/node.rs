@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use headgate_harness::{TenantSpec, wait_for};
 
-use super::load::{Load, Loops, Tenant};
+use super::load::{Gate, Ground, Load, Loops, Tenant};
 use super::{SHARE_POINTS_MAX, SPLITS, TOTAL_MIN, named};
 use crate::bench::{Figure, Settings, Subject};
 
@@ -19,7 +19,7 @@ pub(super) fn splits(settings: &Settings, subject: &Subject) -> Result<Vec<Figur
     let mut figures = Vec::new();
     for split in SPLITS {
         let tenants: Vec<Tenant<'_>> = split.iter().map(|&percent| Tenant::plain(percent)).collect();
-        shares(settings, subject, &tenants, 500, named(split), &mut figures)?;
+        shares(settings, subject, &tenants, &Ground::of(500), named(split), &mut figures)?;
     }
     Ok(figures)
 }
@@ -29,7 +29,7 @@ pub(super) fn kernels(settings: &Settings, subject: &Subject) -> Result<Vec<Figu
     let mut figures = Vec::new();
     for kernel_us in KERNELS_US {
         let tenants = [30, 70].map(Tenant::plain);
-        shares(settings, subject, &tenants, kernel_us, named(SPLITS[0]), &mut figures)?;
+        shares(settings, subject, &tenants, &Ground::of(kernel_us), named(SPLITS[0]), &mut figures)?;
     }
     Ok(figures)
 }
@@ -45,7 +45,26 @@ pub(super) fn forms(settings: &Settings, subject: &Subject) -> Result<Vec<Figure
     for (name, loops) in FORMS {
         let tenants = [Tenant { loops, ..Tenant::plain(30) }, Tenant::plain(70)];
         let case = format!("{}, {name} at 30", named(SPLITS[0]));
-        shares(settings, subject, &tenants, 500, case, &mut figures)?;
+        shares(settings, subject, &tenants, &Ground::of(500), case, &mut figures)?;
+    }
+    Ok(figures)
+}
+
+/// The same where work waits in the programs, by choice or because the driver lacks stream memory operations, against the
+/// gate on the device.
+pub(super) fn gates(settings: &Settings, subject: &Subject) -> Result<Vec<Figure>> {
+    const GATES: [(Gate, &str); 3] = [
+        (Gate::Device, "on the device"),
+        (Gate::Host, "on the host"),
+        (Gate::Events, "on the host, by events"),
+    ];
+    let mut figures = Vec::new();
+    for (gate, name) in GATES {
+        for kernel_us in [100, 500, 5_000] {
+            let case = format!("{}, gate {name}", named(SPLITS[0]));
+            let ground = Ground { gate, ..Ground::of(kernel_us) };
+            shares(settings, subject, &[30, 70].map(Tenant::plain), &ground, case, &mut figures)?;
+        }
     }
     Ok(figures)
 }
@@ -54,12 +73,12 @@ fn shares(
     settings: &Settings,
     subject: &Subject,
     tenants: &[Tenant<'_>],
-    kernel_us: u64,
+    ground: &Ground,
     case: String,
     figures: &mut Vec<Figure>,
 ) -> Result<()> {
     let (span, runs) = spans(settings);
-    let load = Load::start(tenants, kernel_us)?;
+    let load = Load::start(tenants, ground)?;
     settle(&load)?;
     let (mut errors, mut totals) = (Vec::new(), Vec::new());
     let (mut idle, mut switching) = (Vec::new(), Vec::new());
@@ -72,7 +91,7 @@ fn shares(
         idle.push(rest.idle_percent);
         switching.push(rest.switch_percent);
     }
-    let case = format!("{case}, {kernel_us} us kernels, {} s", span.as_secs());
+    let case = format!("{case}, {} us kernels, {} s", ground.spin_us, span.as_secs());
     figures.push(subject.lower("share error", case.clone(), "points", Some(SHARE_POINTS_MAX), &errors)?);
     figures.push(subject.higher("total of solo", case.clone(), "ratio", Some(TOTAL_MIN), &totals)?);
     figures.push(subject.lower("device idle", case.clone(), "%", None, &idle)?);
@@ -90,7 +109,7 @@ pub(super) fn alone(settings: &Settings, subject: &Subject) -> Result<Vec<Figure
     let (span, runs) = spans(settings);
     let mut figures = Vec::new();
     hard_cap(settings, subject, &mut figures)?;
-    let lone = Load::start(&[Tenant::plain(30)], 500)?;
+    let lone = Load::start(&[Tenant::plain(30)], &Ground::of(500))?;
     settle(&lone)?;
     let shares: Vec<f64> = (0..runs).map(|_| Ok(lone.shares(span)?[0] / 100.0)).collect::<Result<_>>()?;
     figures.push(subject.higher("lone borrower of solo", "500 us kernels", "ratio", Some(0.98), &shares)?);
@@ -99,7 +118,10 @@ pub(super) fn alone(settings: &Settings, subject: &Subject) -> Result<Vec<Figure
     for round in 0..2 * runs {
         // With and without by turns, and each first as often as last.
         for governed in if round % 2 == 0 { [true, false] } else { [false, true] } {
-            let load = if governed { Load::start(&[Tenant::plain(100)], 500)? } else { Load::native(500)? };
+            let load = match governed {
+                true => Load::start(&[Tenant::plain(100)], &Ground::of(500))?,
+                false => Load::native(500)?,
+            };
             settle(&load)?;
             let share = load.shares(span / 4)?[0];
             if governed { with.push(share) } else { without.push(share) }
@@ -124,7 +146,7 @@ fn hard_cap(settings: &Settings, subject: &Subject, figures: &mut Vec<Figure>) -
     let bins = if settings.quick { 10 } else { 100 };
     for kernel_us in [50, 1_000] {
         let tenant = Tenant { more: &["mode: hard"], ..Tenant::plain(PERCENT) };
-        let load = Load::start(&[tenant], kernel_us)?;
+        let load = Load::start(&[tenant], &Ground::of(kernel_us))?;
         settle(&load)?;
         let shares: Vec<f64> = (0..bins).map(|_| Ok(load.shares(BIN)?[0])).collect::<Result<_>>()?;
         let count = f64::from(bins);
@@ -189,7 +211,7 @@ pub(super) fn steps(settings: &Settings, subject: &Subject) -> Result<Vec<Figure
 fn quota_step() -> Result<f64> {
     const SETTLED: Duration = Duration::from_millis(20);
     let tenant = Tenant { more: &["mode: hard"], ..Tenant::plain(20) };
-    let mut load = Load::start(&[tenant], 100)?;
+    let mut load = Load::start(&[tenant], &Ground::of(100))?;
     settle(&load)?;
     load.node.set_tenants(vec![TenantSpec::new("t0").sm(60).with("mode: hard")])?;
     let told = || {
@@ -206,7 +228,7 @@ pub(super) fn daemon(settings: &Settings, subject: &Subject) -> Result<Vec<Figur
     let (span, runs) = spans(settings);
     let mut figures = Vec::new();
     for (tenants, goal) in [(0, 1.0), (1, 20.0), (8, 20.0)] {
-        let mut load = Load::start(&vec![Tenant::plain(12); tenants], 2_000)?;
+        let mut load = Load::start(&vec![Tenant::plain(12); tenants], &Ground::of(2_000))?;
         // What it does once, when it starts, is no part of what it costs to keep.
         load.shares(Duration::from_secs(3))?;
         let percent: Vec<f64> = (0..runs).map(|_| load.daemon_percent(span)).collect::<Result<_>>()?;
@@ -247,7 +269,8 @@ fn served(split: &[u32], class: &str, arguments: &[&str], beside: Option<Beside>
         .zip(classes.iter().zip(loops))
         .map(|(&percent, (more, loops))| Tenant { percent, more, loops })
         .collect();
-    let load = Load::start_beside(&tenants, 100, beside.map_or(100, |beside| beside.kernel_us), device + 1)?;
+    let spin_for_us = beside.map_or(100, |beside| beside.kernel_us);
+    let load = Load::start(&tenants, &Ground { spin_for_us, devices: device + 1, ..Ground::of(100) })?;
     settle(&load)?;
     load.node.device().control().mark()?;
     let outcome = load.node.run("t0", "app-serve", arguments)?.finish(PATIENCE)?.json()?;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use headgate_compute_sim::scenario::{express, hard_cap, reclaim, settles, shares, tenant};
-use headgate_compute_sim::{Behaviour, ProgramPlan};
+use headgate_compute_sim::{Behaviour, Gate, ProgramPlan};
 
 use super::{SHARE_POINTS_MAX, SPLITS, TOTAL_MIN, named};
 use crate::bench::{Figure, Settings, Subject};
@@ -17,7 +17,9 @@ pub(super) fn measure(settings: &Settings, subject: &Subject) -> Result<Vec<Figu
     let mut figures = Vec::new();
     for split in SPLITS {
         for kernel_us in KERNELS_US {
-            saturating(subject, split, kernel_us, seeds, &mut figures)?;
+            for gate in [Gate::Device, Gate::Host] {
+                saturating(subject, split, kernel_us, gate, seeds, &mut figures)?;
+            }
         }
     }
     processes_and_streams(subject, seeds, &mut figures)?;
@@ -83,7 +85,7 @@ fn host_bound(subject: &Subject, figures: &mut Vec<Figure>) -> Result<()> {
     for (name, other, goal) in
         [("the same", pulse, true), ("saturating", ProgramPlan::saturating(100 * US), false)]
     {
-        let bare = |program| tenant(50, ProgramPlan { hooked: false, ..program });
+        let bare = |program| tenant(50, ProgramPlan { gate: Gate::Nowhere, ..program });
         let native = shares(&[bare(pulse), bare(other)], 4_000 * MS, 1)?;
         let ours = shares(&[tenant(50, pulse), tenant(50, other)], 4_000 * MS, 1)?;
         let case = format!("host-bound beside {name}, 50/50");
@@ -112,15 +114,20 @@ fn saturating(
     subject: &Subject,
     split: &[u32],
     kernel_us: u64,
+    gate: Gate,
     seeds: u64,
     figures: &mut Vec<Figure>,
 ) -> Result<()> {
-    let plans: Vec<_> =
-        split.iter().map(|&percent| tenant(percent, ProgramPlan::saturating(kernel_us * US))).collect();
+    let program = ProgramPlan { gate, ..ProgramPlan::saturating(kernel_us * US) };
+    let plans: Vec<_> = split.iter().map(|&percent| tenant(percent, program)).collect();
+    let named = match gate {
+        Gate::Host => format!("{}, gate on the host", named(split)),
+        Gate::Device | Gate::Nowhere => named(split),
+    };
     for (span_ms, goal) in [(10_000, SHARE_POINTS_MAX), (1_000, 2.0)] {
         let runs = (0..seeds).map(|seed| shares(&plans, span_ms * MS, seed));
         let runs = runs.collect::<Result<Vec<_>, _>>()?;
-        let case = format!("{}, {kernel_us} us kernels, {} s", named(split), span_ms / 1_000);
+        let case = format!("{named}, {kernel_us} us kernels, {} s", span_ms / 1_000);
         let errors: Vec<f64> = runs.iter().map(|run| run.error).collect();
         figures.push(subject.lower("share error", case.clone(), "points", Some(goal), &errors)?);
         if span_ms == 10_000 {
