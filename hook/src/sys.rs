@@ -25,11 +25,12 @@ fn clock_us(clock: libc::clockid_t) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000
 }
 
-/// Sleeps for at most `micros`.
+/// Sleeps for at most `micros`. Not by libc's function: a thread that is cancelled there (`pthread_cancel`) would be unwound
+/// through our frames, which ends the program.
 pub(crate) fn sleep_us(micros: u64) {
     let span = timespec(micros);
     // SAFETY: `span` is valid for reading; a signal may cut the sleep short, which every caller allows for.
-    unsafe { libc::nanosleep(&raw const span, std::ptr::null_mut()) };
+    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const span, std::ptr::null_mut::<libc::timespec>()) };
 }
 
 /// Sleeps until the shared word changes from `seen`, is woken, or `micros` pass.
@@ -177,4 +178,35 @@ pub(crate) fn after_fork_in_child(child: extern "C" fn()) {
 
 fn child_handler(child: extern "C" fn()) -> unsafe extern "C" fn() {
     child
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::thread::JoinHandleExt as _;
+    use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+    use super::*;
+
+    #[test]
+    fn a_cancelled_thread_is_not_unwound_in_our_sleep() {
+        unsafe extern "C" {
+            fn pthread_cancel(thread: libc::pthread_t) -> libc::c_int;
+        }
+        static SLEEPS: AtomicBool = AtomicBool::new(false);
+        static CANCELLED: AtomicBool = AtomicBool::new(false);
+        let thread = std::thread::spawn(|| {
+            while !CANCELLED.load(SeqCst) {
+                SLEEPS.store(true, SeqCst);
+                sleep_us(1_000);
+            }
+            sleep_us(1_000);
+        });
+        while !SLEEPS.load(SeqCst) {
+            std::thread::yield_now();
+        }
+        // SAFETY: the thread has not been joined, and does nothing else that a cancellation could end.
+        unsafe { pthread_cancel(thread.as_pthread_t()) };
+        CANCELLED.store(true, SeqCst);
+        assert!(thread.join().is_ok());
+    }
 }

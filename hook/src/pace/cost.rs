@@ -70,6 +70,10 @@ impl Cost {
     /// For a gate on the host: `completed` is the last batch done, and so many are under way. The device has been at what
     /// completed since the one before did, or since [`Self::begin`].
     pub(super) fn look(&mut self, now_us: u64, completed: u32, under_way: u32) {
+        if self.mark_us == 0 {
+            // The first look. What its lane in the seat had done before was another's.
+            return self.begin(now_us, completed);
+        }
         let done = completed.wrapping_sub(self.mark_number);
         if done == 0 {
             return;
@@ -164,6 +168,17 @@ mod tests {
             size
         });
         sizes.collect()
+    }
+
+    #[test]
+    fn what_a_lane_did_for_another_before_says_nothing() {
+        let mut cost = Cost::default();
+        cost.look(5_000_000_000, 100, 0);
+        assert_eq!((cost.launch_us(), cost.batch(250, 64)), (0, 1));
+        cost.begin(5_000_000_000, 100);
+        cost.remember(101, 1);
+        cost.look(5_000_000_050, 101, 0);
+        assert_eq!((cost.launch_us(), cost.batch(250, 64)), (50, 5));
     }
 
     #[test]

@@ -488,7 +488,7 @@ mod tests {
     fn what_completes_nothing_for_long_is_lost_until_it_does() {
         let (settings, mut contender) = (SETTINGS(), contender());
         contender.gate_open = false;
-        let mut at = |contender: &mut Contender, now, progress| {
+        let at = |contender: &mut Contender, now, progress| {
             contender.look(Micros(now), seen(true, progress, 0, None), &settings);
             (contender.stuck, contender.has_work())
         };
