@@ -185,7 +185,8 @@ fn orphaned(gate: &str, fail_policy: &str) -> (Node, Program) {
 
 #[test]
 fn gates_open_within_a_tenth_of_a_second_when_the_daemon_dies() {
-    const RUN: f64 = 200.0;
+    // Little: behind a gate on the host a program leaves the device idle now and then by itself.
+    const RUN: f64 = 20.0;
     let _turn = alone();
     for gate in GATES {
         // The device waits for nothing but its gate, so what it idled since the death is how long the gate stayed closed.
