@@ -3,7 +3,7 @@
 //! ```text
 //! MEMOPS    the GPU waits at the gate and writes its progress
 //!    | the driver will not register our page, or has no stream memory operations
-//! EVENTS    the program waits at the gate, two batches ahead of the GPU at most; events report progress
+//! EVENTS    the program waits at the gate, a millisecond ahead of the GPU at most; events report progress
 //!    | the driver will not make, record or ask about events
 //! WATCHDOG  the program waits at the gate; a batch counts as done when the program has waited for the device, or has
 //!           been silent for a while

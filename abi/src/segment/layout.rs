@@ -93,7 +93,7 @@ pub struct DeviceLimits {
 /// Launches pass without batches or gates: the tenant has no compute quota on the device.
 pub const GATE_UNGOVERNED: u32 = 0;
 /// Launches wait on the host for the gate word, and batches report completion. What is queued on the device
-/// when the gate closes still runs: two batches at most.
+/// when the gate closes still runs: about a millisecond, or two batches where they are longer.
 pub const GATE_HOST: u32 = 1;
 /// Batches wait on the GPU for the gate word of the seat: the program runs ahead, the device waits.
 pub const GATE_GPU: u32 = 2;
@@ -224,13 +224,13 @@ pub const AWAITING_ONE: u32 = 1 << 16;
 pub const BACKEND_NONE: u32 = 0;
 /// The GPU waits at the gate and writes its progress by stream memory operations.
 pub const BACKEND_MEMOPS: u32 = 1;
-/// The program waits at the gate, at most two batches ahead of the device; events without timing report progress.
+/// The program waits at the gate, little ahead of the device; events without timing report progress.
 pub const BACKEND_EVENTS: u32 = 2;
 /// The program waits at the gate; nothing reports progress. Batches count as done when the program has waited for the
 /// device, or has been silent for a while.
 pub const BACKEND_WATCHDOG: u32 = 3;
-/// By choice, not for want of anything: the program waits at the gate, at most two batches ahead of the device, which writes its
-/// progress by stream memory operations.
+/// By choice, not for want of anything: the program waits at the gate, little ahead of the device, which writes its progress by
+/// stream memory operations.
 pub const BACKEND_HOST: u32 = 4;
 
 /// Buckets of the gate-wait histogram.

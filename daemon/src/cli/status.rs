@@ -128,12 +128,16 @@ fn session(text: &mut String, session: &SessionView) {
     }
 }
 
-/// Processes whose driver cannot do what is done by default. What that means is worth a line.
+/// Processes that are gated in another way than by default. What that means is worth a line.
 fn lower_rungs(text: &mut String, tenant: &TenantView) {
-    const MEANING: [(&str, &str); 2] = [
+    const MEANING: [(&str, &str); 3] = [
+        (
+            "host",
+            "gated on the host, a millisecond ahead of the device: the configuration says so (spec.gpus)",
+        ),
         (
             "events",
-            "gated on the host, two batches ahead of the device at most: the driver has no stream memory operations",
+            "gated on the host, a millisecond ahead of the device: the driver has no stream memory operations",
         ),
         (
             "watchdog",

@@ -82,8 +82,7 @@ pub enum GateAt {
     /// In the device's streams, so that programs run ahead of it as without a gate.
     #[default]
     Device,
-    /// In the programs, which stay two batches ahead of the device at most: for devices whose streams keep it while they
-    /// wait.
+    /// In the programs, which stay little ahead of the device: for devices whose streams keep it while they wait.
     Host,
 }
 

@@ -198,7 +198,7 @@ pub struct ProcessView {
     pub seat: usize,
     /// Whether its connection stands.
     pub connected: bool,
-    /// How its work is gated and its completion measured: `memops`, `events`, `watchdog`, or `none` while nothing of it
+    /// How its work is gated and its completion measured: `memops`, `host`, `events`, `watchdog`, or `none` while nothing of it
     /// was gated.
     pub gate_backend: String,
 }

@@ -299,7 +299,10 @@ impl Contender {
         self.spent
     }
 
+    /// Opens or closes its gate. It is open in any case to threads that stand there while what their process has on the device
+    /// is lost: it may wait for what only they can do, and what they launch comes behind it.
     pub(super) fn set_gate(&mut self, open: bool) {
+        let open = open || (self.lost && self.seen.waiting && self.seen.on_host);
         self.just_opened = open && !self.gate_open;
         self.gate_open = open;
     }
@@ -500,6 +503,28 @@ mod tests {
         assert_eq!(at(&mut contender, lost - 1, 7), (true, true));
         assert_eq!(at(&mut contender, lost, 7), (true, false), "nor gives it turns");
         assert_eq!(at(&mut contender, lost + 1_000, 8), (false, true), "it has come to an end");
+    }
+
+    #[test]
+    fn threads_are_not_kept_from_what_their_own_work_may_wait_for() {
+        let (settings, mut contender) = (SETTINGS(), contender());
+        let opens = |contender: &mut Contender, now, on_host| {
+            let held = Observation { waiting: true, on_host, ..seen(true, 7, 0, None) };
+            contender.look(Micros(now), held, &settings);
+            contender.set_gate(false);
+            contender.gate_open
+        };
+        contender.gate_open = false;
+        let end = settings.stuck_after.0 + settings.lost_after.0;
+        for now in [1_000, 2_000, 2_000 + settings.stuck_after.0, 1_000 + end] {
+            assert!(!opens(&mut contender, now, true), "{now}: work may take its time");
+        }
+        assert!(opens(&mut contender, 2_000 + end, true));
+        assert!(opens(&mut contender, 3_000 + end, true), "as long as nothing completes");
+        assert!(
+            !opens(&mut contender, 4_000 + end, false),
+            "work that waits on the device has its place there"
+        );
     }
 
     #[test]

@@ -80,6 +80,17 @@ fn whatever_was_chosen_what_the_driver_lacks_is_done_in_another_way() {
 }
 
 #[test]
+fn a_program_that_holds_its_own_stream_up_is_not_held_up_for_good() {
+    let node = node_without(&[], ON_HOST);
+    let mut puppet = Puppet::in_tenant(&node, "review");
+    puppet.ready();
+    // Far more than it may be ahead: the thread that would make room is the one that waits for it.
+    puppet.must("held 40");
+    assert_eq!(puppet.must("count"), [40]);
+    assert_eq!(backend(&node), "host");
+}
+
+#[test]
 fn a_gate_is_moved_under_a_running_program() {
     let mut node = node_without(&[], ON_DEVICE);
     let mut puppet = Puppet::in_tenant(&node, "review");

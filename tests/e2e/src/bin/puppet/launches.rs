@@ -1,5 +1,6 @@
 //! `dependent N`: N launches of the loaded kernel, each of which may overlap the one before it. `timed ROUNDS N`: rounds of N launches
-//! and a synchronisation, and how many nanoseconds they took by this program's own clock.
+//! and a synchronisation, and how many nanoseconds they took by this program's own clock. `held N`: N launches behind a word that this
+//! very thread writes after the last of them.
 
 use std::ffi::{c_uint, c_void};
 
@@ -72,4 +73,51 @@ pub(crate) fn timed(libraries: &Libraries, state: &mut State, rounds: u64, launc
         }
     }
     answer(0, &[u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)])
+}
+
+/// Launches into a stream that waits for what the same thread does only then.
+pub(crate) fn held(libraries: &Libraries, state: &mut State, launches: u64) -> String {
+    /// `CU_MEMHOSTALLOC_DEVICEMAP`.
+    const DEVICE_MAP: c_uint = 2;
+    /// `CU_STREAM_WAIT_VALUE_GEQ`.
+    const AT_LEAST: c_uint = 0;
+    let mut word = std::ptr::null_mut::<c_void>();
+    let mut address = 0u64;
+    let out = &raw mut word;
+    let mut status =
+        call!(libraries, "cuMemHostAlloc", 2020, (*mut *mut c_void, usize, c_uint), (out, 4, DEVICE_MAP));
+    if status == 0 {
+        // SAFETY: the driver has just given these four bytes, aligned to a page.
+        unsafe { word.cast::<u32>().write_volatile(0) };
+        let out = &raw mut address;
+        status = call!(
+            libraries,
+            "cuMemHostGetDevicePointer_v2",
+            3020,
+            (*mut u64, *mut c_void, c_uint),
+            (out, word, 0)
+        );
+    }
+    if status == 0 {
+        status = call!(
+            libraries,
+            "cuStreamWaitValue32_v2",
+            11070,
+            (usize, u64, u32, c_uint),
+            (state.stream, address, 1, AT_LEAST)
+        );
+    }
+    for _ in 0..launches {
+        if status == 0 {
+            status = launch(libraries, state);
+        }
+    }
+    if !word.is_null() {
+        // SAFETY: still the program's; the device reads it as a word.
+        unsafe { word.cast::<u32>().write_volatile(1) };
+        let done = call!(libraries, "cuCtxSynchronize", 2000, (), ());
+        let freed = call!(libraries, "cuMemFreeHost", 2000, (*mut c_void), (word));
+        status = [status, done, freed].into_iter().find(|&status| status != 0).unwrap_or(0);
+    }
+    answer(status, &[])
 }

@@ -143,6 +143,7 @@ fn obey(libraries: &Libraries, state: &mut State, words: &[&str]) -> String {
         "sms" | "green" | "green-stream" | "own-context" | "current" | "release" => {
             groups::obey(libraries, state, words)
         }
+        "held" => launches::held(libraries, state, number(words, 1)),
         "dependent" => launches::dependent(libraries, state, number(words, 1)),
         "capture" | "capture-join" | "capture-beside" | "replay" => graphs::obey(libraries, state, words),
         "reset" => answer(call!(libraries, "cuDevicePrimaryCtxReset_v2", 11000, (c_int), (0)), &[]),
